@@ -1,0 +1,86 @@
+# `make` lists what there is. Each target sets up what it needs in .venv, once, with
+# uv where there is one and with venv and pip otherwise (tools/venv.sh).
+#
+#   PYTHON=...  the Python that makes .venv, 3.11 or newer; python3 if not given
+#   ARGS=...    passed on to the program that the target runs
+#   USE=...     a Python with everything installed: used as it is, no .venv is made
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+USE ?=
+CUDA ?= cuda12
+
+PY = $(or $(USE),$(VENV)/bin/python)
+# $(call setup,EXTRA,RELEASES)
+setup = $(if $(USE),:,sh tools/venv.sh "$(VENV)" "$(PYTHON)" "$(1)" $(or $(2),$(RELEASE)))
+# Which releases of the dependencies: any that fits, oldest or newest.
+RELEASE ?= any
+
+WORKERS ?= auto
+# Tests run on the CPU, also where there is a GPU that the workers would fight over.
+PYTEST = JAX_PLATFORMS="$${JAX_PLATFORMS:-cpu}" $(PY) -m pytest -n $(WORKERS)
+# Coverage is asked of the whole suite, not of a part chosen by ARGS.
+COVER = $(if $(strip $(ARGS)),,--cov=swd_jax --cov-report=term)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-slow test-gpu test-oldest test-newest test-matrix \
+	lint format docs bench clean
+
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [ARGS=...] [PYTHON=python3.12]\n" } \
+		/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
+
+demo: ## train, prune and compare on handwritten digits (ARGS=--help: its options)
+	@$(call setup,examples)
+	$(PY) examples/digits.py $(ARGS)
+
+test: ## run the tests, with coverage (ARGS="-k NAME": some of them, without)
+	@$(call setup,test)
+	$(PYTEST) $(COVER) $(ARGS)
+
+test-slow: ## run the tests that take long
+	@$(call setup,test)
+	$(PYTEST) -m "slow and not gpu" $(ARGS)
+
+test-gpu: ## run the tests that need a GPU (CUDA=cuda13: with that jax; USE=PYTHON: yours)
+	@$(MAKE) --no-print-directory gpu-tests VENV="$(if $(filter .venv,$(VENV)),.venv-gpu,$(VENV))"
+
+.PHONY: gpu-tests
+gpu-tests:
+	@$(call setup,test jax[$(CUDA)])
+	$(PY) -m pytest -n 0 -m gpu $(ARGS)
+
+test-oldest: ## run the tests on the oldest dependencies allowed
+	@$(MAKE) --no-print-directory test RELEASE=oldest VENV=.venv-oldest
+
+test-newest: ## run the tests on the newest dependencies there are
+	@$(MAKE) --no-print-directory test RELEASE=newest VENV=.venv-newest
+
+test-matrix: test-oldest test-newest ## both of these
+
+lint: ## check style, formatting and types
+	@$(call setup,lint)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright --pythonpath "$(PY)"
+
+format: ## format the code and mend what can be mended
+	@$(call setup,lint)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+docs: ## build the pages in docs/_build/html
+	@$(call setup,docs)
+	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
+
+bench: ## measure the cost of an optimizer step
+	@$(call setup,examples)
+	$(PY) benchmarks/optimizer_step.py $(ARGS)
+
+clean: ## remove the environments and everything built
+	rm -rf .venv .venv-oldest .venv-newest .venv-gpu docs/_build build dist \
+		.coverage .coverage.* htmlcov .pytest_cache .ruff_cache .hypothesis
+	find swd_jax tests examples benchmarks docs tools -name __pycache__ \
+		-type d -prune -exec rm -rf {} + 2>/dev/null || true

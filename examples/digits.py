@@ -1,0 +1,205 @@
+"""Train a network that loses 95 % of its weights and keeps its accuracy.
+
+On scikit-learn's handwritten digits (1,797 images of 8x8 pixels, part of the package),
+the same LeNet-5 is trained with and without selective weight decay (SWD), then pruned:
+
+    python examples/digits.py
+    python examples/digits.py --sparsity 0.98 --epochs 120
+"""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optax
+import rich.console
+import rich.progress
+import tyro
+from digits_figure import draw_figure
+from digits_report import ONE_SHOT, Run, as_dict, table
+from digits_training import TRAINING_IMAGES, Trained, Trainer
+
+import swd_jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Compare dense training, selective weight decay and one-shot magnitude pruning.
+
+    All three have the same network, initial weights, batches and Adam. Prints a table,
+    and writes a figure and all the numbers.
+    """
+
+    sparsity: float = 0.95
+    """Fraction of the weights to prune: from 0 up to, but not including, 1."""
+    epochs: int = 60
+    """How often training goes through the images. The sparser, the more it takes."""
+    batch_size: int = 32
+    """Images per optimizer step."""
+    learning_rate: float = 3e-3
+    """Adam's learning rate at the start. It falls to 0 along a cosine."""
+    a_min: float = 0.1
+    """Multiplier of the selective decay at the first step."""
+    a_max: float = 1e6
+    """Multiplier at the last step, reached exponentially. If it is too small, weights
+    are not near zero yet when they are pruned, and the accuracy changes."""
+    weight_decay: float = 5e-4
+    """Strength of the selective decay, before the multiplier."""
+    rise: float = 0.7
+    """Part of the training in which the target rises from 0 to the sparsity, so that
+    the network learns before it is sparse."""
+    seeds: int = 3
+    """How many networks each method trains. Each has its own initial weights."""
+    first_seed: int = 0
+    """Seed of the first network. The others count up from there."""
+    output: Path = Path("results/digits")
+    """Folder to write digits.png and digits.json to."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("seeds", 1), ("first_seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} must be at least {least}, got {getattr(self, name)}"
+                )
+        if not 1 <= self.batch_size <= TRAINING_IMAGES:
+            raise ValueError(
+                f"batch_size must be from 1 to {TRAINING_IMAGES}, the number of "
+                f"training images, got {self.batch_size}"
+            )
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(
+                f"learning_rate must be greater than 0, got {self.learning_rate}"
+            )
+        if not 0 < self.rise <= 1:
+            raise ValueError(f"rise must be in (0, 1], got {self.rise}")
+        # The library checks the rest. Better now than after loading and compiling.
+        swd_jax.Target(self.sparsity)
+        selective_decay(self, pruning_target(self))
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of one training."""
+        return self.epochs * (TRAINING_IMAGES // self.batch_size)
+
+
+def pruning_target(config: Config) -> swd_jax.Target:
+    """What is pruned: one value for training, pruning and reporting."""
+    end = max(1, round(config.rise * config.steps))
+    return swd_jax.Target(swd_jax.cubic_sparsity(config.sparsity, begin=0, end=end))
+
+
+def adam(config: Config) -> optax.GradientTransformation:
+    return optax.adam(
+        optax.cosine_decay_schedule(config.learning_rate, decay_steps=config.steps)
+    )
+
+
+def selective_decay(
+    config: Config, target: swd_jax.Target
+) -> optax.GradientTransformation:
+    a = swd_jax.exponential_growth(config.a_min, config.a_max, config.steps)
+    return swd_jax.swd(target, weight_decay=config.weight_decay, a=a)
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Train, prune, compare. Returns what it writes to digits.json."""
+    started = time.perf_counter()
+    config.output.mkdir(parents=True, exist_ok=True)  # or fail before the work is done
+    console = rich.console.Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 100  # a file or a pipe has no width of its own
+
+    target = pruning_target(config)
+    optimizers = {
+        "dense": adam(config),
+        # Training takes one more link in the chain ...
+        "SWD": optax.chain(selective_decay(config, target), adam(config)),
+    }
+    with console.status("Compiling"):
+        trainers = {
+            name: Trainer(optimizer, config.batch_size)
+            for name, optimizer in optimizers.items()
+        }
+    runs: list[Run] = []
+    with progress_bar(console) as progress:
+        for seed in range(config.first_seed, config.first_seed + config.seeds):
+            dense, sparse = (
+                train(name, trainer, seed, target, config, progress)
+                for name, trainer in trainers.items()
+            )
+            # ... and pruning one call.
+            pruned = swd_jax.prune(sparse.params, target)
+            at_once = swd_jax.prune(dense.params, target)
+            test = trainers["SWD"].test
+            runs += [
+                Run.of("dense", seed, dense, None, test),
+                Run.of("SWD", seed, sparse, pruned, test),
+                Run.of(ONE_SHOT, seed, dense, at_once, test),
+            ]
+
+    console.print(table(runs))
+    console.print("The last SWD network, pruned:\n", style="bold")
+    console.print(str(swd_jax.summarize(pruned, target)), soft_wrap=True)
+    figure, numbers = config.output / "digits.png", config.output / "digits.json"
+    draw_figure(runs, figure)
+    results = {
+        "config": dataclasses.asdict(config) | {"output": str(config.output)},
+        "seconds": time.perf_counter() - started,
+    } | as_dict(runs)
+    numbers.write_text(json.dumps(results, indent=2) + "\n")
+    console.print(f"\n{results['seconds']:.0f} seconds. Written: {figure}, {numbers}")
+    return results
+
+
+def progress_bar(console: rich.console.Console) -> rich.progress.Progress:
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(bar_width=12),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn("{task.fields[status]}"),
+        console=console,
+    )
+
+
+def train(
+    name: str,
+    trainer: Trainer,
+    seed: int,
+    target: swd_jax.Target,
+    config: Config,
+    progress: rich.progress.Progress,
+) -> Trained:
+    """Train one network and follow it, epoch by epoch."""
+    task = progress.add_task(f"seed {seed} {name:5}", total=config.epochs, status="")
+    accuracies, residuals = [], []
+    for epoch, now in enumerate(trainer.train(seed, config.epochs)):
+        accuracies.append(trainer.test(now.params).accuracy)
+        # What pruning to the final sparsity would take away now, from dense weights too.
+        residuals.append(swd_jax.summarize(now.params, target).residual)
+        status = f"{accuracies[-1]:5.1f} %{decay_status(now.optimizer_state)}"
+        progress.update(task, completed=epoch, status=status)
+    return Trained(now.params, now.seconds, accuracies, residuals)
+
+
+def decay_status(optimizer_state: optax.OptState) -> str:
+    """What the selective decay does now, read from the state of the whole chain."""
+    multiplier, threshold, selected = (
+        optax.tree_utils.tree_get(optimizer_state, name)
+        for name in ("multiplier", "threshold", "selected_fraction")
+    )
+    if multiplier is None:  # a chain without it
+        return ""
+    return f"  a {multiplier:.0e}  threshold {threshold:.4f}  selected {selected:.1%}"
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Config))
+    except KeyboardInterrupt:
+        sys.exit("\nStopped.")
+    except (ValueError, OSError) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

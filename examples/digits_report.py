@@ -1,0 +1,176 @@
+"""What `digits.py` reports: a run, the table, and the numbers as JSON."""
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import rich.box
+import rich.table
+from digits_training import Measure, Trained
+
+ONE_SHOT = "one-shot magnitude"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One row's worth: a network, how it was trained, and what pruning did to it."""
+
+    method: str
+    seed: int
+    seconds: float  # of training
+    before: Measure
+    after: Measure | None  # None if it was not pruned
+    accuracies: list[float]  # before training and after every epoch
+    residuals: list[float]  # the same
+    magnitudes: np.ndarray  # |w| of all prunable weights, before pruning
+    magnitudes_kept: np.ndarray  # of those that are not zero afterwards
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        seed: int,
+        trained: Trained,
+        pruned: Any | None,
+        test: Callable[[Any], Measure],
+    ) -> "Run":
+        """The run of a trained network, and of its pruned weights if there are any."""
+        before = _magnitudes(trained.params)
+        after = before if pruned is None else _magnitudes(pruned)
+        return cls(
+            method,
+            seed,
+            trained.seconds,
+            before=test(trained.params),
+            after=None if pruned is None else test(pruned),
+            accuracies=trained.accuracies,
+            residuals=trained.residuals,
+            magnitudes=before,
+            magnitudes_kept=after[after > 0],
+        )
+
+    def numbers(self) -> dict[str, float | None]:
+        """What the table shows, each as a number."""
+        after = self.after
+        weights, kept = self.magnitudes.size, self.magnitudes_kept.size
+        return {
+            "sparsity": 1 - kept / weights,
+            "accuracy_before": self.before.accuracy,
+            "accuracy_after": after.accuracy if after else None,
+            "accuracy_change": after.accuracy - self.before.accuracy if after else None,
+            "loss_before": self.before.loss,
+            "loss_after": after.loss if after else None,
+            "weights_kept": kept,
+            "weights": weights,
+            "seconds": self.seconds,
+        }
+
+
+def _magnitudes(params: Any) -> np.ndarray:
+    # All weights but the biases are prunable, as the library has it by default.
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+    return np.concatenate([np.abs(leaf).ravel() for leaf in leaves])
+
+
+def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """The runs of each method, in the order in which they come."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.method, []).append(run)
+    return groups
+
+
+def table(runs: Sequence[Run]) -> rich.table.Table:
+    """A row for each method: means over the seeds, accuracies with their spread."""
+    groups = by_method(runs)
+    seeds = len(groups["SWD"])
+    result = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption=(
+            f"Means of {seeds} seeds, ± their standard deviation. "
+            if seeds > 1
+            else "One seed. "
+        )
+        + "Accuracy in % and loss on the test images; change: what pruning alone does "
+        "to the accuracy; seconds: training one network, without compiling.",
+        caption_justify="left",
+    )
+    result.add_column("")
+    for header in (
+        "sparsity",
+        "accuracy\nbefore",
+        "after\npruning",
+        "change",
+        "loss\nbefore",
+        "after\npruning",
+        f"kept of\n{runs[0].magnitudes.size:,}",
+        "seconds",
+    ):
+        result.add_column(header, justify="right")
+    for name, group in groups.items():
+        result.add_row(
+            name,
+            _mean(group, "sparsity", ".2%"),
+            _mean(group, "accuracy_before", ".2f", spread=True),
+            _mean(group, "accuracy_after", ".2f", spread=True),
+            _mean(group, "accuracy_change", "+.2f"),
+            _mean(group, "loss_before", ".3f"),
+            _mean(group, "loss_after", ".3f"),
+            _mean(group, "weights_kept", ",.0f"),
+            _mean(group, "seconds", ".1f"),
+            style="bold" if name == "SWD" else None,
+        )
+    return result
+
+
+def _mean(group: Sequence[Run], name: str, form: str, spread: bool = False) -> str:
+    mean, deviation = _mean_and_deviation(group, name)
+    if mean is None:
+        return "–"
+    text = f"{mean:{form}}"
+    return f"{text} ±{deviation:{form}}" if spread and deviation is not None else text
+
+
+def _mean_and_deviation(
+    group: Sequence[Run], name: str
+) -> tuple[float | None, float | None]:
+    """Over the seeds; None without a value, and no deviation of a single one."""
+    values = [value for run in group if (value := run.numbers()[name]) is not None]
+    mean = float(np.mean(values)) if values else None
+    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def as_dict(runs: Sequence[Run]) -> dict[str, Any]:
+    """All numbers, ready for JSON: the means, every run, and where they come from."""
+    means, deviations = {}, {}
+    for method, group in by_method(runs).items():
+        both = {name: _mean_and_deviation(group, name) for name in group[0].numbers()}
+        means[method] = {name: mean for name, (mean, _) in both.items()}
+        deviations[method] = {name: deviation for name, (_, deviation) in both.items()}
+    return {
+        "means": means,
+        "standard_deviations": deviations,
+        "runs": [
+            {"method": run.method, "seed": run.seed}
+            | run.numbers()
+            | {"accuracy_by_epoch": run.accuracies, "residual_by_epoch": run.residuals}
+            for run in runs
+        ],
+        "hardware": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "processors": os.cpu_count(),
+            "jax_device": jax.devices()[0].device_kind,
+        },
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+    }
+
+
+_PACKAGES = ("swd-jax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")

@@ -1,0 +1,34 @@
+"""Selective weight decay for JAX: networks that become sparse while they train.
+
+target = swd_jax.Target(0.9)
+a = swd_jax.exponential_growth(a_min=0.1, a_max=4e4, total_steps=steps)
+tx = optax.chain(swd_jax.swd(target, weight_decay=5e-4, a=a), optax.adam(1e-3))
+...                                    # an ordinary, jitted optax loop
+params = swd_jax.prune(params, target)
+print(swd_jax.summarize(params, target))
+"""
+
+import importlib.metadata as _metadata
+
+from swd_jax._after_optimizer import decoupled_swd as decoupled_swd
+from swd_jax._after_optimizer import proximal_swd as proximal_swd
+from swd_jax._criteria import Criterion as Criterion
+from swd_jax._criteria import magnitude as magnitude
+from swd_jax._criteria import normalized_magnitude as normalized_magnitude
+from swd_jax._prunable import is_weight as is_weight
+from swd_jax._prune import keep_pruned as keep_pruned
+from swd_jax._prune import prune as prune
+from swd_jax._prune import prune_mask as prune_mask
+from swd_jax._schedules import cubic_sparsity as cubic_sparsity
+from swd_jax._schedules import exponential_growth as exponential_growth
+from swd_jax._stability import bound_multiplier as bound_multiplier
+from swd_jax._stability import largest_stable_multiplier as largest_stable_multiplier
+from swd_jax._structures import Unstructured as Unstructured
+from swd_jax._summarize import summarize as summarize
+from swd_jax._summary import LeafSummary as LeafSummary
+from swd_jax._summary import Summary as Summary
+from swd_jax._swd import SwdState as SwdState
+from swd_jax._swd import swd as swd
+from swd_jax._target import Target as Target
+
+__version__ = _metadata.version("swd-jax")

@@ -1,0 +1,128 @@
+"""Criteria: the score by which weights are ranked. The lowest scores are pruned."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swd_jax import _float_order
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """A score for every weight, in two parts that keep it from being stored.
+
+    Attributes:
+      name: the name by which `Target(criterion=...)` knows it too.
+      score: elementwise: the weights of a leaf and its statistic to scores of at least
+        zero. Called at every reading of the weights, so that no array of scores need
+        exist.
+      statistic: what the score needs to know of the whole leaf, worked out once a
+        step; None if nothing.
+    """
+
+    name: str
+    score: Callable[[jax.Array, jax.Array | None], jax.Array]
+    statistic: Callable[[jax.Array], jax.Array] | None = None
+
+    def __repr__(self) -> str:
+        return f"swd_jax.{self.name}"
+
+
+def _magnitude(weights: jax.Array, statistic: jax.Array | None) -> jax.Array:
+    del statistic
+    return jnp.abs(weights)
+
+
+def _share_of_norm(weights: jax.Array, norm: jax.Array | None) -> jax.Array:
+    return jnp.abs(weights) / norm
+
+
+def l2_norm(weights: jax.Array) -> jax.Array:
+    """The L2 norm of the finite weights of a leaf, however large or small they are."""
+    magnitudes = jnp.abs(weights)
+    zero = jnp.zeros((), weights.dtype)
+    # Two reductions in one reading, as XLA's CPU backend stores what a single one
+    # reads (see `_wide.count_true`): the second ones serve to keep it from that.
+    largest, _ = jax.lax.reduce(
+        [
+            jnp.where(jnp.isfinite(weights), magnitudes, 0),
+            jnp.signbit(weights).astype(jnp.uint32),
+        ],
+        [zero, jnp.zeros((), jnp.uint32)],
+        lambda a, b: [jnp.maximum(a[0], b[0]), a[1] + b[1]],
+        tuple(range(weights.ndim)),
+    )
+    # Relative to the largest, so that no square overflows or vanishes.
+    unit = jnp.where(largest < jnp.finfo(weights.dtype).tiny, 1, largest)
+    # The same condition as above in other words: shared, it would be stored.
+    shares = jnp.where(magnitudes <= largest, magnitudes, 0) / unit
+    # By rows first: a sum of partial sums is more accurate than one long sum.
+    rows, _ = jax.lax.reduce(
+        [jnp.square(shares), shares],
+        [zero, zero],
+        lambda a, b: [a[0] + b[0], a[1] + b[1]],
+        (int(np.argmax(weights.shape)),) if weights.ndim else (),
+    )
+    return unit * jnp.sqrt(jnp.sum(rows))
+
+
+def _divisor(weights: jax.Array) -> jax.Array:
+    """The L2 norm; 1 where it is zero, or too large to be a number."""
+    norm = l2_norm(weights)
+    return jnp.where((norm > 0) & jnp.isfinite(norm), norm, 1)
+
+
+magnitude = Criterion("magnitude", _magnitude)
+"""The magnitude |w|: the criterion of the paper, and the default.
+
+One threshold over layers whose weights differ in scale takes most from the layer with
+the smallest weights, at worst all of it. `summarize` names the leaves that it empties.
+
+Source: algorithm 1 of arXiv 2011.10520.
+"""
+
+normalized_magnitude = Criterion("normalized_magnitude", _share_of_norm, _divisor)
+"""The magnitude as a share of its leaf's L2 norm: |w| / ||leaf||.
+
+Leaves whose weights are small throughout keep their part under a global target, and a
+leaf cannot be emptied because of its scale alone. With `scope="local"` it selects as
+`magnitude` does, up to rounding. A weight that is not finite counts in no norm.
+"""
+
+_BY_NAME = {
+    criterion.name: criterion for criterion in (magnitude, normalized_magnitude)
+}
+
+
+def as_criterion(criterion: Criterion | str) -> Criterion:
+    """The criterion itself, or the one of that name."""
+    if isinstance(criterion, Criterion):
+        return criterion
+    if isinstance(criterion, str) and criterion in _BY_NAME:
+        return _BY_NAME[criterion]
+    raise ValueError(
+        f"criterion must be one of {', '.join(map(repr, _BY_NAME.values()))} or its "
+        f"name, got {criterion!r}"
+    )
+
+
+def scores(
+    criterion: Criterion,
+    weights: jax.Array,
+    statistic: jax.Array | None,
+    dtype: jnp.dtype,
+) -> jax.Array:
+    """One leaf's scores in the type in which leaves are ranked together."""
+    return criterion.score(_float_order.widen(weights, dtype), statistic)
+
+
+def statistic(
+    criterion: Criterion, weights: jax.Array, dtype: jnp.dtype
+) -> jax.Array | None:
+    """What the criterion's score needs to know of one leaf."""
+    if criterion.statistic is None:
+        return None
+    return criterion.statistic(_float_order.widen(weights, dtype))

@@ -1,0 +1,70 @@
+"""Magnitudes as unsigned integers that keep their order.
+
+Without its sign bit, the bit pattern of an IEEE float read as an unsigned integer
+grows with the float: 0 < subnormals < normals < infinity < NaN. Comparing those
+integers is exact where comparing floats is not (XLA's CPU backend reads subnormal
+operands as zero), and an integer's order statistics can be found by counting.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+
+def key_dtype(score_dtype: DTypeLike) -> jnp.dtype:
+    """The unsigned integer type with as many bits as a float32 or float64 score."""
+    return jnp.dtype(f"uint{8 * jnp.dtype(score_dtype).itemsize}")
+
+
+def largest_key(score_dtype: DTypeLike) -> int:
+    """The key of infinity: what has it or a greater one is not a finite number."""
+    info = jnp.finfo(score_dtype)
+    return ((1 << info.nexp) - 1) << info.nmant
+
+
+def key_bits(score_dtype: DTypeLike) -> int:
+    """How many bits a key has: all but the sign."""
+    return jnp.finfo(score_dtype).bits - 1
+
+
+def to_key(scores: jax.Array) -> jax.Array:
+    """The keys of float32 or float64 magnitudes; the sign is ignored."""
+    dtype = key_dtype(scores.dtype)
+    pattern = jax.lax.bitcast_convert_type(scores, dtype)
+    return pattern & jnp.array((1 << key_bits(scores.dtype)) - 1, dtype)
+
+
+def from_key(keys: ArrayLike, score_dtype: DTypeLike) -> jax.Array:
+    """The magnitudes that have these keys."""
+    return jax.lax.bitcast_convert_type(
+        jnp.asarray(keys, key_dtype(score_dtype)), jnp.dtype(score_dtype)
+    )
+
+
+def score_dtype(*dtypes: DTypeLike) -> jnp.dtype:
+    """The type in which leaves of these types can be ranked together: at least f32."""
+    return jnp.result_type(jnp.float32, *dtypes)
+
+
+def widen(weights: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Convert to a wider float type without losing subnormal numbers.
+
+    A plain conversion from float32 to float64 reads subnormal numbers as zero on CPU.
+    Their magnitude is their key times a power of two, which float64 holds as a normal
+    number. (Subnormal numbers of the types below float32 are no trouble: they become
+    normal numbers, or, from bfloat16, the conversion only moves bits.)
+    """
+    dtype = jnp.dtype(dtype)
+    if dtype != jnp.float64 or weights.dtype == jnp.float64:
+        return weights.astype(dtype)
+    weights = weights.astype(jnp.float32)
+    info = jnp.finfo(jnp.float32)
+    key = to_key(weights)
+    subnormal = key.astype(dtype) * jnp.array(info.smallest_subnormal, dtype)
+    subnormal = jnp.where(jnp.signbit(weights), -subnormal, subnormal)
+    return jnp.where(key < (1 << info.nmant), subnormal, weights.astype(dtype))
+
+
+def is_zero(weights: jax.Array) -> jax.Array:
+    """Where weights are exactly zero, which subnormal numbers are not."""
+    return to_key(weights.astype(score_dtype(weights.dtype))) == 0

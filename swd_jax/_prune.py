@@ -1,0 +1,187 @@
+"""Pruning for good: exact zeros, masks, and fine-tuning that keeps the zeros."""
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from swd_jax import _paths, _ranking, _sparsity
+from swd_jax._target import Target, as_target
+
+Tree = TypeVar("Tree")
+
+
+def prune(
+    params: Tree,
+    target: Target | _sparsity.Sparsity,
+    *,
+    step: ArrayLike | None = None,
+) -> Tree:
+    """Set the weights that the target prunes to exactly zero.
+
+        w_i <- 0   for the k = floor(s n) prunable weights with the lowest scores
+
+    exactly k of them: where scores tie at the threshold, the first ones go, by the
+    order of the leaves, then by row-major position. Weights that are NaN or infinite
+    are never pruned; `summarize` counts them.
+
+    Where it stands: after training, in place of a chain's next step, with the target
+    that the training had. It can be jitted.
+
+    Args:
+      params: any tree of arrays.
+      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
+      step: where the target's sparsity is a schedule, the optimizer step at which it is
+        wanted; by default the value on which the schedule settles.
+
+    Returns:
+      The same tree with the same dtypes and shardings, and zeros.
+
+    Raises:
+      ValueError: if the target does not fit the parameters, or its schedule has no
+        final value and no step is given.
+
+    Examples:
+      >>> import jax.numpy as jnp, swd_jax
+      >>> params = {
+      ...     "bias": jnp.zeros(2),
+      ...     "kernel": jnp.array([[0.1, -4.0], [2.0, 0.1]]),
+      ... }
+      >>> print(swd_jax.prune(params, 0.25)["kernel"])
+      [[ 0.  -4. ]
+       [ 2.   0.1]]
+
+    Source: the last step of algorithm 1 of arXiv 2011.10520.
+    """
+    target = as_target(target)
+    tree, leaves, ranking = _ranking.rank(params, target)
+    sparsity = _sparsity.sparsity_at(target.sparsity, step)
+    pruned = _ranking.map_lost(_with_zeros, ranking, ranking.counts(sparsity))
+    return tree.rebuilt(
+        {leaf.position: w for leaf, w in zip(leaves, pruned, strict=True)}
+    )
+
+
+def prune_mask(
+    params: Tree,
+    target: Target | _sparsity.Sparsity,
+    *,
+    step: ArrayLike | None = None,
+) -> Tree:
+    """Which weights `prune` keeps: True = kept.
+
+    Args:
+      params: any tree of arrays.
+      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
+      step: as for `prune`.
+
+    Returns:
+      The tree of the parameters with arrays of bools in their shapes; all True for
+      leaves that are not prunable. What is no array is True too.
+
+    Raises:
+      ValueError: as `prune`.
+
+    Examples:
+      >>> import jax.numpy as jnp, swd_jax
+      >>> params = {
+      ...     "bias": jnp.zeros(2),
+      ...     "kernel": jnp.array([[0.1, -4.0], [2.0, 0.1]]),
+      ... }
+      >>> print(swd_jax.prune_mask(params, 0.25)["kernel"])
+      [[False  True]
+       [ True  True]]
+    """
+    target = as_target(target)
+    tree, leaves, ranking = _ranking.rank(params, target)
+    sparsity = _sparsity.sparsity_at(target.sparsity, step)
+    kept = _ranking.map_lost(_is_kept, ranking, ranking.counts(sparsity))
+    masks = {
+        i: jnp.ones(leaf.shape, bool) if _paths.is_array(leaf) else True
+        for i, leaf in enumerate(tree.leaves)
+    }
+    masks |= {leaf.position: mask for leaf, mask in zip(leaves, kept, strict=True)}
+    return tree.rebuilt(masks)
+
+
+def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
+    """Hold pruned weights at exactly zero while the others train on. Goes LAST.
+
+        u_i <- -w_i   where the mask is False
+
+    so that `w_i + u_i` is exactly 0, whatever momentum, moments and decay the
+    optimizer has gathered for that weight.
+
+    Where it stands: after everything else, `optax.chain(optax.adam(1e-4),
+    keep_pruned(mask))`, since it is the final update that must not move a zero.
+
+    Args:
+      mask: a tree of bools in the structure and the shapes of the parameters, True =
+        kept, as from `prune_mask`, or for parameters that are pruned already
+        `jax.tree.map(lambda w: w != 0, params)`.
+
+    Returns:
+      A transformation without state. Its update needs `params`, and keeps the dtype of
+      every leaf of the updates. Unknown extra arguments are ignored.
+
+    Raises:
+      ValueError: if a leaf of the mask is not of bools; in `init` and `update`, if the
+        mask does not fit, or in `update` `params` is missing.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax, swd_jax
+      >>> params = swd_jax.prune({"kernel": jnp.array([[0.1, -4.0]])}, 0.5)
+      >>> mask = swd_jax.prune_mask(params, 0.5)
+      >>> tx = optax.chain(optax.sgd(0.5, momentum=0.9), swd_jax.keep_pruned(mask))
+      >>> gradient = {"kernel": jnp.ones((1, 2))}
+      >>> updates, state = tx.update(gradient, tx.init(params), params)
+      >>> print(optax.apply_updates(params, updates)["kernel"])
+      [[ 0.  -4.5]]
+    """
+    masks = _paths.flatten(mask)
+    for path, leaf in zip(masks.paths, masks.leaves, strict=True):
+        if getattr(leaf, "dtype", type(leaf)) != bool:
+            raise ValueError(
+                f"mask must hold bools, True = kept, but holds {leaf!r} at {path!r}. For "
+                "masks of numbers: jax.tree.map(lambda m: m != 0, mask)"
+            )
+
+    def init_fn(params: optax.Params) -> optax.EmptyState:
+        _paths.matched_positions("mask", masks, _paths.flatten(params))
+        return optax.EmptyState()
+
+    def update_fn(
+        updates: optax.Updates,
+        state: optax.EmptyState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.EmptyState]:
+        del extra_args
+        if params is None:
+            raise ValueError(
+                "params is None, but keep_pruned needs the weights: call "
+                "update(updates, state, params)"
+            )
+        tree, flat = _paths.flatten(params), _paths.flatten(updates)
+        positions = _paths.matched_positions("updates", flat, tree)
+        mask_positions = _paths.matched_positions("mask", masks, tree)
+        held = {}
+        for i, position in positions.items():
+            update = jnp.asarray(flat.leaves[position])
+            to_zero = -jnp.asarray(tree.leaves[i]).astype(update.dtype)
+            kept = masks.leaves[mask_positions[i]]
+            held[position] = jnp.where(kept, update, to_zero)
+        return flat.rebuilt(held), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _with_zeros(weights: jax.Array, lost: jax.Array) -> jax.Array:
+    return jnp.where(lost, jnp.zeros_like(weights), weights)
+
+
+def _is_kept(weights: jax.Array, lost: jax.Array) -> jax.Array:
+    del weights
+    return ~lost

@@ -1,0 +1,251 @@
+"""Parameters ranked under a target: the way from a tree to thresholds and masks."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from swd_jax import _criteria, _float_order, _paths, _selection, _sparsity, _wide
+from swd_jax._prunable import PrunableLeaf, find_prunable
+from swd_jax._target import Target
+
+
+Result = TypeVar("Result")
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["weights"],
+    meta_fields=["criterion", "dtype", "groups"],
+)
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """The weights of the prunable leaves, ready to be ranked. A pytree.
+
+    Attributes:
+      weights: the leaves.
+      criterion: what scores them.
+      dtype: the type in which their scores are compared, at least float32.
+      groups: which positions in `weights` are ranked together.
+    """
+
+    weights: list[jax.Array]
+    criterion: _criteria.Criterion
+    dtype: jnp.dtype
+    groups: _selection.Groups
+
+    @functools.cached_property
+    def operands(self) -> list[_selection.Operand]:
+        """What the selection engine counts: each leaf with its statistic."""
+        return [
+            (leaf, _criteria.statistic(self.criterion, leaf, self.dtype))
+            for leaf in self.weights
+        ]
+
+    @property
+    def group_of(self) -> list[int]:
+        """The group of each leaf."""
+        group_of = {i: g for g, group in enumerate(self.groups) for i in group}
+        return [group_of[i] for i in range(len(self.weights))]
+
+    def sizes(self) -> list[int]:
+        """How many weights each group has."""
+        return [sum(self.weights[i].size for i in group) for group in self.groups]
+
+    def keys(self, operand: _selection.Operand) -> jax.Array:
+        """One leaf's scores as integers in the same order."""
+        weights, statistic = operand
+        scores = _criteria.scores(self.criterion, weights, statistic, self.dtype)
+        return _float_order.to_key(scores)
+
+    def counts(self, sparsity: Fraction | ArrayLike) -> jax.Array:
+        """k of every group: wide numbers, shape (groups, 4)."""
+        return jnp.stack([_sparsity.pruned_count(sparsity, n) for n in self.sizes()])
+
+    def thresholds(
+        self,
+        counts: jax.Array,
+        *,
+        renew: jax.Array | None = None,
+        kept: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The (k+1)-th smallest score of every group, infinity if it is not finite.
+
+        Args:
+          counts: k of every group: wide numbers, shape (groups, 4).
+          renew: where it is false, the `kept` thresholds are returned.
+          kept: thresholds, shape (groups,); with `renew`.
+
+        Returns:
+          The thresholds, shape (groups,), and how many scores are strictly below
+          them: wide numbers, shape (groups, 4).
+        """
+        with jax.named_scope("swd_threshold"):
+            keys, below = _selection.order_statistics(
+                self.keys,
+                self.operands,
+                self.groups,
+                counts,
+                bits=_float_order.key_bits(self.dtype),
+                largest=_float_order.largest_key(self.dtype),
+                renew=renew,
+                kept=None if kept is None else _float_order.to_key(kept),
+            )
+        return _float_order.from_key(keys, self.dtype), below
+
+    def below(self, thresholds: jax.Array) -> list[jax.Array]:
+        """Where each leaf's scores are strictly below its group's threshold."""
+        limits = _float_order.to_key(thresholds)
+        return [
+            self.keys(operand) < limits[group]
+            for operand, group in zip(self.operands, self.group_of, strict=True)
+        ]
+
+    def settled(self, counts: jax.Array) -> "Settled":
+        """The thresholds for k scores of every group, and what they leave open.
+
+        Scores that are not finite are never taken: if they are too many, there are
+        fewer than k.
+        """
+        thresholds, below = self.thresholds(counts)
+        limits = _float_order.to_key(thresholds)
+        finite = limits < _float_order.largest_key(self.dtype)
+        missing = jnp.where(finite[:, None], _wide.subtract(counts, below), 0)
+        return Settled(limits, missing)
+
+    def exactly(self, settled: "Settled", *, break_ties: bool) -> list[jax.Array]:
+        """Where each leaf is among its group's k lowest scores, no more and no fewer.
+
+        Of scores that tie at the threshold the first ones are taken, by the order of
+        the leaves, then by row-major position.
+
+        Args:
+          settled: for k.
+          break_ties: False if none is missing, to save compiling the search for them.
+        """
+        limit_of = [settled.limits[group] for group in self.group_of]
+        operands = list(zip(self.operands, limit_of, strict=True))
+        taken = [self.keys(operand) < limit for operand, limit in operands]
+        if not break_ties:
+            return taken
+
+        def tied(operand_and_limit: tuple[_selection.Operand, jax.Array]) -> jax.Array:
+            operand, limit = operand_and_limit
+            return self.keys(operand) == limit
+
+        shapes = [leaf.shape for leaf in self.weights]
+        quotas = self._tie_quotas(settled.missing, limit_of)
+        cutoffs = _selection.position_cutoffs(tied, operands, shapes, quotas)
+        return [
+            sure | (tied(operand) & _selection.is_before(shape, cutoff))
+            for sure, operand, shape, cutoff in zip(
+                taken, operands, shapes, cutoffs, strict=True
+            )
+        ]
+
+    def _tie_quotas(self, missing: jax.Array, limit_of: list[jax.Array]) -> jax.Array:
+        """How many of each leaf's ties are taken, the first leaf's first.
+
+        Args:
+          missing: how many of each group's: wide numbers, shape (groups, 4).
+          limit_of: the key at which each leaf's scores tie.
+
+        Returns:
+          Wide numbers, shape (leaves, 4).
+        """
+        tied = [
+            [self.keys(operand) == limit]
+            for operand, limit in zip(self.operands, limit_of, strict=True)
+        ]
+        counts = _wide.count_true(tied)[:, 0]
+        before = jnp.zeros_like(counts)
+        for group in self.groups:
+            if len(group) > 1:
+                members = np.array(group)
+                sums = _wide.carry(jnp.cumsum(counts[members], axis=0))
+                before = before.at[members[1:]].set(sums[:-1])
+        wanted = missing[np.array(self.group_of)]
+        left = _wide.subtract(wanted, _wide.minimum(wanted, before))
+        return _wide.minimum(left, counts)
+
+
+class Settled(NamedTuple):
+    """Where the k lowest scores of every group end."""
+
+    limits: jax.Array
+    """The threshold's key. shape=(groups,)"""
+    missing: jax.Array
+    """How many to take of those that tie with it. Wide, shape=(groups, 4)"""
+
+
+def map_lost(
+    function: Callable[[jax.Array, jax.Array], Result],
+    ranking: Ranking,
+    counts: jax.Array,
+) -> list[Result]:
+    """Apply a function to every leaf and the mask of what it loses.
+
+    Args:
+      function: (weights, lost) -> anything; `lost` has bools in the weights' shape. A
+        function of a module, so that it is compiled once.
+      ranking: the leaves.
+      counts: k of every group: wide numbers, shape (groups, 4).
+
+    Returns:
+      The results in the leaves' order.
+    """
+    if not ranking.weights:
+        return []
+    settled = _settled(ranking, counts)
+    unknown = isinstance(settled.missing, jax.core.Tracer)
+    # Magnitudes of floats seldom tie.
+    break_ties = unknown or bool(jnp.any(settled.missing > 0))
+    return _map_lost(function, ranking, settled, break_ties=break_ties)
+
+
+@jax.jit
+def _settled(ranking: Ranking, counts: jax.Array) -> Settled:
+    return ranking.settled(counts)
+
+
+@functools.partial(jax.jit, static_argnames=("function", "break_ties"))
+def _map_lost(
+    function: Callable[[jax.Array, jax.Array], Result],
+    ranking: Ranking,
+    settled: Settled,
+    *,
+    break_ties: bool,
+) -> list[Result]:
+    masks = ranking.exactly(settled, break_ties=break_ties)
+    return [function(*pair) for pair in zip(ranking.weights, masks, strict=True)]
+
+
+def rank(
+    params: Any, target: Target
+) -> tuple[_paths.Flat, list[PrunableLeaf], Ranking]:
+    """Find and rank what a target prunes.
+
+    Returns:
+      The parameters flattened, their prunable leaves, and these leaves' ranking.
+
+    Raises:
+      ValueError: if the target does not fit the parameters.
+    """
+    tree = _paths.flatten(params)
+    leaves = find_prunable(target.prunable, tree, params)
+    ranking = Ranking(
+        # The selection is piecewise constant: nothing to differentiate.
+        weights=[jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in leaves],
+        criterion=_criteria.as_criterion(target.criterion),
+        dtype=_float_order.score_dtype(*(leaf.weights.dtype for leaf in leaves)),
+        groups=tuple((i,) for i in range(len(leaves)))
+        if target.scope == "local"
+        else (tuple(range(len(leaves))),),
+    )
+    return tree, leaves, ranking

@@ -1,0 +1,95 @@
+"""Ready-made schedules: the growth of the decay, the rise of the target."""
+
+import optax
+
+from swd_jax import _numbers
+
+
+def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Schedule:
+    """The multiplier of the selective decay over training, as in the paper.
+
+        a(t) = a_min * (a_max / a_min) ** (t / total_steps),   and a_max from then on.
+
+    A small a_min leaves the network free to choose its weights; a_max is what presses
+    the losing ones to zero, and has to be large enough for that by the end. The paper
+    starts at 0.1 and ends between 1e3 and 1e6, depending on network and target. With
+    SGD see `bound_multiplier`: a large a_max can make it diverge.
+
+    Args:
+      a_min: multiplier at step 0, greater than 0.
+      a_max: multiplier at `total_steps`, at least `a_min`.
+      total_steps: T, the optimizer steps of the whole training, at least 1.
+
+    Returns:
+      A schedule for `swd(a=...)` and the forms after the optimizer.
+
+    Raises:
+      ValueError: if an argument is out of range.
+
+    Examples:
+      >>> import swd_jax
+      >>> a = swd_jax.exponential_growth(a_min=0.1, a_max=1e3, total_steps=400)
+      >>> [round(float(a(step)), 4) for step in (0, 100, 200, 400, 1000)]
+      [0.1, 1.0, 10.0, 1000.0, 1000.0]
+
+    Source: equation 3 and algorithm 1 of arXiv 2011.10520.
+    """
+    lowest = _numbers.as_decimal("a_min", a_min)
+    highest = _numbers.as_decimal("a_max", a_max)
+    _numbers.check_step_count("total_steps", total_steps, least=1)
+    if lowest is not None and lowest <= 0:
+        raise ValueError(f"a_min must be greater than 0, got {a_min!r}")
+    if lowest is not None and highest is not None and highest < lowest:
+        raise ValueError(f"a_max must be at least a_min={a_min!r}, got {a_max!r}")
+    return optax.exponential_decay(
+        init_value=a_min,
+        transition_steps=total_steps,
+        decay_rate=a_max / a_min,
+        end_value=a_max,
+    )
+
+
+def cubic_sparsity(final: float, begin: int, end: int) -> optax.Schedule:
+    """A target sparsity that rises from 0, fast at first and slower towards its end.
+
+        s(t) = final * (1 - (1 - (t - begin) / (end - begin)) ** 3)
+
+    between `begin` and `end`, 0 before and `final` after. A hard target that is in
+    force from the first step starves the network while it still has everything to
+    learn; one that rises leaves it the time. Let it end well before training does (at
+    0.7 of the steps, say), so that the decay can finish its work.
+
+    Args:
+      final: the sparsity to end with, in [0, 1).
+      begin: the step at which it starts to rise, at least 0.
+      end: the step from which it is `final`, greater than `begin`.
+
+    Returns:
+      A schedule for `Target(sparsity=...)`, whose final value `prune` and `summarize`
+      find by themselves.
+
+    Raises:
+      ValueError: if an argument is out of range.
+
+    Examples:
+      >>> import swd_jax
+      >>> sparsity = swd_jax.cubic_sparsity(0.9, begin=0, end=1000)
+      >>> [round(float(sparsity(step)), 4) for step in (0, 500, 1000, 2000)]
+      [0.0, 0.7875, 0.9, 0.9]
+      >>> target = swd_jax.Target(sparsity)
+
+    Source: equation 1 of Zhu & Gupta, "To prune, or not to prune" (arXiv 1710.01878),
+    with an initial sparsity of 0.
+    """
+    value = _numbers.as_decimal("final", final)
+    if value is not None and not 0 <= value < 1:
+        raise ValueError(f"final must be in [0, 1), got {final!r}")
+    _numbers.check_step_count("begin", begin, least=0)
+    _numbers.check_step_count("end", end, least=begin + 1)
+    return optax.polynomial_schedule(
+        init_value=0.0,
+        end_value=final,
+        power=3,
+        transition_steps=end - begin,
+        transition_begin=begin,
+    )

@@ -1,0 +1,105 @@
+"""The target sparsity: checked, read as a decimal, turned into an exact count."""
+
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from swd_jax import _numbers, _wide
+
+Sparsity: TypeAlias = _numbers.Number | optax.Schedule
+"""The fraction of weights to prune, in [0, 1), or a schedule of it."""
+
+# A schedule's value is a float32; seven places are what it can tell apart near 1.
+_PLACES = 10**7
+_LATE_STEPS = (2**29, 2**30, 2**31 - 1)
+
+
+def check_sparsity(sparsity: Any) -> None:
+    """Raise if a number, or a schedule's value at step 0, is not in [0, 1)."""
+    number = _numbers.as_decimal("sparsity", _numbers.at_step(sparsity, 0))
+    if number is not None and not 0 <= number < 1:
+        raise ValueError(
+            "sparsity, the fraction of weights to prune, must be in [0, 1), got "
+            f"{_numbers.value_of(sparsity)}"
+        )
+
+
+def sparsity_at(sparsity: Any, step: ArrayLike | None) -> Any:
+    """The sparsity in force at a step.
+
+    Args:
+      sparsity: a number or a schedule.
+      step: the optimizer step; None for the value on which a schedule has settled.
+
+    Returns:
+      A `Fraction` for a number, None for neither; an array for a schedule.
+
+    Raises:
+      ValueError: for a schedule that has not settled, if there is no step.
+    """
+    if not callable(sparsity):
+        exact = _numbers.as_decimal("sparsity", sparsity)
+        return sparsity if exact is None else exact
+    if step is not None:
+        value = _numbers.at_step(sparsity, step)
+    else:
+        value = settled_value("sparsity", sparsity)
+    return jnp.asarray(value, jnp.float32)
+
+
+def settled_value(name: str, schedule: optax.Schedule) -> Any:
+    """The value that a schedule keeps in the end.
+
+    Raises:
+      ValueError: if the schedule still changes after half a billion steps, or cannot
+        be asked for so late a step.
+    """
+    way_out = f"Give the step at which {name} is wanted, as step=..."
+    try:
+        values = [_numbers.at_step(schedule, step) for step in _LATE_STEPS]
+    except Exception as error:
+        raise ValueError(
+            f"{name} is a schedule whose final value cannot be found: {error} {way_out}"
+        ) from error
+    if any(value != values[0] for value in values):
+        raise ValueError(
+            f"{name} is a schedule that never settles on a final value. {way_out}"
+        )
+    return values[0]
+
+
+def pruned_count(sparsity: Fraction | ArrayLike, weights: int) -> jax.Array:
+    """k = floor(s n) as a wide number, in integer arithmetic.
+
+    Args:
+      sparsity: an exact fraction, or an array (traced or not) that is read as the
+        decimal of seven places nearest to it, and as 0 or 1 beyond these.
+      weights: n, how many weights are ranked together.
+
+    Returns:
+      k, never more than n - 1: one weight is always kept.
+    """
+    most = max(weights - 1, 0)
+    if isinstance(sparsity, Fraction):
+        return jnp.asarray(_wide.from_int(min(int(sparsity * weights), most)))
+    value = jnp.asarray(sparsity, jnp.float32)
+    value = jnp.where(value > 0, jnp.minimum(value, 1), 0)
+    # Times 2**24 is exact, and so is all that follows.
+    binary = _wide.from_uint32(jnp.round(value * (1 << 24)).astype(jnp.uint32))
+    half = _wide.from_int(1 << 23)
+    decimal = _wide.add(_wide.multiply(binary, _PLACES), half)
+    decimal = _wide.divide(_wide.divide(decimal, 1 << 12), 1 << 12)
+    count = _wide.multiply(decimal, weights)
+    count = _wide.divide(_wide.divide(count, 10**4), 10**3)
+    return _wide.minimum(count, jnp.asarray(_wide.from_int(most)))
+
+
+def as_float(sparsity: Fraction | ArrayLike) -> float:
+    """A concrete sparsity as a Python float, for reports: the decimal it is read as."""
+    if isinstance(sparsity, Fraction):
+        return float(sparsity)
+    return round(float(sparsity), 7)

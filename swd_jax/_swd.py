@@ -1,0 +1,231 @@
+"""Selective weight decay before the optimizer, and the machinery of all its forms."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from swd_jax import _float_order, _numbers, _paths, _ranking, _sparsity, _wide
+from swd_jax._prunable import find_prunable
+from swd_jax._target import Target, as_target
+
+
+class SwdState(NamedTuple):
+    """What selective weight decay remembers: scalars to log and to start from.
+
+    All but the count are those of the last update, and 0 before the first. Read them
+    with `optax.tree_utils.tree_get(state, "threshold")`.
+    """
+
+    count: jax.Array
+    """Optimizer steps so far. shape=(), dtype=int32"""
+    multiplier: jax.Array
+    """a(t). shape=(), dtype=float32"""
+    coefficient: jax.Array
+    """a(t) * mu. shape=(), dtype=float32"""
+    threshold: jax.Array
+    """tau, below which scores are selected. shape=() for scope="global",
+    (prunable leaves,) for "local"; float32, or float64 among float64 weights."""
+    selected_fraction: jax.Array
+    """Selected weights over prunable weights. shape=(), dtype=float32"""
+
+
+Combine = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""(update, weight, coefficient) -> update of a selected weight."""
+
+
+def swd(
+    target: Target | _sparsity.Sparsity,
+    *,
+    weight_decay: _numbers.Number | optax.Schedule,
+    a: _numbers.Number | optax.Schedule,
+    update_every: int = 1,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Selective weight decay on the gradient, as in the paper. Goes BEFORE the optimizer.
+
+    At every step the k = floor(s n) weights that the target would prune now, and only
+    those, get a decay that grows over training:
+
+    .. math::
+
+        \tau_t &= \text{the (k+1)-th smallest } |w| \text{ of all prunable weights} \\
+        g_i &\leftarrow g_i + a(t)\, \mu\, w_i \quad\text{where } |w_i| < \tau_t
+
+    (with the scores of the target's criterion in place of :math:`|w|`, where it has
+    another). The selection is renewed from the current weights, so a weight that grows
+    leaves it. At the end the selected weights are so small that `prune` changes
+    nothing. Ordinary decay of all weights is separate: `optax.add_decayed_weights`.
+
+    Where it stands: first, `optax.chain(swd(...), optax.adam(lr))`, so that momentum
+    and Adam's moments see the decay as part of the gradient. An optimizer that
+    normalises its gradients (Adam, Lion, LAMB, ...) then moves a selected weight by at
+    most about the learning rate a step. With SGD a selected weight shrinks by
+    `lr * a * mu` of itself a step, and training diverges once that passes
+    `2 * (1 + momentum)`: wrap `a` in `bound_multiplier`, which keeps it below, or use
+    `proximal_swd`, which no value makes unstable.
+
+    Args:
+      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
+      weight_decay: mu, at least 0; a number or a schedule of the optimizer step.
+      a: the multiplier a(t), at least 0; a number or a schedule of the optimizer step,
+        such as `exponential_growth(...)`.
+      update_every: the threshold is renewed every so many optimizer steps; the
+        selection `|w| < tau` is made anew at every step all the same.
+
+    Returns:
+      A transformation whose state is an `SwdState`: a few scalars, no masks. Its update
+      needs `params`, and keeps the dtype of every leaf of the updates. Unknown extra
+      arguments are ignored.
+
+    Raises:
+      ValueError: at construction, if a number is out of range; in `init`, if the target
+        does not fit the parameters; in `update`, if `params` is missing or the updates
+        have another structure.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax, swd_jax
+      >>> params = {"kernel": jnp.array([[0.1, -0.2, 3.0, 4.0]])}
+      >>> tx = optax.chain(swd_jax.swd(0.5, weight_decay=0.1, a=2.0), optax.sgd(1.0))
+      >>> state = tx.init(params)
+      >>> gradient = {"kernel": jnp.zeros((1, 4))}
+      >>> updates, state = tx.update(gradient, state, params)
+      >>> print(optax.apply_updates(params, updates)["kernel"])
+      [[ 0.08 -0.16  3.    4.  ]]
+      >>> print(optax.tree_utils.tree_get(state, "selected_fraction"))
+      0.5
+
+    Source: section 3.1 and algorithm 1 of arXiv 2011.10520.
+    """
+
+    def add_decay(update: jax.Array, weight: jax.Array, c: jax.Array) -> jax.Array:
+        return update + c * weight
+
+    return selective_decay(
+        target, add_decay, weight_decay=weight_decay, a=a, update_every=update_every
+    )
+
+
+def selective_decay(
+    target: Target | _sparsity.Sparsity,
+    combine: Combine,
+    *,
+    weight_decay: _numbers.Number | optax.Schedule,
+    a: _numbers.Number | optax.Schedule,
+    update_every: int,
+    learning_rate: _numbers.Number | optax.Schedule = 1.0,
+) -> optax.GradientTransformationExtraArgs:
+    """A transformation that changes the updates of the selected weights, and no others.
+
+    Args:
+      target: as for `swd`.
+      combine: how the update of a selected weight changes; it is given the coefficient
+        `learning_rate * a(t) * mu`.
+      weight_decay: as for `swd`.
+      a: as for `swd`.
+      update_every: as for `swd`.
+      learning_rate: a factor of the coefficient, for the forms that need it.
+
+    Returns:
+      The transformation.
+    """
+    target = as_target(target)
+    _numbers.check_coefficient("weight_decay", weight_decay)
+    _numbers.check_coefficient("a", a)
+    _numbers.check_coefficient("learning_rate", learning_rate)
+    _numbers.check_step_count("update_every", update_every, least=1)
+
+    def init_fn(params: optax.Params) -> SwdState:
+        leaves = find_prunable(target.prunable, _paths.flatten(params), params)
+        dtype = _float_order.score_dtype(*(leaf.weights.dtype for leaf in leaves))
+        shape = (len(leaves),) if target.scope == "local" else ()
+        return SwdState(
+            count=jnp.zeros((), jnp.int32),
+            multiplier=jnp.zeros((), jnp.float32),
+            coefficient=jnp.zeros((), jnp.float32),
+            threshold=jnp.zeros(shape, dtype),
+            selected_fraction=jnp.zeros((), jnp.float32),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: SwdState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, SwdState]:
+        del extra_args
+        if params is None:
+            raise ValueError(
+                "params is None, but selective weight decay needs the weights: call "
+                "update(updates, state, params)"
+            )
+        tree, leaves, ranking = _ranking.rank(params, target)
+        flat = _paths.flatten(updates)
+        positions = _paths.matched_positions("updates", flat, tree)
+        step = state.count
+        multiplier = _coefficient(a, step)
+        decay = multiplier * _coefficient(weight_decay, step)
+        rate = decay * _coefficient(learning_rate, step)
+        threshold, fraction, decayed = state.threshold, jnp.zeros(()), {}
+        if leaves:
+            thresholds, below = _thresholds(ranking, target, state, update_every)
+            selected = ranking.below(thresholds)
+            for leaf, chosen in zip(leaves, selected, strict=True):
+                position = positions[leaf.position]
+                update = jnp.asarray(flat.leaves[position])
+                weight = jnp.asarray(leaf.weights)
+                decayed[position] = _where_selected(
+                    chosen, combine, update, weight, rate
+                )
+            threshold = thresholds.reshape(threshold.shape).astype(threshold.dtype)
+            fraction = _fraction(below, sum(ranking.sizes()))
+        return flat.rebuilt(decayed), SwdState(
+            count=optax.safe_increment(step),
+            multiplier=multiplier.astype(jnp.float32),
+            coefficient=decay.astype(jnp.float32),
+            threshold=threshold,
+            selected_fraction=fraction.astype(jnp.float32),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _coefficient(value: _numbers.Number | optax.Schedule, step: jax.Array) -> jax.Array:
+    """A number's or a schedule's value, in float32 at least."""
+    number = jnp.asarray(_numbers.at_step(value, step))
+    return number.astype(jnp.promote_types(number.dtype, jnp.float32))
+
+
+def _thresholds(
+    ranking: _ranking.Ranking, target: Target, state: SwdState, update_every: int
+) -> tuple[jax.Array, jax.Array]:
+    """The thresholds in force, renewed now or those of the state, and what is below."""
+
+    sparsity = _sparsity.sparsity_at(target.sparsity, state.count)
+    counts = ranking.counts(sparsity)
+    if isinstance(update_every, int) and update_every == 1:
+        return ranking.thresholds(counts)
+    due = state.count % update_every == 0
+    kept = jnp.atleast_1d(state.threshold).astype(ranking.dtype)
+    return ranking.thresholds(counts, renew=due, kept=kept)
+
+
+def _fraction(below: jax.Array, total: int) -> jax.Array:
+    """The selected share of all prunable weights."""
+    selected = _wide.to_float32(_wide.sum_last_but_one(below))
+    return selected / np.float32(max(total, 1))
+
+
+def _where_selected(
+    selected: jax.Array,
+    combine: Combine,
+    update: jax.Array,
+    weight: jax.Array,
+    rate: jax.Array,
+) -> jax.Array:
+    """A leaf's update, combined with its weights where selected, in its own dtype."""
+    dtype = jnp.promote_types(jnp.promote_types(update.dtype, weight.dtype), "float32")
+    combined = combine(update.astype(dtype), weight.astype(dtype), rate.astype(dtype))
+    return jnp.where(selected, combined.astype(update.dtype), update)

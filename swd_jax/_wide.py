@@ -1,0 +1,177 @@
+"""Whole numbers past 2**32, exact without 64-bit types.
+
+Models have more weights than a 32-bit integer can count, and 64-bit integers are off
+by default in JAX. A *wide* number is an array of unsigned 32-bit limbs along its last
+axis, least significant first, each below 2**16, so that sums and products of limbs by
+small numbers stay below 2**32. Four limbs reach 2**64.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LIMBS = 4
+LIMB_BITS = 16
+LIMB = 1 << LIMB_BITS
+
+# From this many elements on, one unsigned 32-bit sum could wrap round.
+_WRAPS_FROM = 1 << 32
+
+
+def from_int(value: int) -> np.ndarray:
+    """The wide number of a Python integer in [0, 2**64)."""
+    if not 0 <= value < 1 << LIMBS * LIMB_BITS:
+        raise ValueError(f"value must be in [0, 2**64), got {value}")
+    limbs = [(value >> LIMB_BITS * i) % LIMB for i in range(LIMBS)]
+    return np.array(limbs, np.uint32)
+
+
+def to_int(wide: jax.Array | np.ndarray) -> int:
+    """The Python integer of one concrete wide number, shape (4,)."""
+    limbs = np.asarray(wide).tolist()
+    return sum(limb << LIMB_BITS * i for i, limb in enumerate(limbs))
+
+
+def to_float32(wide: jax.Array) -> jax.Array:
+    """The nearest float32, for logs and ratios."""
+    limbs = wide.astype(jnp.float32)
+    return (
+        sum(
+            (limbs[..., i] * float(LIMB**i) for i in reversed(range(1, LIMBS))),
+            start=jnp.zeros(wide.shape[:-1], jnp.float32),
+        )
+        + limbs[..., 0]
+    )
+
+
+def carry(limbs: jax.Array) -> jax.Array:
+    """Bring limbs of any unsigned 32-bit value back below 2**16.
+
+    A limb may hold anything up to 2**32 - 2**16, which leaves room for what the limb
+    below hands on.
+    """
+    carried = []
+    over = jnp.zeros(limbs.shape[:-1], jnp.uint32)
+    for i in range(LIMBS):
+        total = limbs[..., i] + over
+        carried.append(total % LIMB)
+        over = total >> LIMB_BITS
+    return jnp.stack(carried, axis=-1)
+
+
+def from_uint32(values: jax.Array) -> jax.Array:
+    """The wide numbers of unsigned 32-bit integers, shape (..., 4)."""
+    zero = jnp.zeros_like(values)
+    return jnp.stack([values % LIMB, values >> LIMB_BITS, zero, zero], axis=-1)
+
+
+def add(first: jax.Array, second: jax.Array) -> jax.Array:
+    """first + second."""
+    return carry(first + second)
+
+
+def subtract(first: jax.Array, second: jax.Array) -> jax.Array:
+    """first - second, where first >= second."""
+    # Add the complement: LIMB - 1 - limb in every limb, plus one at the bottom. The
+    # carry out of the highest limb is what the complement put too much.
+    complement = (LIMB - 1) - second
+    return carry(first + complement + from_int(1))
+
+
+def sum_last_but_one(wides: jax.Array) -> jax.Array:
+    """The sum over the axis before the limbs, of at most 65,536 wide numbers."""
+    return carry(jnp.sum(wides, axis=-2, dtype=jnp.uint32))
+
+
+def less(first: jax.Array, second: jax.Array) -> jax.Array:
+    """first < second."""
+    result = jnp.zeros(jnp.broadcast_shapes(first.shape, second.shape)[:-1], bool)
+    for i in range(LIMBS):
+        a, b = first[..., i], second[..., i]
+        result = (a < b) | ((a == b) & result)
+    return result
+
+
+def minimum(first: jax.Array, second: jax.Array) -> jax.Array:
+    """The smaller of the two."""
+    return jnp.where(less(second, first)[..., None], second, first)
+
+
+def multiply(wide: jax.Array, factor: int) -> jax.Array:
+    """The product with a Python integer, where it stays below 2**64."""
+    product = jnp.zeros_like(wide)
+    for shift in range(LIMBS):
+        digit = (factor >> LIMB_BITS * shift) % LIMB
+        # Half a limb at a time keeps every partial product below 2**24.
+        for half in (0, 8):
+            part = ((digit >> half) % 256) * wide
+            part = carry(part) << half
+            shifted = jnp.pad(part, [(0, 0)] * (wide.ndim - 1) + [(shift, 0)])
+            product = carry(product + shifted[..., :LIMBS])
+    return product
+
+
+def divide(wide: jax.Array, divisor: int) -> jax.Array:
+    """The quotient, rounded down, by a Python integer in [1, 2**16]."""
+    quotient = []
+    remainder = jnp.zeros(wide.shape[:-1], jnp.uint32)
+    for i in reversed(range(LIMBS)):
+        dividend = (remainder << LIMB_BITS) + wide[..., i]
+        quotient.append(dividend // divisor)
+        remainder = dividend % divisor
+    return jnp.stack(quotient[::-1], axis=-1)
+
+
+def count_true(leaves: Sequence[Sequence[jax.Array]]) -> jax.Array:
+    """How many elements of masks are true, leaf by leaf.
+
+    Args:
+      leaves: for every leaf equally many masks, which share the leaf's shape and are
+        counted in one reading of what they are made from.
+
+    Returns:
+      Wide numbers, shape (leaves, masks, 4).
+    """
+    if all(masks[0].size < _WRAPS_FROM for masks in leaves):
+        # Widened together: with a thousand leaves, what is compiled counts.
+        return from_uint32(
+            jnp.stack([_joint_sum(masks, range(masks[0].ndim)) for masks in leaves])
+        )
+    return jnp.stack([_count_large(masks) for masks in leaves])
+
+
+def _joint_sum(masks: Sequence[jax.Array], axes: Iterable[int]) -> jax.Array:
+    """The sums of several masks over some axes, in one reading."""
+    # XLA's CPU backend splits a reduction of one array in two and stores all the
+    # numbers between; a joint one it does not. So a single mask has company.
+    counted = masks if len(masks) > 1 else (*masks, ~masks[0])
+    ones = [mask.astype(jnp.uint32) for mask in counted]
+    zeros = [jnp.zeros((), jnp.uint32)] * len(ones)
+    sums = jax.lax.reduce(ones, zeros, _add_each, tuple(axes))
+    return jnp.stack(sums[: len(masks)])
+
+
+def _count_large(masks: Sequence[jax.Array]) -> jax.Array:
+    """One axis at a time, with a carry after each, so that no sum wraps round."""
+    counts = from_uint32(_joint_sum(masks, [masks[0].ndim - 1]))
+    while counts.ndim > 2:
+        counts = _sum_long_axis(counts)
+    return counts
+
+
+def _add_each(
+    first: Sequence[jax.Array], second: Sequence[jax.Array]
+) -> list[jax.Array]:
+    return [a + b for a, b in zip(first, second, strict=True)]
+
+
+def _sum_long_axis(wides: jax.Array) -> jax.Array:
+    """The sum over the axis before the limbs, of fewer than 2**24 wide numbers."""
+    # Eight bits at a time: 2**24 terms below 2**8 stay below 2**32.
+    low, high = wides % 256, wides >> 8
+    low_sum = jnp.sum(low, axis=-2, dtype=jnp.uint32)
+    high_sum = jnp.sum(high, axis=-2, dtype=jnp.uint32)
+    return add(carry(low_sum), multiply(carry(high_sum), 256))
