@@ -10,6 +10,7 @@ the same LeNet-5 is trained with and without selective weight decay (SWD), then 
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -36,7 +37,7 @@ class Config:
 
     sparsity: float = 0.95
     """Fraction of the weights to prune: from 0 up to, but not including, 1."""
-    epochs: int = 60
+    epochs: int = 50
     """How often training goes through the images. The sparser, the more it takes."""
     batch_size: int = 32
     """Images per optimizer step."""
@@ -45,13 +46,12 @@ class Config:
     a_min: float = 0.1
     """Multiplier of the selective decay at the first step."""
     a_max: float = 1e6
-    """Multiplier at the last step, reached exponentially. If it is too small, weights
-    are not near zero yet when they are pruned, and the accuracy changes."""
+    """Multiplier at the last step, reached exponentially.
+    If it is too small, pruning removes weights that are not yet near zero."""
     weight_decay: float = 5e-4
     """Strength of the selective decay, before the multiplier."""
     rise: float = 0.7
-    """Part of the training in which the target rises from 0 to the sparsity, so that
-    the network learns before it is sparse."""
+    """Part of the training in which the target rises from 0 to the sparsity."""
     seeds: int = 3
     """How many networks each method trains. Each has its own initial weights."""
     first_seed: int = 0
@@ -128,7 +128,7 @@ def main(config: Config) -> dict[str, Any]:
     with progress_bar(console) as progress:
         for seed in range(config.first_seed, config.first_seed + config.seeds):
             dense, sparse = (
-                train(name, trainer, seed, target, config, progress)
+                train(name, trainer, seed, config, progress)
                 for name, trainer in trainers.items()
             )
             # ... and pruning one call.
@@ -141,16 +141,17 @@ def main(config: Config) -> dict[str, Any]:
                 Run.of(ONE_SHOT, seed, dense, at_once, test),
             ]
 
+    console.print()
     console.print(table(runs))
-    console.print("The last SWD network, pruned:\n", style="bold")
+    console.print("\nThe last SWD network, pruned:\n", style="bold")
     console.print(str(swd_jax.summarize(pruned, target)), soft_wrap=True)
     figure, numbers = config.output / "digits.png", config.output / "digits.json"
-    draw_figure(runs, figure)
     results = {
         "config": dataclasses.asdict(config) | {"output": str(config.output)},
         "seconds": time.perf_counter() - started,
     } | as_dict(runs)
     numbers.write_text(json.dumps(results, indent=2) + "\n")
+    draw_figure(runs, figure)
     console.print(f"\n{results['seconds']:.0f} seconds. Written: {figure}, {numbers}")
     return results
 
@@ -169,7 +170,6 @@ def train(
     name: str,
     trainer: Trainer,
     seed: int,
-    target: swd_jax.Target,
     config: Config,
     progress: rich.progress.Progress,
 ) -> Trained:
@@ -178,8 +178,8 @@ def train(
     accuracies, residuals = [], []
     for epoch, now in enumerate(trainer.train(seed, config.epochs)):
         accuracies.append(trainer.test(now.params).accuracy)
-        # What pruning to the final sparsity would take away now, from dense weights too.
-        residuals.append(swd_jax.summarize(now.params, target).residual)
+        # What pruning would take away now, from dense weights too.
+        residuals.append(swd_jax.summarize(now.params, config.sparsity).residual)
         status = f"{accuracies[-1]:5.1f} %{decay_status(now.optimizer_state)}"
         progress.update(task, completed=epoch, status=status)
     return Trained(now.params, now.seconds, accuracies, residuals)
@@ -200,6 +200,9 @@ if __name__ == "__main__":
     try:
         main(tyro.cli(Config))
     except KeyboardInterrupt:
-        sys.exit("\nStopped.")
-    except (ValueError, OSError) as error:
+        print("\nStopped.", file=sys.stderr, flush=True)
+        # At once: JAX's threads may be at work still, and an ordinary exit would take
+        # away what they work on.
+        os._exit(130)
+    except OSError as error:
         sys.exit(f"{Path(__file__).name}: {error}")

@@ -91,7 +91,9 @@ def table(runs: Sequence[Run]) -> rich.table.Table:
     seeds = len(groups["SWD"])
     result = rich.table.Table(
         box=rich.box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,  # with the next two: fits into 80 columns
+        pad_edge=False,
+        show_edge=False,
         caption=(
             f"Means of {seeds} seeds, ± their standard deviation. "
             if seeds > 1
@@ -115,7 +117,7 @@ def table(runs: Sequence[Run]) -> rich.table.Table:
         result.add_column(header, justify="right")
     for name, group in groups.items():
         result.add_row(
-            name,
+            name.replace(" ", "\n"),
             _mean(group, "sparsity", ".2%"),
             _mean(group, "accuracy_before", ".2f", spread=True),
             _mean(group, "accuracy_after", ".2f", spread=True),
@@ -130,14 +132,14 @@ def table(runs: Sequence[Run]) -> rich.table.Table:
 
 
 def _mean(group: Sequence[Run], name: str, form: str, spread: bool = False) -> str:
-    mean, deviation = _mean_and_deviation(group, name)
+    mean, deviation = mean_and_deviation(group, name)
     if mean is None:
         return "–"
     text = f"{mean:{form}}"
-    return f"{text} ±{deviation:{form}}" if spread and deviation is not None else text
+    return f"{text}±{deviation:{form}}" if spread and deviation is not None else text
 
 
-def _mean_and_deviation(
+def mean_and_deviation(
     group: Sequence[Run], name: str
 ) -> tuple[float | None, float | None]:
     """Over the seeds; None without a value, and no deviation of a single one."""
@@ -150,7 +152,7 @@ def as_dict(runs: Sequence[Run]) -> dict[str, Any]:
     """All numbers, ready for JSON: the means, every run, and where they come from."""
     means, deviations = {}, {}
     for method, group in by_method(runs).items():
-        both = {name: _mean_and_deviation(group, name) for name in group[0].numbers()}
+        both = {name: mean_and_deviation(group, name) for name in group[0].numbers()}
         means[method] = {name: mean for name, (mean, _) in both.items()}
         deviations[method] = {name: deviation for name, (_, deviation) in both.items()}
     return {

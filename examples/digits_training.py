@@ -92,7 +92,9 @@ class Trained(NamedTuple):
 class Trainer:
     """Trains networks with one optimizer. Compiles once, for all seeds."""
 
-    def __init__(self, optimizer: optax.GradientTransformation, batch_size: int) -> None:
+    def __init__(
+        self, optimizer: optax.GradientTransformation, batch_size: int
+    ) -> None:
         definition, params = initial_network(seed=0)
         train_images, self._test_images = load_images()
 
@@ -113,7 +115,9 @@ class Trainer:
 
         self._optimizer = optimizer
         self._images = train_images
-        self._measure = jax.jit(lambda params, images: measure(definition, params, images))
+        self._measure = jax.jit(
+            lambda params, images: measure(definition, params, images)
+        )
         # Compiled here, so that the time it takes is no part of any network's.
         self._train_epoch = train_epoch.lower(
             params, optimizer.init(params), jax.random.key(0), train_images

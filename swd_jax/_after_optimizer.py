@@ -91,8 +91,8 @@ def proximal_swd(
     r"""Selective weight decay as a proximal step. Goes AFTER the optimizer.
 
     The optimizer takes its step first; the selected weights are then put where the
-    penalty :math:`\tfrac{1}{2} a(t) \mu \lVert w^* \rVert^2` and the distance from there
-    balance:
+    penalty :math:`\tfrac{1}{2} a(t) \mu \lVert w^* \rVert^2` and the distance from
+    there balance:
 
     .. math::
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,19 +25,19 @@ class Criterion:
     """
 
     name: str
-    score: Callable[[jax.Array, jax.Array | None], jax.Array]
+    score: Callable[[jax.Array, Any], jax.Array]
     statistic: Callable[[jax.Array], jax.Array] | None = None
 
     def __repr__(self) -> str:
         return f"swd_jax.{self.name}"
 
 
-def _magnitude(weights: jax.Array, statistic: jax.Array | None) -> jax.Array:
+def _magnitude(weights: jax.Array, statistic: None) -> jax.Array:
     del statistic
     return jnp.abs(weights)
 
 
-def _share_of_norm(weights: jax.Array, norm: jax.Array | None) -> jax.Array:
+def _share_of_norm(weights: jax.Array, norm: jax.Array) -> jax.Array:
     return jnp.abs(weights) / norm
 
 

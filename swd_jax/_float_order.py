@@ -42,8 +42,10 @@ def from_key(keys: ArrayLike, score_dtype: DTypeLike) -> jax.Array:
 
 
 def score_dtype(*dtypes: DTypeLike) -> jnp.dtype:
-    """The type in which leaves of these types can be ranked together: at least f32."""
-    return jnp.result_type(jnp.float32, *dtypes)
+    """The type in which numbers of these types are compared: float32 at least."""
+    # Not by promotion, which users may have forbidden between types.
+    wide = any(jnp.dtype(dtype) == jnp.float64 for dtype in dtypes)
+    return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
 def widen(weights: jax.Array, dtype: DTypeLike) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 Number: TypeAlias = ArrayLike | Fraction | Decimal
@@ -66,7 +67,7 @@ def at_step(value: Any, step: ArrayLike) -> Any:
     """A schedule's value at a step; a number as it is."""
     if not callable(value):
         return value
-    if isinstance(step, jax.core.Tracer):
+    if isinstance(step, Tracer):
         return value(step)
     # Known steps give known values, also while something else is being traced.
     with jax.ensure_compile_time_eval():

@@ -1,4 +1,4 @@
-"""Which leaves are prunable: by default, by path, by predicate or by a tree of bools."""
+"""Which leaves are prunable: by default, path, predicate or tree of bools."""
 
 import re
 from collections.abc import Callable

@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -142,22 +143,22 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
     """
     masks = _paths.flatten(mask)
     for path, leaf in zip(masks.paths, masks.leaves, strict=True):
-        if getattr(leaf, "dtype", type(leaf)) != bool:
+        if not isinstance(leaf, bool) and getattr(leaf, "dtype", None) != np.bool_:
             raise ValueError(
-                f"mask must hold bools, True = kept, but holds {leaf!r} at {path!r}. For "
-                "masks of numbers: jax.tree.map(lambda m: m != 0, mask)"
+                f"mask must hold bools, True = kept, but holds {leaf!r} at {path!r}. "
+                "For masks of numbers: jax.tree.map(lambda m: m != 0, mask)"
             )
 
     def init_fn(params: optax.Params) -> optax.EmptyState:
-        _paths.matched_positions("mask", masks, _paths.flatten(params))
+        _mask_positions(masks, _paths.flatten(params))
         return optax.EmptyState()
 
     def update_fn(
         updates: optax.Updates,
-        state: optax.EmptyState,
+        state: optax.OptState,
         params: optax.Params | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, optax.EmptyState]:
+    ) -> tuple[optax.Updates, optax.OptState]:
         del extra_args
         if params is None:
             raise ValueError(
@@ -166,7 +167,7 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
             )
         tree, flat = _paths.flatten(params), _paths.flatten(updates)
         positions = _paths.matched_positions("updates", flat, tree)
-        mask_positions = _paths.matched_positions("mask", masks, tree)
+        mask_positions = _mask_positions(masks, tree)
         held = {}
         for i, position in positions.items():
             update = jnp.asarray(flat.leaves[position])
@@ -185,3 +186,11 @@ def _with_zeros(weights: jax.Array, lost: jax.Array) -> jax.Array:
 def _is_kept(weights: jax.Array, lost: jax.Array) -> jax.Array:
     del weights
     return ~lost
+
+
+def _mask_positions(masks: _paths.Flat, params: _paths.Flat) -> dict[int, int]:
+    """Where the mask of every array among the parameters is."""
+    # Optax looks at the structure of a state by way of a tree without leaves.
+    if not _paths.arrays(params):
+        return {}
+    return _paths.matched_positions("mask", masks, params)

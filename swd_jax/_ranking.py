@@ -9,12 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.core import Tracer
 
 from swd_jax import _criteria, _float_order, _paths, _selection, _sparsity, _wide
 from swd_jax._prunable import PrunableLeaf, find_prunable
 from swd_jax._target import Target
-
 
 Result = TypeVar("Result")
 
@@ -64,7 +63,7 @@ class Ranking:
         scores = _criteria.scores(self.criterion, weights, statistic, self.dtype)
         return _float_order.to_key(scores)
 
-    def counts(self, sparsity: Fraction | ArrayLike) -> jax.Array:
+    def counts(self, sparsity: Fraction | jax.Array) -> jax.Array:
         """k of every group: wide numbers, shape (groups, 4)."""
         return jnp.stack([_sparsity.pruned_count(sparsity, n) for n in self.sizes()])
 
@@ -203,7 +202,7 @@ def map_lost(
     if not ranking.weights:
         return []
     settled = _settled(ranking, counts)
-    unknown = isinstance(settled.missing, jax.core.Tracer)
+    unknown = isinstance(settled.missing, Tracer)
     # Magnitudes of floats seldom tie.
     break_ties = unknown or bool(jnp.any(settled.missing > 0))
     return _map_lost(function, ranking, settled, break_ties=break_ties)

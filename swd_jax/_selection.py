@@ -73,11 +73,11 @@ def order_statistics(
     ) -> tuple[jax.Array, jax.Array]:
         thresholds, below = settled
         shift = (_BITS_PER_PASS * (passes - 1 - step)).astype(dtype)
-        candidates = thresholds + (multiples << shift)
+        candidates = thresholds[None] + (multiples << shift)
         if renew is not None:
-            candidates = jnp.where(renew, candidates, thresholds)
+            candidates = jnp.where(renew, candidates, thresholds[None])
         counts = count_below(key, operands, groups, candidates)
-        fits = (candidates <= largest) & ~_wide.less(ranks, counts)
+        fits = (candidates <= largest) & ~_wide.less(ranks[None], counts)
         if renew is not None:
             fits = fits | ~renew
         for fit, candidate, count in zip(fits, candidates, counts, strict=True):
@@ -86,7 +86,7 @@ def order_statistics(
         return thresholds, below
 
     start, last = jnp.zeros(len(groups), dtype), passes
-    if renew is not None:
+    if renew is not None and kept is not None:
         start, last = jnp.where(renew, start, kept), jnp.where(renew, passes, 1)
     return jax.lax.fori_loop(0, last, settle_bits, (start, jnp.zeros_like(ranks)))
 
@@ -166,6 +166,8 @@ def position_cutoffs(
         ]
 
     start = [jnp.zeros(move.shape[1], jnp.uint32) for move in moves]
+    if steps == 0:
+        return start
     last = jnp.where(jnp.any(quotas > 0), steps, 0)
     return jax.lax.fori_loop(0, last, settle_bit, start)
 

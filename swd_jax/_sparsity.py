@@ -1,5 +1,6 @@
 """The target sparsity: checked, read as a decimal, turned into an exact count."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -28,7 +29,7 @@ def check_sparsity(sparsity: Any) -> None:
         )
 
 
-def sparsity_at(sparsity: Any, step: ArrayLike | None) -> Any:
+def sparsity_at(sparsity: Any, step: ArrayLike | None) -> Fraction | jax.Array:
     """The sparsity in force at a step.
 
     Args:
@@ -36,14 +37,14 @@ def sparsity_at(sparsity: Any, step: ArrayLike | None) -> Any:
       step: the optimizer step; None for the value on which a schedule has settled.
 
     Returns:
-      A `Fraction` for a number, None for neither; an array for a schedule.
+      A `Fraction` for a known number; an array for a schedule or a traced number.
 
     Raises:
       ValueError: for a schedule that has not settled, if there is no step.
     """
     if not callable(sparsity):
         exact = _numbers.as_decimal("sparsity", sparsity)
-        return sparsity if exact is None else exact
+        return jnp.asarray(sparsity, jnp.float32) if exact is None else exact
     if step is not None:
         value = _numbers.at_step(sparsity, step)
     else:
@@ -51,7 +52,7 @@ def sparsity_at(sparsity: Any, step: ArrayLike | None) -> Any:
     return jnp.asarray(value, jnp.float32)
 
 
-def settled_value(name: str, schedule: optax.Schedule) -> Any:
+def settled_value(name: str, schedule: Callable[..., Any]) -> Any:
     """The value that a schedule keeps in the end.
 
     Raises:
@@ -72,7 +73,7 @@ def settled_value(name: str, schedule: optax.Schedule) -> Any:
     return values[0]
 
 
-def pruned_count(sparsity: Fraction | ArrayLike, weights: int) -> jax.Array:
+def pruned_count(sparsity: Fraction | jax.Array, weights: int) -> jax.Array:
     """k = floor(s n) as a wide number, in integer arithmetic.
 
     Args:
@@ -86,11 +87,10 @@ def pruned_count(sparsity: Fraction | ArrayLike, weights: int) -> jax.Array:
     most = max(weights - 1, 0)
     if isinstance(sparsity, Fraction):
         return jnp.asarray(_wide.from_int(min(int(sparsity * weights), most)))
-    value = jnp.asarray(sparsity, jnp.float32)
-    value = jnp.where(value > 0, jnp.minimum(value, 1), 0)
+    value = jnp.where(sparsity > 0, jnp.minimum(sparsity, 1), 0)
     # Times 2**24 is exact, and so is all that follows.
     binary = _wide.from_uint32(jnp.round(value * (1 << 24)).astype(jnp.uint32))
-    half = _wide.from_int(1 << 23)
+    half = jnp.asarray(_wide.from_int(1 << 23))
     decimal = _wide.add(_wide.multiply(binary, _PLACES), half)
     decimal = _wide.divide(_wide.divide(decimal, 1 << 12), 1 << 12)
     count = _wide.multiply(decimal, weights)
@@ -98,7 +98,7 @@ def pruned_count(sparsity: Fraction | ArrayLike, weights: int) -> jax.Array:
     return _wide.minimum(count, jnp.asarray(_wide.from_int(most)))
 
 
-def as_float(sparsity: Fraction | ArrayLike) -> float:
+def as_float(sparsity: Fraction | jax.Array) -> float:
     """A concrete sparsity as a Python float, for reports: the decimal it is read as."""
     if isinstance(sparsity, Fraction):
         return float(sparsity)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax import _criteria, _float_order, _paths, _ranking, _sparsity, _wide
@@ -63,10 +64,10 @@ def summarize(
     """
     target = as_target(target)
     tree, leaves, ranking = _ranking.rank(params, target)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in tree.leaves):
+    if any(isinstance(leaf, Tracer) for leaf in tree.leaves):
         raise ValueError(
-            "params are traced, and a report needs their values: call summarize outside "
-            "jit, or log the state of swd instead"
+            "params are traced, and a report needs their values: call summarize "
+            "outside jit, or log the state of swd instead"
         )
     sparsity = _sparsity.sparsity_at(target.sparsity, step)
     counts = ranking.counts(sparsity)

@@ -106,10 +106,10 @@ class Summary:
         remarks = [
             f"target sparsity {self.target_sparsity:.7g}, obtained "
             f"{self.obtained_sparsity:.7g}",
-            f"residual {self.residual:.3g}: the share of the weights' norm that pruning "
-            "takes away",
-            f"{self.bytes_dense:,} bytes as dense arrays, where a zero takes as much as "
-            f"any number; {self.bytes_sparse:,} stored sparsely once pruned",
+            f"residual {self.residual:.3g}: the share of the weights' norm that "
+            "pruning takes away",
+            f"{self.bytes_dense:,} bytes as dense arrays, where a zero takes as much "
+            f"as any number; {self.bytes_sparse:,} stored sparsely once pruned",
         ]
         for path in self.emptied_leaves:
             remarks.append(f"WARNING: pruning leaves nothing of {path!r}")

@@ -20,7 +20,7 @@ class SwdState(NamedTuple):
     with `optax.tree_utils.tree_get(state, "threshold")`.
     """
 
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     """Optimizer steps so far. shape=(), dtype=int32"""
     multiplier: jax.Array
     """a(t). shape=(), dtype=float32"""
@@ -44,7 +44,7 @@ def swd(
     a: _numbers.Number | optax.Schedule,
     update_every: int = 1,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Selective weight decay on the gradient, as in the paper. Goes BEFORE the optimizer.
+    r"""Selective weight decay as in the paper. Goes BEFORE the optimizer.
 
     At every step the k = floor(s n) weights that the target would prune now, and only
     those, get a decay that grows over training:
@@ -151,7 +151,7 @@ def selective_decay(
 
     def update_fn(
         updates: optax.Updates,
-        state: SwdState,
+        state: Any,
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SwdState]:
@@ -182,7 +182,7 @@ def selective_decay(
             threshold = thresholds.reshape(threshold.shape).astype(threshold.dtype)
             fraction = _fraction(below, sum(ranking.sizes()))
         return flat.rebuilt(decayed), SwdState(
-            count=optax.safe_increment(step),
+            count=jnp.asarray(optax.safe_increment(step)),
             multiplier=multiplier.astype(jnp.float32),
             coefficient=decay.astype(jnp.float32),
             threshold=threshold,
@@ -195,14 +195,13 @@ def selective_decay(
 def _coefficient(value: _numbers.Number | optax.Schedule, step: jax.Array) -> jax.Array:
     """A number's or a schedule's value, in float32 at least."""
     number = jnp.asarray(_numbers.at_step(value, step))
-    return number.astype(jnp.promote_types(number.dtype, jnp.float32))
+    return number.astype(_float_order.score_dtype(number.dtype))
 
 
 def _thresholds(
     ranking: _ranking.Ranking, target: Target, state: SwdState, update_every: int
 ) -> tuple[jax.Array, jax.Array]:
     """The thresholds in force, renewed now or those of the state, and what is below."""
-
     sparsity = _sparsity.sparsity_at(target.sparsity, state.count)
     counts = ranking.counts(sparsity)
     if isinstance(update_every, int) and update_every == 1:
@@ -226,6 +225,6 @@ def _where_selected(
     rate: jax.Array,
 ) -> jax.Array:
     """A leaf's update, combined with its weights where selected, in its own dtype."""
-    dtype = jnp.promote_types(jnp.promote_types(update.dtype, weight.dtype), "float32")
+    dtype = _float_order.score_dtype(update.dtype, weight.dtype)
     combined = combine(update.astype(dtype), weight.astype(dtype), rate.astype(dtype))
     return jnp.where(selected, combined.astype(update.dtype), update)

@@ -6,7 +6,6 @@ axis, least significant first, each below 2**16, so that sums and products of li
 small numbers stay below 2**32. Four limbs reach 2**64.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -78,7 +77,8 @@ def subtract(first: jax.Array, second: jax.Array) -> jax.Array:
     # Add the complement: LIMB - 1 - limb in every limb, plus one at the bottom. The
     # carry out of the highest limb is what the complement put too much.
     complement = (LIMB - 1) - second
-    return carry(first + complement + from_int(1))
+    one = np.broadcast_to(from_int(1), complement.shape)
+    return carry(first + complement + one)
 
 
 def sum_last_but_one(wides: jax.Array) -> jax.Array:

@@ -1,0 +1,46 @@
+"""docs/images/step_cost.png: what the results in benchmarks/results/ say.
+
+python docs/figures/step_cost.py
+"""
+
+import json
+from pathlib import Path
+
+from style import BLUE, GREY, INK, ORANGE, PALE, new_figure, plain, save
+
+RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results"
+TEXT = {"va": "center", "fontsize": 9.5, "color": INK}
+results = json.loads((RESULTS / "optimizer_step-cpu-4.3M.json").read_text())
+entries = [entry for entry in results["entries"] if not entry["failure"]]
+alone = [entry for entry in entries if entry["name"].startswith(("read", "threshold"))]
+steps = [entry for entry in entries if entry not in alone]
+
+figure = new_figure(11, 2.9)
+for axes, title, group, colour in zip(
+    figure.subplots(1, 2),
+    ("An optimizer step", "The threshold alone"),
+    (steps, alone),
+    (BLUE, ORANGE),
+    strict=True,
+):
+    plain(axes, title, "milliseconds", "")
+    names = [entry["name"].removeprefix("threshold alone: ") for entry in group]
+    times = [entry["median_ms"] for entry in group]
+    colours = [GREY if name.startswith(("adam", "read")) else colour for name in names]
+    wide = max(times) > 50 * min(times)
+    if wide:  # bars need a zero, which a logarithmic axis has not
+        axes.scatter(times, names, s=70, c=colours)
+        axes.set(xscale="log", xlim=(min(times) / 3, 6 * max(times)))
+        axes.minorticks_off()
+        axes.grid(axis="x", color=PALE)
+        axes.set_axisbelow(True)
+    else:
+        axes.barh(names, times, color=colours, height=0.62)
+        axes.margins(x=0.14)
+    for name, t in zip(names, times, strict=True):
+        text = f"{t:,.0f}" if t >= 100 else f"{t:.3g}"
+        offset = (10 if wide else 5, 0)
+        axes.annotate(text, (t, name), offset, textcoords="offset points", **TEXT)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+save(figure, "step_cost")

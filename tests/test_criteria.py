@@ -1,0 +1,158 @@
+"""Criteria: what a weight scores, and how far scores of different leaves compare."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import swd_jax
+from swd_jax import _criteria, _float_order
+
+
+def reference_norm(weights: np.ndarray) -> float:
+    """The L2 norm of the finite weights in float64, scaled so that nothing overflows."""
+    finite = weights[np.isfinite(weights)].astype(np.float64)
+    largest = np.max(np.abs(finite), initial=0)
+    return largest * np.sqrt(np.sum((finite / largest) ** 2)) if largest else 0.0
+
+
+def scores(criterion: swd_jax.Criterion, weights) -> np.ndarray:
+    weights = jnp.asarray(weights)
+    dtype = _float_order.score_dtype(weights.dtype)
+    statistic = _criteria.statistic(criterion, weights, dtype)
+    return np.asarray(_criteria.scores(criterion, weights, statistic, dtype))
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return np.random.default_rng(0).standard_normal((31, 17)).astype(np.float32)
+
+
+def test_magnitude_is_the_absolute_value(weights):
+    np.testing.assert_array_equal(
+        scores(swd_jax.magnitude, weights), np.where(weights < 0, -weights, weights)
+    )
+
+
+def test_normalized_magnitude_is_the_share_of_the_leafs_norm(weights):
+    expected = np.abs(weights) / reference_norm(weights)
+    np.testing.assert_allclose(
+        scores(swd_jax.normalized_magnitude, weights), expected, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize(
+    "criterion", [swd_jax.magnitude, swd_jax.normalized_magnitude], ids=repr
+)
+def test_scores_have_at_least_float32(criterion, dtype):
+    assert scores(criterion, jnp.ones((2, 3), dtype)).dtype == np.float32
+
+
+def test_scores_of_float64_weights_have_float64():
+    with jax.enable_x64(True):
+        third = np.full((2, 3), 1 / 3)
+        assert scores(swd_jax.magnitude, third)[0, 0] == 1 / 3
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1,), (), (7, 1), (3, 5, 2), (1000,)])
+def test_the_norm_is_numpys_in_any_shape(shape):
+    values = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    expected = reference_norm(values)
+    assert float(_criteria.l2_norm(jnp.asarray(values))) == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1e-20, 1.0, 1e20, 1e37])
+def test_the_norm_neither_overflows_nor_vanishes(weights, scale):
+    # The squares of 1e-35 and 1e37 are no float32 numbers.
+    scaled = (weights * np.float32(scale)).astype(np.float32)
+    assert float(_criteria.l2_norm(jnp.asarray(scaled))) == pytest.approx(
+        reference_norm(scaled), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_norm_counts_finite_weights_only(bad):
+    # sqrt(9 + 16) = 5
+    assert float(_criteria.l2_norm(jnp.array([[3.0, bad], [-4.0, bad]]))) == 5
+
+
+@pytest.mark.parametrize("leaf", [np.zeros((2, 2)), np.full((2, 2), np.nan)])
+def test_a_leaf_without_a_norm_is_not_divided(leaf):
+    values = scores(swd_jax.normalized_magnitude, leaf.astype(np.float32))
+    np.testing.assert_array_equal(values, leaf)
+
+
+def test_a_norm_too_large_for_its_type_divides_nothing():
+    # Five times 3e38 squared: the norm, 6.7e38, is more than a float32 holds.
+    leaf = np.full((5, 1), 3e38, np.float32)
+    np.testing.assert_array_equal(scores(swd_jax.normalized_magnitude, leaf), leaf)
+
+
+@pytest.mark.parametrize(
+    "criterion", [swd_jax.magnitude, swd_jax.normalized_magnitude], ids=repr
+)
+def test_weights_that_are_not_finite_have_scores_that_are_not_finite(criterion):
+    values = scores(criterion, jnp.array([[1.0, jnp.nan, jnp.inf, -jnp.inf]]))
+    np.testing.assert_array_equal(np.isfinite(values), [[True, False, False, False]])
+
+
+class TestAcrossLeaves:
+    """Two leaves with the same weights, one a thousandth (2**-10) of the other."""
+
+    @pytest.fixture
+    def params(self):
+        large = np.random.default_rng(2).standard_normal((20, 10)).astype(np.float32)
+        # Scaled by a power of two, so that all is exact.
+        return {"large": large, "small": large * np.float32(2.0**-10)}
+
+    @staticmethod
+    def kept(params, criterion, scope="global"):
+        target = swd_jax.Target(0.5, criterion=criterion, scope=scope)
+        masks = swd_jax.prune_mask(params, target)
+        return {name: np.asarray(mask) for name, mask in masks.items()}
+
+    def test_magnitude_takes_from_the_leaf_with_the_smaller_weights(self, params):
+        # Half of 400: as many as the small leaf has. A normal number below a
+        # thousandth of the others' is rare, and the seed gives none.
+        assert np.abs(params["small"]).max() < np.abs(params["large"]).min()
+        kept = self.kept(params, "magnitude")
+        assert kept["small"].sum() == 0
+        assert kept["large"].sum() == 200
+
+    def test_normalized_magnitude_treats_them_alike(self, params):
+        kept = self.kept(params, "normalized_magnitude")
+        np.testing.assert_array_equal(kept["small"], kept["large"])
+        assert kept["small"].sum() == 100
+
+    def test_within_each_leaf_the_criteria_agree(self, params):
+        by_magnitude = self.kept(params, "magnitude", scope="local")
+        by_share = self.kept(params, "normalized_magnitude", scope="local")
+        for name in params:
+            np.testing.assert_array_equal(by_magnitude[name], by_share[name])
+
+
+def test_a_criterion_of_ones_own_ranks_the_weights():
+    # Distance to the leaf's mean: of 0, 1, 2, 3, 9 (mean 3) the nearest are 3 and 2.
+    distance = swd_jax.Criterion(
+        "distance", lambda w, mean: jnp.abs(w - mean), statistic=jnp.mean
+    )
+    params = {"kernel": jnp.array([[0.0, 1.0, 2.0, 3.0, 9.0]])}
+    mask = swd_jax.prune_mask(params, swd_jax.Target(0.4, criterion=distance))
+    np.testing.assert_array_equal(mask["kernel"], [[True, True, False, False, True]])
+
+
+@pytest.mark.parametrize("name", ["magnitude", "normalized_magnitude"])
+def test_a_criterion_is_known_by_its_name_and_prints_as_it_is_written(name):
+    criterion = getattr(swd_jax, name)
+    assert _criteria.as_criterion(name) is criterion
+    assert _criteria.as_criterion(criterion) is criterion
+    assert repr(criterion) == f"swd_jax.{name}"
+
+
+@pytest.mark.parametrize("unknown", ["lamp", "Magnitude", "", None, 1, jnp.abs, ["x"]])
+def test_an_unknown_criterion_is_an_error_that_lists_the_known_ones(unknown):
+    with pytest.raises(ValueError, match=r"criterion must be one of .*normalized_mag"):
+        swd_jax.Target(0.5, criterion=unknown)

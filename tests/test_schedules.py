@@ -1,0 +1,132 @@
+"""Ready-made schedules, against their formulas in float64."""
+
+from decimal import Decimal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import swd_jax
+
+STEPS = 1000
+
+
+def values(schedule, steps) -> np.ndarray:
+    return np.asarray(jax.jit(jax.vmap(schedule))(np.asarray(steps, np.int32)))
+
+
+class TestExponentialGrowth:
+    @pytest.mark.parametrize(
+        ("a_min", "a_max", "total_steps"),
+        [
+            (0.1, 1e5, STEPS),
+            (1e-3, 1e6, 7),
+            (0.5, 0.5, 10),
+            (1, 2, 1),
+            (0.1, 4e4, 10**6),
+        ],
+    )
+    def test_is_the_formula_until_the_end(self, a_min, a_max, total_steps):
+        steps = np.unique(np.linspace(0, total_steps, 501).astype(int))
+        expected = a_min * (a_max / a_min) ** (steps / total_steps)
+        schedule = swd_jax.exponential_growth(a_min, a_max, total_steps)
+        np.testing.assert_allclose(values(schedule, steps), expected, rtol=2e-6)
+
+    def test_stays_at_a_max_from_then_on(self):
+        schedule = swd_jax.exponential_growth(0.1, 1e5, STEPS)
+        late = [STEPS, STEPS + 1, 2 * STEPS, 10**6, 2**31 - 1]
+        np.testing.assert_array_equal(values(schedule, late), [np.float32(1e5)] * 5)
+
+    def test_never_exceeds_a_max_and_never_falls(self):
+        schedule = swd_jax.exponential_growth(0.1, 4e4, 3 * STEPS)
+        grown = values(schedule, np.arange(4 * STEPS))
+        assert np.all(np.diff(grown) >= 0)
+        assert grown.max() == np.float32(4e4)
+
+    def test_multiplies_by_the_same_factor_at_every_step(self):
+        # 0.1 to 1e5 in six steps: ten times as much at each.
+        grown = values(swd_jax.exponential_growth(0.1, 1e5, 6), range(7))
+        np.testing.assert_allclose(grown, [0.1, 1, 10, 100, 1e3, 1e4, 1e5], rtol=2e-6)
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            *(
+                ("a_min", value)
+                for value in (0, 0.0, -0.1, np.nan, np.inf, "0.1", None)
+            ),
+            *(("a_max", value) for value in (0.05, -1.0, np.nan, np.inf, "1e5", True)),
+            *(("total_steps", value) for value in (0, -5, 1.5, True, "10", None)),
+        ],
+    )
+    def test_out_of_range_is_an_error_that_names_the_argument(self, argument, value):
+        arguments = {"a_min": 0.1, "a_max": 1e5, "total_steps": 10} | {argument: value}
+        with pytest.raises(ValueError, match=f"^{argument} must be") as error:
+            swd_jax.exponential_growth(**arguments)
+        assert repr(value) in str(error.value)
+
+    def test_may_be_traced(self):
+        @jax.jit
+        def at_five(a_max):
+            return swd_jax.exponential_growth(1.0, a_max, 10)(5)
+
+        assert float(at_five(1e4)) == pytest.approx(100, rel=2e-6)
+
+
+class TestCubicSparsity:
+    @pytest.mark.parametrize(
+        ("final", "begin", "end"),
+        [
+            (0.9, 0, STEPS),
+            (0.99, 100, 700),
+            (0.5, 3, 4),
+            (0.0, 0, 10),
+            (0.95, 10, 10**6),
+        ],
+    )
+    def test_is_the_formula_between_begin_and_end(self, final, begin, end):
+        steps = np.unique(np.linspace(begin, end, 501).astype(int))
+        expected = final * (1 - (1 - (steps - begin) / (end - begin)) ** 3)
+        schedule = swd_jax.cubic_sparsity(final, begin, end)
+        # Differences of float32 numbers near 1.
+        np.testing.assert_allclose(values(schedule, steps), expected, atol=3e-7)
+
+    def test_is_zero_before_and_final_after(self):
+        schedule = swd_jax.cubic_sparsity(0.9, 100, 200)
+        np.testing.assert_array_equal(values(schedule, [0, 1, 99, 100]), np.zeros(4))
+        after = values(schedule, [200, 201, 10**6, 2**31 - 1])
+        np.testing.assert_array_equal(after, [np.float32(0.9)] * 4)
+
+    def test_never_falls_and_rises_ever_more_slowly(self):
+        rise = np.diff(values(swd_jax.cubic_sparsity(0.9, 0, 100), range(101)))
+        assert np.all(rise > 0)
+        assert np.all(np.diff(rise) < 0)
+
+    @pytest.mark.parametrize("final", [0.1, 0.29, 0.9, 0.97, 0.999])
+    def test_ends_with_the_very_decimal(self, final):
+        params = {"kernel": jnp.arange(1.0, 1001.0).reshape(20, 50)}
+        pruned = swd_jax.prune(params, swd_jax.cubic_sparsity(final, 5, 50))
+        assert np.sum(np.asarray(pruned["kernel"]) == 0) == Decimal(str(final)) * 1000
+
+    def test_may_be_traced(self):
+        @jax.jit
+        def halfway(final):
+            return swd_jax.cubic_sparsity(final, 0, 10)(5)
+
+        # 0.8 (1 - 1/8)
+        assert float(halfway(0.8)) == pytest.approx(0.7, rel=1e-6)
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            *(("final", value) for value in (1.0, 1, -0.1, 1.5, np.nan, "0.9", None)),
+            *(("begin", value) for value in (-1, 0.5, True, "0", None, np.nan)),
+            *(("end", value) for value in (10, 9, 0, -1, 20.5, True, "20", None)),
+        ],
+    )
+    def test_out_of_range_is_an_error_that_names_the_argument(self, argument, value):
+        arguments = {"final": 0.9, "begin": 10, "end": 20} | {argument: value}
+        with pytest.raises(ValueError, match=f"^{argument} must be") as error:
+            swd_jax.cubic_sparsity(**arguments)
+        assert repr(value) in str(error.value)

@@ -1,0 +1,134 @@
+"""The target: one frozen value, checked when it is made."""
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import swd_jax
+
+PARAMS = {"kernel": jnp.array([[1.0, -2.0], [3.0, 4.0]])}
+
+
+def test_the_defaults_are_those_of_the_paper():
+    target = swd_jax.Target(0.9)
+    assert target.sparsity == 0.9
+    assert target.prunable is swd_jax.is_weight
+    assert target.structure == swd_jax.Unstructured()
+    assert target.scope == "global"
+    assert target.criterion is swd_jax.magnitude
+
+
+def test_a_target_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        swd_jax.Target(0.9).sparsity = 0.5
+
+
+def test_equal_targets_are_equal_and_can_be_keys():
+    settings = {"prunable": "kernel", "scope": "local", "criterion": "magnitude"}
+    first, second = swd_jax.Target(0.9, **settings), swd_jax.Target(0.9, **settings)
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != swd_jax.Target(0.8, **settings)
+
+
+def test_only_the_sparsity_can_be_given_by_position():
+    kinds = {
+        p.name: p.kind for p in inspect.signature(swd_jax.Target).parameters.values()
+    }
+    assert kinds.pop("sparsity") is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert set(kinds) == {"prunable", "structure", "scope", "criterion"}
+    assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_replacing_a_field_checks_it_again():
+    target = swd_jax.Target(0.9, scope="local")
+    assert dataclasses.replace(target, sparsity=0.5).scope == "local"
+    with pytest.raises(ValueError, match="sparsity"):
+        dataclasses.replace(target, sparsity=1.0)
+
+
+def test_a_criterions_name_stands_for_the_criterion():
+    by_name = swd_jax.Target(0.9, criterion="normalized_magnitude")
+    assert by_name.criterion is swd_jax.normalized_magnitude
+    assert by_name == swd_jax.Target(0.9, criterion=swd_jax.normalized_magnitude)
+
+
+@pytest.mark.parametrize("scope", ["globall", "", "Global", None, 1, ["global"], {}])
+def test_an_unknown_scope_is_an_error_that_names_both(scope):
+    with pytest.raises(ValueError, match=r"scope must be one of \('global', 'local'\)"):
+        swd_jax.Target(0.9, scope=scope)
+
+
+@pytest.mark.parametrize("structure", [None, "unstructured", swd_jax.Unstructured])
+def test_an_unknown_structure_is_an_error_that_shows_a_known_one(structure):
+    with pytest.raises(ValueError, match=r"structure must be Unstructured\(\)"):
+        swd_jax.Target(0.9, structure=structure)
+
+
+def test_a_target_for_another_targets_sparsity_is_an_error():
+    with pytest.raises(ValueError, match="sparsity must be a number"):
+        swd_jax.Target(swd_jax.Target(0.9))
+
+
+@pytest.mark.parametrize("target", [0.5, np.float32(0.5), lambda step: 0.5])
+class TestAPlainSparsityIsATarget:
+    """`swd(0.5, ...)` is `swd(Target(0.5), ...)`, and so everywhere."""
+
+    def test_for_swd(self, target):
+        def decayed(target):
+            tx = swd_jax.swd(target, weight_decay=0.1, a=2.0)
+            updates = jax.tree.map(jnp.zeros_like, PARAMS)
+            return tx.update(updates, tx.init(PARAMS), PARAMS)[0]["kernel"]
+
+        # The two smaller of four get 0.1 * 2 of themselves.
+        expected = np.array([[0.2, -0.4], [0, 0]], np.float32)
+        np.testing.assert_allclose(decayed(target), expected, rtol=1e-6)
+        np.testing.assert_array_equal(decayed(target), decayed(swd_jax.Target(target)))
+
+    def test_for_prune_and_its_mask(self, target):
+        for given in (target, swd_jax.Target(target)):
+            pruned = swd_jax.prune(PARAMS, given)["kernel"]
+            np.testing.assert_array_equal(pruned, [[0, 0], [3, 4]])
+            mask = swd_jax.prune_mask(PARAMS, given)["kernel"]
+            np.testing.assert_array_equal(mask, [[False, False], [True, True]])
+
+    def test_for_summarize(self, target):
+        report = swd_jax.summarize(PARAMS, target)
+        assert report == swd_jax.summarize(PARAMS, swd_jax.Target(target))
+        assert report.target_sparsity == 0.5
+
+
+def test_one_target_drives_training_pruning_and_reporting_alike():
+    # Local, by a pattern: of each matching leaf the lower half, of others nothing.
+    params = {
+        "in": {"w": jnp.array([1.0, 2.0, 3.0, 4.0])},
+        "out": {"w": jnp.array([[40.0, 30.0], [20.0, 10.0]])},
+        "rest": jnp.array([[0.1, 0.2]]),
+    }
+    target = swd_jax.Target(0.5, prunable="/w$", scope="local")
+    lost = {
+        "in": {"w": [True, True, False, False]},
+        "out": {"w": [[False, False], [True, True]]},
+        "rest": [[False, False]],
+    }
+    tx = optax.chain(swd_jax.swd(target, weight_decay=1.0, a=1.0))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    mask, pruned = swd_jax.prune_mask(params, target), swd_jax.prune(params, target)
+    for decayed, kept, after, expected in zip(
+        jax.tree.leaves(updates),
+        jax.tree.leaves(mask),
+        jax.tree.leaves(pruned),
+        jax.tree.leaves(lost, is_leaf=lambda node: isinstance(node, list)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(decayed != 0, expected)
+        np.testing.assert_array_equal(~kept, expected)
+        np.testing.assert_array_equal(after == 0, expected)
+    report = swd_jax.summarize(params, target)
+    assert {leaf.path: leaf.pruned for leaf in report.leaves} == {"in/w": 2, "out/w": 2}

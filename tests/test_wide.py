@@ -1,0 +1,114 @@
+"""Whole numbers past 2**32, against Python's own integers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swd_jax import _wide
+
+numbers = st.integers(0, 2**64 - 1)
+# The interesting ones lie round the limits of limbs and of 32-bit integers.
+edges = st.sampled_from([0, 1, 2**16 - 1, 2**16, 2**31, 2**32 - 1, 2**32, 2**48, 2**63])
+wides = numbers | edges
+
+
+def as_wide(value: int) -> jax.Array:
+    return jnp.asarray(_wide.from_int(value))
+
+
+@given(wides)
+def test_an_integer_survives_the_round_trip(value):
+    assert _wide.to_int(_wide.from_int(value)) == value
+
+
+@pytest.mark.parametrize("value", [-1, 2**64])
+def test_an_integer_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match="value must be in"):
+        _wide.from_int(value)
+
+
+@given(wides, wides)
+def test_sums_and_differences(first, second):
+    low, high = sorted([first // 2, second // 2])
+    assert _wide.to_int(_wide.add(as_wide(low), as_wide(high))) == low + high
+    assert _wide.to_int(_wide.subtract(as_wide(high), as_wide(low))) == high - low
+
+
+@given(wides, wides)
+def test_comparisons(first, second):
+    a, b = as_wide(first), as_wide(second)
+    assert bool(_wide.less(a, b)) == (first < second)
+    assert _wide.to_int(_wide.minimum(a, b)) == min(first, second)
+
+
+@given(st.integers(0, 2**40), st.integers(0, 2**24))
+def test_products(first, second):
+    product = _wide.multiply(as_wide(first), second)
+    assert _wide.to_int(product) == first * second
+
+
+@given(wides, st.integers(1, 2**16))
+def test_quotients_are_rounded_down(value, divisor):
+    assert _wide.to_int(_wide.divide(as_wide(value), divisor)) == value // divisor
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=50))
+def test_sums_over_an_axis(values):
+    stack = jnp.stack([as_wide(value) for value in values])
+    assert _wide.to_int(_wide.sum_last_but_one(stack)) == sum(values)
+
+
+def test_a_sum_of_many_numbers_above_32_bits_does_not_wrap():
+    values = jnp.broadcast_to(as_wide(2**40 + 2**16 - 1), (65_536, 4))
+    total = 65_536 * (2**40 + 2**16 - 1)
+    assert _wide.to_int(_wide.sum_last_but_one(values)) == total
+
+
+def test_a_sum_over_a_longer_axis_than_a_limb_can_count():
+    values = jnp.broadcast_to(as_wide(2**16 - 1), (3, 200_000, 4))
+    sums = _wide._sum_long_axis(values)
+    assert [_wide.to_int(row) for row in sums] == [200_000 * (2**16 - 1)] * 3
+
+
+@given(wides)
+def test_the_float_is_the_nearest_up_to_rounding(value):
+    got = float(_wide.to_float32(as_wide(value)))
+    np.testing.assert_allclose(got, float(value), rtol=3e-7)
+
+
+def test_masks_are_counted_leaf_by_leaf():
+    numbers = [
+        jnp.arange(12).reshape(3, 4),
+        jnp.arange(5),
+        jnp.zeros((0, 3)),
+        jnp.ones(()),
+    ]
+    counts = _wide.count_true([[leaf < 3, leaf < 1] for leaf in numbers])
+    got = [[_wide.to_int(count) for count in leaf] for leaf in counts]
+    assert got == [[3, 1], [3, 1], [0, 0], [1, 0]]
+
+
+def test_a_single_mask_is_counted_too():
+    assert _wide.to_int(_wide.count_true([[jnp.array([True, False, True])]])[0, 0]) == 2
+
+
+def test_leaves_too_large_for_one_sum_are_counted_axis_by_axis(monkeypatch):
+    # The limit is lowered, since a leaf of 2**32 elements does not fit into a test.
+    monkeypatch.setattr(_wide, "_WRAPS_FROM", 10)
+    mask = np.random.default_rng(0).random((7, 5, 3)) < 0.4
+    small = np.array([True, False])
+    counts = _wide.count_true(
+        [[jnp.asarray(mask), ~jnp.asarray(mask)], [small, ~small]]
+    )
+    got = [[_wide.to_int(count) for count in leaf] for leaf in counts]
+    assert got == [[mask.sum(), (~mask).sum()], [1, 1]]
+
+
+def test_counting_a_leaf_past_2_to_the_32_is_traced_without_64_bit_types():
+    shape = jax.ShapeDtypeStruct((61, 256, 7168, 2048), jnp.bool_)
+    counts = jax.eval_shape(lambda mask: _wide.count_true([[mask, ~mask]]), shape)
+    assert counts.shape == (1, 2, 4)
+    assert counts.dtype == jnp.uint32
