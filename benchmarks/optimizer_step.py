@@ -52,7 +52,7 @@ class Config:
     seconds_per_entry: float = 60.0
     """An entry that has taken so long is not timed again."""
     alternatives: bool = True
-    """Also time sort and top_k, which are slow and take several times the memory."""
+    """Also time sort and top_k, which are slow and need all weights in one array."""
     out: Path | None = None
     """JSON file; by default benchmarks/results/optimizer_step-<device>-<size>.json."""
 
@@ -70,6 +70,10 @@ class Entry:
     warm_up_seconds: float = math.nan
     samples: list[float] = dataclasses.field(default_factory=list)
     failure: str | None = None
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.name == "adam" or self.name.startswith("read:")
 
     def compile(self, weights: Any, gradients: Any) -> None:
         start = time.perf_counter()
@@ -90,6 +94,12 @@ class Entry:
 
     def spent(self) -> float:
         return self.steps * (self.warm_up_seconds + sum(self.samples))
+
+    def times(self) -> list[float]:
+        return self.samples or [self.warm_up_seconds]
+
+    def median(self) -> float:
+        return statistics.median(self.times())
 
 
 def entries(config: Config, weights: Any) -> list[Entry]:
@@ -134,15 +144,13 @@ def entries(config: Config, weights: Any) -> list[Entry]:
     def read(weights: Any) -> jax.Array:
         return sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in weights)
 
+    normalized = decay(criterion="normalized_magnitude")
     found = [
         step("adam", adam),
         step("swd + adam", optax.chain(decay(), adam)),
         step("swd + adam, update_every=10", optax.chain(decay(10), adam), 10),
         step("swd + adam, local", optax.chain(decay(scope="local"), adam)),
-        step(
-            "swd + adam, normalized_magnitude",
-            optax.chain(decay(criterion="normalized_magnitude"), adam),
-        ),
+        step("swd + adam, normalized_magnitude", optax.chain(normalized, adam)),
         alone("read: sum of all weights", read),
         alone("threshold alone: swd_jax", ours),
     ]
@@ -176,52 +184,42 @@ def measure(config: Config, console: rich.console.Console) -> tuple[list[Entry],
     return measured, weights
 
 
-def rows(measured: list[Entry], weight_bytes: int) -> list[dict[str, Any]]:
-    """What is reported of every entry. An entry timed once has only its warm-up."""
-    times = {entry.name: entry.samples or [entry.warm_up_seconds] for entry in measured}
-    medians = {name: statistics.median(samples) for name, samples in times.items()}
-    read = "read: sum of all weights"
-    return [
-        {
-            "name": entry.name,
-            "failure": entry.failure,
-            "median_ms": 1e3 * medians[entry.name],
-            "quartiles_ms": [
-                1e3 * q for q in np.quantile(times[entry.name], [0.25, 0.75])
-            ],
-            "samples": len(entry.samples),
-            "steps_per_sample": entry.steps,
-            "times_adam": medians[entry.name] / medians["adam"],
-            "times_read": medians[entry.name] / medians[read],
-            "compile_seconds": entry.compile_seconds,
-            "temp_bytes": entry.temp_bytes,
-            "temp_percent_of_weights": 100 * entry.temp_bytes / weight_bytes,
-            "threshold": float(entry.state)
-            if isinstance(entry.state, jax.Array)
-            else None,
-        }
-        for entry in measured
-    ]
+def row(entry: Entry, baselines: dict[str, float], total_bytes: int) -> dict[str, Any]:
+    """What is reported of an entry. One timed only once has its warm-up."""
+    if entry.failure:
+        return {"name": entry.name, "failure": entry.failure}
+    return {
+        "name": entry.name,
+        "failure": None,
+        "median_ms": 1e3 * entry.median(),
+        "quartiles_ms": (1e3 * np.quantile(entry.times(), [0.25, 0.75])).tolist(),
+        "samples": len(entry.samples),
+        "steps_per_sample": entry.steps,
+        **{f"times_{name}": entry.median() / of for name, of in baselines.items()},
+        "compile_seconds": entry.compile_seconds,
+        "temp_bytes": entry.temp_bytes,
+        "temp_percent_of_weights": 100 * entry.temp_bytes / total_bytes,
+        "threshold": float(entry.state) if isinstance(entry.state, jax.Array) else None,
+    }
 
 
 def table(reported: list[dict[str, Any]], title: str) -> rich.table.Table:
-    columns = "ms a step|quartiles|x adam|x read|compile s|temporary".split("|")
     shown = rich.table.Table("", title=title, title_justify="left")
-    for column in columns:
+    for column in "ms a step|quartiles|x adam|x read|compile s|temporary".split("|"):
         shown.add_column(column, justify="right")
-    for row in reported:
-        if row["failure"]:
-            shown.add_row(row["name"], "failed")
+    for entry in reported:
+        if entry["failure"]:
+            shown.add_row(entry["name"], "failed")
             continue
-        low, high = row["quartiles_ms"]
+        low, high = entry["quartiles_ms"]
         shown.add_row(
-            row["name"],
-            f"{row['median_ms']:.4g}",
+            entry["name"],
+            f"{entry['median_ms']:.4g}",
             f"{low:.4g} - {high:.4g}",
-            f"{row['times_adam']:.2f}",
-            f"{row['times_read']:.1f}",
-            f"{row['compile_seconds']:.1f}",
-            f"{row['temp_percent_of_weights']:.2f} %",
+            f"{entry['times_adam']:.2f}",
+            f"{entry['times_read']:.1f}",
+            f"{entry['compile_seconds']:.1f}",
+            f"{entry['temp_percent_of_weights']:.2f} %",
         )
     return shown
 
@@ -238,7 +236,8 @@ def main(config: Config) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     measured, weights = measure(config, console)
     total, weight_bytes = sum(w.size for w in weights), sum(w.nbytes for w in weights)
-    reported = rows(measured, weight_bytes)
+    baselines = {e.name.split(":")[0]: e.median() for e in measured if e.is_baseline}
+    reported = [row(entry, baselines, weight_bytes) for entry in measured]
     title = f"{total:,} {config.dtype} weights in {len(weights)} leaves, {device}"
     console.print(table(reported, title))
     options = {**dataclasses.asdict(config), "out": None}

@@ -1,6 +1,9 @@
 """How Sphinx builds these pages: `make docs`. Nothing is fetched from the network."""
 
+import re
 from importlib import metadata
+
+from sphinx.pycode import ModuleAnalyzer
 
 project = "swd_jax"
 author = "The swd_jax authors"
@@ -16,16 +19,18 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = False
+default_role = "py:obj"  # `swd` in a docstring is a link where there is something
 
 # Pages are Markdown, with $maths$ and ::: directives.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented_params"
+autodoc_typehints = "none"  # the docstrings say it in words
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_attr_annotations = False
 
 # Copy what is typed, not the prompts or what is printed.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
@@ -34,3 +39,27 @@ copybutton_prompt_is_regexp = True
 html_theme = "furo"
 html_title = f"swd_jax {release}"
 html_static_path = ["_static"]
+
+
+_NORM = re.compile(r"\|+\w+\|+(?: / \|+\w+\|+)?")
+# An indented paragraph in a docstring is a formula: shown as it is typed.
+_FORMULA = re.compile(r"(?<=\n\n) {4}\S[^\n]*(?:\n {4}[^\n]*)*(?=\n\n)")
+
+
+def mend_docstring(app, what, name, *others):
+    """Prepare a docstring for napoleon, which reads Google's style."""
+    lines = others[-1]
+    if what == "data":  # its own words are beside it, not in its class
+        module = ModuleAnalyzer.for_module("swd_jax._criteria")
+        words = module.find_attr_docs()["", name.rpartition(".")[2]]
+        lines[:] = [_NORM.sub("``\\g<0>``", line) for line in words]
+    if what in {"attribute", "data"}:
+        lines.insert(0, "\\ ")  # or words before a colon would be taken for a type
+    rule, *sections = re.split(r"\n(?=Args:|Returns:)", "\n".join(lines), maxsplit=1)
+    rule = _FORMULA.sub(lambda formula: f"::\n\n{formula[0]}", rule)
+    lines[:] = "\n".join([rule, *sections]).split("\n")
+
+
+def setup(app):
+    # Earlier than napoleon, which has the default priority of 500.
+    app.connect("autodoc-process-docstring", mend_docstring, priority=400)

@@ -128,7 +128,7 @@ def main(config: Config) -> dict[str, Any]:
     with progress_bar(console) as progress:
         for seed in range(config.first_seed, config.first_seed + config.seeds):
             dense, sparse = (
-                train(name, trainer, seed, config, progress)
+                train(name, trainer, seed, config, target, progress)
                 for name, trainer in trainers.items()
             )
             # ... and pruning one call.
@@ -171,6 +171,7 @@ def train(
     trainer: Trainer,
     seed: int,
     config: Config,
+    target: swd_jax.Target,
     progress: rich.progress.Progress,
 ) -> Trained:
     """Train one network and follow it, epoch by epoch."""
@@ -179,7 +180,7 @@ def train(
     for epoch, now in enumerate(trainer.train(seed, config.epochs)):
         accuracies.append(trainer.test(now.params).accuracy)
         # What pruning would take away now, from dense weights too.
-        residuals.append(swd_jax.summarize(now.params, config.sparsity).residual)
+        residuals.append(swd_jax.summarize(now.params, target).residual)
         status = f"{accuracies[-1]:5.1f} %{decay_status(now.optimizer_state)}"
         progress.update(task, completed=epoch, status=status)
     return Trained(now.params, now.seconds, accuracies, residuals)

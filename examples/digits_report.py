@@ -4,7 +4,9 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
+import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -170,9 +172,21 @@ def as_dict(runs: Sequence[Run]) -> dict[str, Any]:
             "processors": os.cpu_count(),
             "jax_device": jax.devices()[0].device_kind,
         },
+        "commit": _commit(),
         "versions": {"python": platform.python_version()}
         | {package: importlib.metadata.version(package) for package in _PACKAGES},
     }
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, None where it is none."""
+    folder = str(Path(__file__).parent)
+    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
 
 
 _PACKAGES = ("swd-jax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")

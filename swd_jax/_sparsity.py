@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax import _numbers, _wide
@@ -37,7 +38,7 @@ def sparsity_at(sparsity: Any, step: ArrayLike | None) -> Fraction | jax.Array:
       step: the optimizer step; None for the value on which a schedule has settled.
 
     Returns:
-      A `Fraction` for a known number; an array for a schedule or a traced number.
+      A `Fraction`, or an array for what is traced and so unknown yet.
 
     Raises:
       ValueError: for a schedule that has not settled, if there is no step.
@@ -49,7 +50,15 @@ def sparsity_at(sparsity: Any, step: ArrayLike | None) -> Fraction | jax.Array:
         value = _numbers.at_step(sparsity, step)
     else:
         value = settled_value("sparsity", sparsity)
-    return jnp.asarray(value, jnp.float32)
+    value = jnp.asarray(value, jnp.float32)
+    return value if isinstance(value, Tracer) else _as_fraction(float(value))
+
+
+def _as_fraction(value: float) -> Fraction:
+    """What `pruned_count` reads a traced float32 as, of a known one."""
+    inside = min(value, 1.0) if value > 0 else 0.0
+    binary = round(inside * (1 << 24))
+    return Fraction((binary * _PLACES + (1 << 23)) >> 24, _PLACES)
 
 
 def settled_value(name: str, schedule: Callable[..., Any]) -> Any:
@@ -96,10 +105,3 @@ def pruned_count(sparsity: Fraction | jax.Array, weights: int) -> jax.Array:
     count = _wide.multiply(decimal, weights)
     count = _wide.divide(_wide.divide(count, 10**4), 10**3)
     return _wide.minimum(count, jnp.asarray(_wide.from_int(most)))
-
-
-def as_float(sparsity: Fraction | jax.Array) -> float:
-    """A concrete sparsity as a Python float, for reports: the decimal it is read as."""
-    if isinstance(sparsity, Fraction):
-        return float(sparsity)
-    return round(float(sparsity), 7)

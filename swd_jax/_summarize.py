@@ -85,7 +85,7 @@ def summarize(
     norm = math.hypot(*(float(numbers.norm) for numbers in measured))
     pruned_norm = math.hypot(*(float(numbers.pruned_norm) for numbers in measured))
     return Summary(
-        target_sparsity=_sparsity.as_float(sparsity),
+        target_sparsity=float(sparsity),
         weights=sum(row.weights for row in rows),
         zeros=sum(row.zeros for row in rows),
         pruned=sum(row.pruned for row in rows),

@@ -236,9 +236,9 @@ class TestBoundMultiplier:
 
 
 class TestTraining:
-    """A small least-squares problem: draw every weight to a value of its own.
+    """A small least-squares problem: every weight is drawn to a value of its own.
 
-    SGD alone has no trouble with it: the curvature is 0.1.
+    SGD alone has no trouble with it: the curvature is 0.1, and the start the solution.
     """
 
     WANTED = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
@@ -275,8 +275,7 @@ class TestTraining:
             a = swd_jax.bound_multiplier(a, **PAPER)
         weights = np.sort(np.abs(self.trained(self.coupled(a), 500)).ravel())
         assert weights[-1] < 2 * np.abs(self.WANTED).max()
-        # Half of the norm's square is no longer there by accident: pruning half of the
-        # weights changes next to nothing.
+        # Pruning half of the weights would now change next to nothing.
         assert np.linalg.norm(weights[:32]) < 1e-3 * np.linalg.norm(weights)
 
     @pytest.mark.parametrize("a", [1e5, 1e30, 3e38])

@@ -119,7 +119,7 @@ def test_sixty_steps_agree_with_numpy(name, sparsity, dtype):
 
 
 def test_the_count_is_exactly_k_and_the_state_tells_it():
-    """Of 0.29 of 100 distinct weights 29 are selected, and the threshold is the 30th."""
+    """Of 0.29 of 100 distinct weights 29 are selected; the threshold is the 30th."""
     weights = {"kernel": jnp.arange(1.0, 101.0).reshape(10, 10)}
     tx = optax.chain(swd_jax.swd(0.29, weight_decay=0.5, a=4.0), optax.adam(1e-3))
     _, state = tx.update(weights, tx.init(weights), weights)

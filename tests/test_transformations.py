@@ -18,12 +18,15 @@ STEPS = 7
 
 def make_params(dtype="float32", other_dtype=None):
     rng = np.random.default_rng(0)
+    other_dtype = other_dtype or dtype
     return {
         "first": {
             "kernel": jnp.asarray(rng.normal(size=(8, 6)), dtype),
             "bias": jnp.zeros(6, dtype),
         },
-        "second": {"kernel": jnp.asarray(rng.normal(size=(6, 4)), other_dtype or dtype)},
+        "second": {
+            "kernel": jnp.asarray(rng.normal(size=(6, 4)), other_dtype)
+        },
     }
 
 
@@ -72,7 +75,9 @@ def chained(form, optimizer=None):
 
 
 def gradients(params, step=0):
-    return jax.tree.map(lambda w: (w * 0.3 + jnp.cos(1.0 + step)).astype(w.dtype), params)
+    return jax.tree.map(
+        lambda w: (w * 0.3 + jnp.cos(1.0 + step)).astype(w.dtype), params
+    )
 
 
 def trained(tx, params, steps=STEPS, update=None):
@@ -104,7 +109,10 @@ def test_it_changes_what_the_optimizer_does(form):
     params, _ = trained(chained(form), make_params())
     changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), plain, params)
     # keep_pruned has a mask that keeps the bias, swd does not prune it.
-    assert changed == {"first": {"bias": False, "kernel": True}, "second": {"kernel": True}}
+    assert changed == {
+        "first": {"bias": False, "kernel": True},
+        "second": {"kernel": True},
+    }
 
 
 @every_form
@@ -225,7 +233,9 @@ def test_updates_of_another_dtype_than_the_weights_keep_theirs(form):
 def test_it_works_where_types_are_promoted_only_explicitly(form):
     tx, params = FORMS[form][0], make_params("bfloat16", "float32")
     with jax.numpy_dtype_promotion("strict"):
-        updates, _ = tx.update(gradients(make_params("bfloat16")), tx.init(params), params)
+        updates, _ = tx.update(
+            gradients(make_params("bfloat16")), tx.init(params), params
+        )
     assert types(updates) == types(make_params("bfloat16"))
 
 
@@ -272,7 +282,9 @@ def test_unknown_extra_arguments_are_ignored(form):
 @every_form
 def test_missing_params_are_named(form):
     tx, params = FORMS[form][0], make_params()
-    with pytest.raises(ValueError, match="params is None.*update.updates, state, params"):
+    with pytest.raises(
+        ValueError, match="params is None.*update.updates, state, params"
+    ):
         tx.update(gradients(params), tx.init(params))
 
 

@@ -31,6 +31,7 @@ for axes, title, group, colour in zip(
     if wide:  # bars need a zero, which a logarithmic axis has not
         axes.scatter(times, names, s=70, c=colours)
         axes.set(xscale="log", xlim=(min(times) / 3, 6 * max(times)))
+        axes.margins(y=0.12)
         axes.minorticks_off()
         axes.grid(axis="x", color=PALE)
         axes.set_axisbelow(True)

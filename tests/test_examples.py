@@ -1,0 +1,71 @@
+"""The examples, run as their users run them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(arguments, folder):
+    """A program's output, run with warnings as errors from a folder of its own."""
+    environment = os.environ | {"PYTHONWARNINGS": "error", "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / arguments[0]), *arguments[1:]],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_digits_prints_a_table_and_writes_a_figure_and_its_numbers(tmp_path):
+    done = run(["digits.py", "--seeds", "1", "--epochs", "2"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    for expected in ("one-shot", "2,210", "44,190", "target sparsity 0.95"):
+        assert expected in done.stdout
+    results = json.loads((tmp_path / "results/digits/digits.json").read_text())
+    assert set(results["means"]) == {"dense", "SWD", "one-shot magnitude"}
+    assert results["config"]["sparsity"] == 0.95
+    figure = (tmp_path / "results/digits/digits.png").read_bytes()
+    assert figure.startswith(b"\x89PNG")
+
+
+def test_digits_explains_its_options(tmp_path):
+    done = run(["digits.py", "--help"], tmp_path)
+    assert done.returncode == 0
+    for option in ("--sparsity", "--epochs", "--a-max", "--seeds", "--output"):
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("--sparsity", "1.0", "sparsity"),
+        ("--epochs", "0", "epochs"),
+        ("--a-min", "0", "a_min"),
+    ],
+)
+def test_digits_names_a_bad_option(option, value, word, tmp_path):
+    done = run(["digits.py", option, value], tmp_path)
+    assert done.returncode != 0
+    assert word in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_digits_loses_nothing_at_95_percent(tmp_path):
+    """The main job at its defaults, three seeds: what the README shows."""
+    done = run(["digits.py"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results/digits/digits.json").read_text())
+    means = results["means"]
+    dense, swd = means["dense"]["accuracy_before"], means["SWD"]
+    assert swd["accuracy_after"] >= dense - 1.0
+    assert swd["accuracy_after"] >= swd["accuracy_before"] - 0.1
+    assert means["one-shot magnitude"]["accuracy_after"] < dense - 20
