@@ -35,7 +35,10 @@ def decoupled_swd(
     learning_rate=lr))`, where the updates are what will be added to the parameters. It
     is the same as `swd` between an optimizer's scaling and its learning rate,
     `optax.chain(optax.scale_by_adam(), swd(...), optax.scale_by_learning_rate(lr))`,
-    as long as `lr * a * mu` is at most 1.
+    as long as `lr * a * mu` is at most 1. From there on all that is left of a selected
+    weight is the optimizer's last update; `proximal_swd` shrinks that too. No momentum
+    multiplies this decay, as it does in `swd` before SGD (by 1 / (1 - momentum)), so
+    it takes a larger `a` for the same effect.
 
     Args:
       target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
@@ -105,7 +108,8 @@ def proximal_swd(
     zero.
 
     Where it stands: last, `optax.chain(optax.sgd(lr, momentum=0.9), proximal_swd(...,
-    learning_rate=lr))`, where the updates are what will be added to the parameters.
+    learning_rate=lr))`, where the updates are what will be added to the parameters. As
+    for `decoupled_swd`, no momentum multiplies the decay.
 
     Args:
       target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.

@@ -1,7 +1,7 @@
 """Criteria: the score by which weights are ranked. The lowest scores are pruned."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -43,31 +43,39 @@ def _share_of_norm(weights: jax.Array, norm: jax.Array) -> jax.Array:
 
 def l2_norm(weights: jax.Array) -> jax.Array:
     """The L2 norm of the finite weights of a leaf, however large or small they are."""
-    magnitudes = jnp.abs(weights)
-    zero = jnp.zeros((), weights.dtype)
-    # Two reductions in one reading, as XLA's CPU backend stores what a single one
-    # reads (see `_wide.count_true`): the second ones serve to keep it from that.
-    largest, _ = jax.lax.reduce(
-        [
-            jnp.where(jnp.isfinite(weights), magnitudes, 0),
-            jnp.signbit(weights).astype(jnp.uint32),
-        ],
-        [zero, jnp.zeros((), jnp.uint32)],
-        lambda a, b: [jnp.maximum(a[0], b[0]), a[1] + b[1]],
-        tuple(range(weights.ndim)),
+    finite = jnp.isfinite(weights)
+    magnitudes = jnp.where(finite, jnp.abs(weights), 0)
+    largest = _reduced_with(
+        jnp.maximum, magnitudes, finite.astype(weights.dtype), range(weights.ndim)
     )
     # Relative to the largest, so that no square overflows or vanishes.
     unit = jnp.where(largest < jnp.finfo(weights.dtype).tiny, 1, largest)
-    # The same condition as above in other words: shared, it would be stored.
-    shares = jnp.where(magnitudes <= largest, magnitudes, 0) / unit
+    shares = jnp.where(jnp.abs(weights) <= largest, jnp.abs(weights), 0) / unit
     # By rows first: a sum of partial sums is more accurate than one long sum.
-    rows, _ = jax.lax.reduce(
-        [jnp.square(shares), shares],
-        [zero, zero],
-        lambda a, b: [a[0] + b[0], a[1] + b[1]],
-        (int(np.argmax(weights.shape)),) if weights.ndim else (),
-    )
+    axes = [int(np.argmax(weights.shape))] if weights.ndim else []
+    rows = _reduced_with(jax.lax.add, jnp.square(shares), shares, axes)
     return unit * jnp.sqrt(jnp.sum(rows))
+
+
+def _reduced_with(
+    function: Callable[[jax.Array, jax.Array], jax.Array],
+    numbers: jax.Array,
+    companion: jax.Array,
+    axes: Iterable[int],
+) -> jax.Array:
+    """Reduce an array together with another one, so that neither is stored.
+
+    As in `_wide.count_true`: XLA's CPU backend stores what it reduces, unless it
+    reduces two arrays jointly, and a barrier keeps it from dropping the second one.
+    """
+    zero = jnp.zeros((), numbers.dtype)
+    reduced = jax.lax.reduce(
+        [numbers, companion],
+        [zero, zero],
+        lambda a, b: [function(a[0], b[0]), function(a[1], b[1])],
+        tuple(axes),
+    )
+    return jax.lax.optimization_barrier(reduced)[0]
 
 
 def _divisor(weights: jax.Array) -> jax.Array:

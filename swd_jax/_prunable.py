@@ -32,7 +32,9 @@ def is_weight(path: str, leaf: Any) -> bool:
     normalisation layer. Layers stacked by `scan` or `vmap` and attention heads give
     those two dimensions too, so the name counts as well: the last key ("bias", "b",
     "scale", "offset", "gamma", ...) and, for a leaf called "weight" or "w", the layer
-    that holds it ("norm1", "layer_norm", "ln_f", "bn2", ...).
+    that holds it ("norm1", "layer_norm", "ln_f", "bn2", ...). As the default it also
+    leaves out what is inside a module whose class is a normalisation layer (Equinox,
+    NNX), which a path alone does not tell: in a predicate of your own name those.
 
     Args:
       path: the keys that lead to the leaf, joined by "/": "Dense_0/kernel".

@@ -120,8 +120,8 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
 
     Args:
       mask: a tree of bools in the structure and the shapes of the parameters, True =
-        kept, as from `prune_mask`, or for parameters that are pruned already
-        `jax.tree.map(lambda w: w != 0, params)`.
+        kept, as from `prune_mask`. Parameters that are pruned already give the same
+        mask again: `prune_mask(pruned, target)`.
 
     Returns:
       A transformation without state. Its update needs `params`, and keeps the dtype of

@@ -11,9 +11,12 @@ def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Sc
         a(t) = a_min * (a_max / a_min) ** (t / total_steps),   and a_max from then on.
 
     A small a_min leaves the network free to choose its weights; a_max is what presses
-    the losing ones to zero, and has to be large enough for that by the end. The paper
-    starts at 0.1 and ends between 1e3 and 1e6, depending on network and target. With
-    SGD see `bound_multiplier`: a large a_max can make it diverge.
+    the losing ones to zero. Whether it was large enough is what the residual of
+    `summarize` tells: if much is left of it at the end of training, raise a_max, or
+    give the schedule more steps. The code of the paper goes from 0.1 to 1e5. Adam moves
+    a weight by about its learning rate at most, whatever a is: there it is the sum of
+    the learning rates that must suffice to bring weights to zero. With SGD see
+    `bound_multiplier`: a large a_max can make it diverge.
 
     Args:
       a_min: multiplier at step 0, greater than 0.

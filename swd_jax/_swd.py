@@ -17,7 +17,8 @@ class SwdState(NamedTuple):
     """What selective weight decay remembers: scalars to log and to start from.
 
     All but the count are those of the last update, and 0 before the first. Read them
-    with `optax.tree_utils.tree_get(state, "threshold")`.
+    with `optax.tree_utils.tree_get(state, "threshold")`. (The count has namesakes in
+    the states of most optimizers, so ask a chain for it by its position.)
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -65,7 +66,8 @@ def swd(
     most about the learning rate a step. With SGD a selected weight shrinks by
     `lr * a * mu` of itself a step, and training diverges once that passes
     `2 * (1 + momentum)`: wrap `a` in `bound_multiplier`, which keeps it below, or use
-    `proximal_swd`, which no value makes unstable.
+    `proximal_swd`, which no value makes unstable. Clipping of gradients belongs before
+    `swd`: after it, a penalty that grows would shrink everyone's gradient.
 
     Args:
       target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.

@@ -146,12 +146,13 @@ def count_true(leaves: Sequence[Sequence[jax.Array]]) -> jax.Array:
 def _joint_sum(masks: Sequence[jax.Array], axes: Iterable[int]) -> jax.Array:
     """The sums of several masks over some axes, in one reading."""
     # XLA's CPU backend splits a reduction of one array in two and stores all the
-    # numbers between; a joint one it does not. So a single mask has company.
+    # numbers between; a joint one it does not. So a single mask has company, and a
+    # barrier keeps the compiler from dropping it.
     counted = masks if len(masks) > 1 else (*masks, ~masks[0])
     ones = [mask.astype(jnp.uint32) for mask in counted]
     zeros = [jnp.zeros((), jnp.uint32)] * len(ones)
     sums = jax.lax.reduce(ones, zeros, _add_each, tuple(axes))
-    return jnp.stack(sums[: len(masks)])
+    return jnp.stack(jax.lax.optimization_barrier(sums)[: len(masks)])
 
 
 def _count_large(masks: Sequence[jax.Array]) -> jax.Array:

@@ -346,7 +346,10 @@ class TestFrameworks:
             np.testing.assert_array_equal(decay.bias, np.zeros_like(layer.bias))
 
     def test_haiku(self):
-        model = hk.without_apply_rng(hk.transform(lambda x: hk.nets.MLP([5, 2])(x)))
+        def mlp(x):
+            return hk.nets.MLP([5, 2])(x)
+
+        model = hk.without_apply_rng(hk.transform(mlp))
         params = model.init(jax.random.key(0), self.X)
         tx = self.OPTIMIZER
 

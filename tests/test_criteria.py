@@ -10,7 +10,7 @@ from swd_jax import _criteria, _float_order
 
 
 def reference_norm(weights: np.ndarray) -> float:
-    """The L2 norm of the finite weights in float64, scaled so that nothing overflows."""
+    """The L2 norm of the finite weights in float64, scaled lest a square overflow."""
     finite = weights[np.isfinite(weights)].astype(np.float64)
     largest = np.max(np.abs(finite), initial=0)
     return largest * np.sqrt(np.sum((finite / largest) ** 2)) if largest else 0.0

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import swd_jax
@@ -74,6 +74,7 @@ sparsities = st.integers(0, 999).map(lambda i: i / 1000) | st.sampled_from(
 )
 
 
+@settings(max_examples=60)
 @given(
     leaves=trees(FORMS, MAGNITUDES),
     sparsity=sparsities,
@@ -89,6 +90,7 @@ def test_zeros_are_the_k_lowest_of_a_stable_sort(leaves, sparsity, scope):
     )
 
 
+@settings(max_examples=60)
 @given(
     leaves=trees(FORMS_64, MAGNITUDES_64),
     sparsity=sparsities,
@@ -257,7 +259,7 @@ class TestSchedules:
             assert self.zeros(swd_jax.prune(self.PARAMS, 0.5, step=step)) == 5
 
     def test_a_traced_sparsity_is_in_force(self):
-        traced = jax.jit(lambda p, s: swd_jax.prune(p, s))
+        traced = jax.jit(swd_jax.prune)
         assert [self.zeros(traced(self.PARAMS, s)) for s in (0.0, 0.3, 0.7)] == [
             0,
             3,

@@ -15,7 +15,6 @@ import swd_jax
 from swd_jax import _ranking, _selection, _sparsity, _wide
 from tests import reference
 
-SHAPES = [(), (0,), (1,), (7,), (1, 1), (3, 0), (5, 4), (2, 3, 4), (40, 30)]
 BF16 = ml_dtypes.bfloat16
 
 # Each new combination of shapes and types is compiled, so there are only so many.
@@ -133,13 +132,28 @@ def test_thresholds_are_kept_where_they_are_not_renewed():
         assert _wide.to_int(below[0]) == count
 
 
-@given(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=4), st.data())
+SHAPES_OF_MASKS = [
+    [()],
+    [(0,)],
+    [(1,), (3, 0)],
+    [(7,), (), (2, 3, 4)],
+    [(5, 4), (40, 30), (1, 1)],
+]
+
+
+@jax.jit
+def cutoffs_of(masks, quotas):
+    shapes = [mask.shape for mask in masks]
+    return _selection.position_cutoffs(lambda mask: mask, masks, shapes, quotas)
+
+
+@settings(max_examples=50)
+@given(st.sampled_from(SHAPES_OF_MASKS), st.data())
 def test_cutoffs_take_the_first_of_each_leaf(shapes, data):
     masks = [data.draw(hnp.arrays(bool, shape)) for shape in shapes]
     quotas = [data.draw(st.integers(0, int(mask.sum()))) for mask in masks]
     wide = jnp.stack([jnp.asarray(_wide.from_int(quota)) for quota in quotas])
-    operands = [jnp.asarray(mask) for mask in masks]
-    cutoffs = _selection.position_cutoffs(lambda mask: mask, operands, shapes, wide)
+    cutoffs = cutoffs_of([jnp.asarray(mask) for mask in masks], wide)
     for mask, quota, cutoff in zip(masks, quotas, cutoffs, strict=True):
         before = np.asarray(_selection.is_before(mask.shape, cutoff))
         first = (np.cumsum(mask) <= quota).reshape(mask.shape) & mask
@@ -195,6 +209,9 @@ FORMS = {
     "swd": swd_jax.swd(0.9, **DECAY),
     "renewed every 10 steps": swd_jax.swd(0.9, **DECAY, update_every=10),
     "local": swd_jax.swd(swd_jax.Target(0.9, scope="local"), **DECAY),
+    "normalized": swd_jax.swd(
+        swd_jax.Target(0.9, criterion="normalized_magnitude"), **DECAY
+    ),
     "proximal": swd_jax.proximal_swd(0.9, **DECAY, learning_rate=0.1),
 }
 

@@ -247,6 +247,15 @@ class TestSchedule:
         value = _sparsity.sparsity_at(optax.linear_schedule(0.0, 0.9, 9), step)
         assert float(value) == pytest.approx(int(step) / 10, rel=1e-6)
 
+    @given(values=st.lists(st.floats(width=32), max_size=20))
+    def test_is_read_alike_whether_it_is_traced_or_known(self, traced_counts, values):
+        traced = traced_counts(values)
+        for i, value in enumerate(values):
+            known = _sparsity.sparsity_at(lambda step, v=value: v, 3)
+            for weights, counts in traced.items():
+                count = _sparsity.pruned_count(known, weights)
+                assert _wide.to_int(count) == counts[i]
+
     @pytest.mark.parametrize("percent", [0, 29, 57, 58, 99])
     def test_is_read_as_the_decimal_it_means(self, percent):
         # In float32 and in float64, some of these times 100 are below the integer.
@@ -269,7 +278,15 @@ class TestSchedule:
 
 
 @pytest.mark.parametrize(
-    ("sparsity", "reported"), [(Fraction(1, 4), 0.25), (jnp.float32(0.9), 0.9)]
+    ("sparsity", "reported"),
+    [
+        (Fraction(1, 4), 0.25),
+        (Decimal("0.9"), 0.9),
+        (jnp.float32(0.9), 0.9),  # not 0.8999999762
+        (optax.constant_schedule(0.9), 0.9),
+    ],
+    ids=["Fraction", "Decimal", "float32", "schedule"],
 )
 def test_a_report_shows_the_decimal_that_was_meant(sparsity, reported):
-    assert _sparsity.as_float(sparsity) == reported
+    report = swd_jax.summarize({"kernel": jnp.ones((2, 2))}, sparsity)
+    assert report.target_sparsity == reported

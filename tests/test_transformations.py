@@ -24,9 +24,7 @@ def make_params(dtype="float32", other_dtype=None):
             "kernel": jnp.asarray(rng.normal(size=(8, 6)), dtype),
             "bias": jnp.zeros(6, dtype),
         },
-        "second": {
-            "kernel": jnp.asarray(rng.normal(size=(6, 4)), other_dtype)
-        },
+        "second": {"kernel": jnp.asarray(rng.normal(size=(6, 4)), other_dtype)},
     }
 
 
