@@ -17,10 +17,13 @@ def reference_norm(weights: np.ndarray) -> float:
 
 
 def scores(criterion: swd_jax.Criterion, weights) -> np.ndarray:
-    weights = jnp.asarray(weights)
-    dtype = _float_order.score_dtype(weights.dtype)
-    statistic = _criteria.statistic(criterion, weights, dtype)
-    return np.asarray(_criteria.scores(criterion, weights, statistic, dtype))
+    @jax.jit
+    def scored(weights):
+        dtype = _float_order.score_dtype(weights.dtype)
+        statistic = _criteria.statistic(criterion, weights, dtype)
+        return _criteria.scores(criterion, weights, statistic, dtype)
+
+    return np.asarray(scored(weights))
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,15 @@ def test_a_norm_too_large_for_its_type_divides_nothing():
 def test_weights_that_are_not_finite_have_scores_that_are_not_finite(criterion):
     values = scores(criterion, jnp.array([[1.0, jnp.nan, jnp.inf, -jnp.inf]]))
     np.testing.assert_array_equal(np.isfinite(values), [[True, False, False, False]])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30, 1e38])
+def test_a_leaf_of_any_scale_gets_the_scores_of_its_shares(scale):
+    # The norm of 1 and 2 is sqrt(5). At 1e38 the norm's reciprocal is subnormal.
+    leaf = np.float32([[1, 2]]) * np.float32(scale)
+    expected = np.array([[1, 2]]) / np.sqrt(5)
+    values = scores(swd_jax.normalized_magnitude, leaf)
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
 class TestAcrossLeaves:
