@@ -1,6 +1,7 @@
 """Criteria: the score by which weights are ranked. The lowest scores are pruned."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,8 +38,10 @@ def _magnitude(weights: jax.Array, statistic: None) -> jax.Array:
     return jnp.abs(weights)
 
 
-def _share_of_norm(weights: jax.Array, norm: jax.Array) -> jax.Array:
-    return jnp.abs(weights) / norm
+def _scaled_magnitude(weights: jax.Array, scale: jax.Array) -> jax.Array:
+    # A product and not a quotient: XLA turns some divisions by one number into
+    # products and others not, and then the same weight has two scores.
+    return jnp.abs(weights) * scale
 
 
 def l2_norm(weights: jax.Array) -> jax.Array:
@@ -78,10 +81,11 @@ def _reduced_with(
     return jax.lax.optimization_barrier(reduced)[0]
 
 
-def _divisor(weights: jax.Array) -> jax.Array:
-    """The L2 norm; 1 where it is zero, or too large to be a number."""
+def _reciprocal_norm(weights: jax.Array) -> jax.Array:
+    """1 / ||w||, in the range of normal numbers; 1 for a leaf of zeros."""
     norm = l2_norm(weights)
-    return jnp.where((norm > 0) & jnp.isfinite(norm), norm, 1)
+    tiny = jnp.finfo(weights.dtype).tiny
+    return 1 / jnp.where(norm > 0, jnp.clip(norm, tiny, 1 / tiny), 1)
 
 
 magnitude = Criterion("magnitude", _magnitude)
@@ -93,7 +97,9 @@ the smallest weights, at worst all of it. `summarize` names the leaves that it e
 Source: algorithm 1 of arXiv 2011.10520.
 """
 
-normalized_magnitude = Criterion("normalized_magnitude", _share_of_norm, _divisor)
+normalized_magnitude = Criterion(
+    "normalized_magnitude", _scaled_magnitude, _reciprocal_norm
+)
 """The magnitude as a share of its leaf's L2 norm: |w| / ||leaf||.
 
 Leaves whose weights are small throughout keep their part under a global target, and a
@@ -128,10 +134,11 @@ def scores(
     return criterion.score(_float_order.widen(weights, dtype), statistic)
 
 
-def statistic(
-    criterion: Criterion, weights: jax.Array, dtype: jnp.dtype
-) -> jax.Array | None:
-    """What the criterion's score needs to know of one leaf."""
+@functools.partial(jax.jit, static_argnames=("criterion", "dtype"))
+def statistics(
+    criterion: Criterion, leaves: list[jax.Array], dtype: jnp.dtype
+) -> list[jax.Array | None]:
+    """What the criterion's score needs to know of each leaf."""
     if criterion.statistic is None:
-        return None
-    return criterion.statistic(_float_order.widen(weights, dtype))
+        return [None] * len(leaves)
+    return [criterion.statistic(_float_order.widen(leaf, dtype)) for leaf in leaves]

@@ -67,6 +67,14 @@ def widen(weights: jax.Array, dtype: DTypeLike) -> jax.Array:
     return jnp.where(key < (1 << info.nmant), subnormal, weights.astype(dtype))
 
 
-def is_zero(weights: jax.Array) -> jax.Array:
-    """Where weights are exactly zero, which subnormal numbers are not."""
-    return to_key(weights.astype(score_dtype(weights.dtype))) == 0
+def is_zero(weights: jax.Array, one: jax.Array) -> jax.Array:
+    """Where weights are exactly zero, which subnormal numbers are not.
+
+    Args:
+      weights: of any float type.
+      one: the integer 1, as an argument of what is compiled. With a 1 that the compiler
+        knows, LLVM makes this a comparison of floats, to which on CPU subnormal numbers
+        are zero.
+    """
+    key = to_key(widen(weights, score_dtype(weights.dtype)))
+    return key < one.astype(key.dtype)

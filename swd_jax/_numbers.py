@@ -12,6 +12,10 @@ import optax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from swd_jax import _float_order
+
+_EXACT = (Fraction, Decimal)
+
 Number: TypeAlias = ArrayLike | Fraction | Decimal
 """A real number; an array of no dimensions, traced or not, is one."""
 
@@ -32,8 +36,8 @@ def as_decimal(name: str, value: Any) -> Fraction | None:
     Raises:
       ValueError: if it is no finite real number.
     """
-    if isinstance(value, Fraction):
-        return value
+    if isinstance(value, Fraction | int) and not isinstance(value, bool):
+        return Fraction(value)
     try:
         number = value if isinstance(value, Decimal) else np.asarray(value)[()]
     except jax.errors.TracerArrayConversionError:
@@ -61,6 +65,13 @@ def check_coefficient(name: str, value: Number | optax.Schedule) -> None:
     number = as_decimal(name, at_step(value, 0))
     if number is not None and number < 0:
         raise ValueError(f"{name} must be at least 0, got {value_of(value)}")
+
+
+def coefficient_at(value: Number | optax.Schedule, step: ArrayLike) -> jax.Array:
+    """A number's or a schedule's value, in float32 at least."""
+    number = at_step(value, step)
+    number = jnp.asarray(float(number) if isinstance(number, _EXACT) else number)
+    return number.astype(_float_order.score_dtype(number.dtype))
 
 
 def at_step(value: Any, step: ArrayLike) -> Any:

@@ -127,7 +127,7 @@ def find_prunable(
     """
     matches = _matcher(prunable, params, tree)
     arrays = [PrunableLeaf(*array) for array in _paths.arrays(params)]
-    found = [entry for entry in arrays if matches(entry.path, entry.weights)]
+    found = [entry for entry in arrays if matches(entry)]
     if arrays and not found:
         raise ValueError(
             f"prunable={_described(prunable)} matches none of the parameters. Their "
@@ -145,21 +145,21 @@ def find_prunable(
 
 def _matcher(
     prunable: Prunable, params: _paths.Flat, tree: Any
-) -> Callable[[str, Any], bool]:
+) -> Callable[[PrunableLeaf], bool]:
     if isinstance(prunable, str | re.Pattern):
         pattern = re.compile(prunable)
-        return lambda path, leaf: pattern.search(path) is not None
+        return lambda leaf: pattern.search(leaf.path) is not None
     # A module of bools may be callable too, so trees come before predicates.
     if _is_tree_of_bools(prunable):
-        chosen = _bools_by_path(prunable, params)
-        return lambda path, leaf: chosen[path]
+        chosen = _bools_by_position(prunable, params)
+        return lambda leaf: chosen[leaf.position]
     if prunable is is_weight:
         layers = _normalisation_layers(tree)
-        return lambda path, leaf: (
-            is_weight(path, leaf)
-            and not any(_paths.is_inside(path, layer) for layer in layers)
+        return lambda leaf: (
+            is_weight(leaf.path, leaf.weights)
+            and not any(_paths.is_inside(leaf.path, layer) for layer in layers)
         )
-    return lambda path, leaf: _asked(prunable, path, leaf)
+    return lambda leaf: _asked(prunable, leaf.path, leaf.weights)
 
 
 def _asked(predicate: Callable[[str, Any], Any], path: str, leaf: Any) -> bool:
@@ -176,20 +176,22 @@ def _is_tree_of_bools(prunable: Any) -> bool:
     return bool(leaves) and all(isinstance(leaf, bool | np.bool_) for leaf in leaves)
 
 
-def _bools_by_path(bools: Any, params: _paths.Flat) -> dict[str, bool]:
+def _bools_by_position(bools: Any, params: _paths.Flat) -> dict[int, bool]:
     """Each parameter's own bool, or that of the part of the tree it is in."""
     given = _paths.flatten(bools)
-    chosen: dict[str, bool] = {}
+    if given.paths == params.paths:
+        return dict(enumerate(map(bool, given.leaves)))
+    chosen: dict[int, bool] = {}
     for node, value in zip(given.paths, given.leaves, strict=True):
-        inside = [path for path in params.paths if _paths.is_inside(path, node)]
+        inside = [i for i, p in enumerate(params.paths) if _paths.is_inside(p, node)]
         if not inside and not _paths.is_masked(node, params):
             raise ValueError(
                 f"prunable has a bool at {node!r}, where the parameters have nothing. "
                 f"Their paths are:{_paths.listing(params.paths)}"
             )
         chosen.update(dict.fromkeys(inside, bool(value)))
-    for _, path, _ in _paths.arrays(params):
-        if path not in chosen:
+    for position, path, _ in _paths.arrays(params):
+        if position not in chosen:
             raise ValueError(
                 f"prunable has no bool for the parameter {path!r}. Give it the "
                 "structure of the parameters, or of their upper levels."

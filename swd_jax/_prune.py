@@ -145,7 +145,8 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
     for path, leaf in zip(masks.paths, masks.leaves, strict=True):
         if not isinstance(leaf, bool) and getattr(leaf, "dtype", None) != np.bool_:
             raise ValueError(
-                f"mask must hold bools, True = kept, but holds {leaf!r} at {path!r}. "
+                "mask must hold bools, True = kept, but holds "
+                f"{getattr(leaf, 'dtype', leaf)} at {path!r}. "
                 "For masks of numbers: jax.tree.map(lambda m: m != 0, mask)"
             )
 

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["weights"],
+    data_fields=["weights", "statistics"],
     meta_fields=["criterion", "dtype", "groups"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -29,23 +29,23 @@ class Ranking:
 
     Attributes:
       weights: the leaves.
+      statistics: what the criterion knows of each leaf. Worked out once, so that a
+        weight has the same score whoever asks.
       criterion: what scores them.
       dtype: the type in which their scores are compared, at least float32.
       groups: which positions in `weights` are ranked together.
     """
 
     weights: list[jax.Array]
+    statistics: list[jax.Array | None]
     criterion: _criteria.Criterion
     dtype: jnp.dtype
     groups: _selection.Groups
 
-    @functools.cached_property
+    @property
     def operands(self) -> list[_selection.Operand]:
         """What the selection engine counts: each leaf with its statistic."""
-        return [
-            (leaf, _criteria.statistic(self.criterion, leaf, self.dtype))
-            for leaf in self.weights
-        ]
+        return list(zip(self.weights, self.statistics, strict=True))
 
     @property
     def group_of(self) -> list[int]:
@@ -184,17 +184,19 @@ class Settled(NamedTuple):
 
 
 def map_lost(
-    function: Callable[[jax.Array, jax.Array], Result],
+    function: Callable[..., Result],
     ranking: Ranking,
     counts: jax.Array,
+    *operands: Any,
 ) -> list[Result]:
     """Apply a function to every leaf and the mask of what it loses.
 
     Args:
-      function: (weights, lost) -> anything; `lost` has bools in the weights' shape. A
-        function of a module, so that it is compiled once.
+      function: (weights, lost, *operands) -> anything; `lost` has bools in the weights'
+        shape. A function of a module, so that it is compiled once.
       ranking: the leaves.
       counts: k of every group: wide numbers, shape (groups, 4).
+      *operands: given to the function for every leaf.
 
     Returns:
       The results in the leaves' order.
@@ -205,7 +207,7 @@ def map_lost(
     unknown = isinstance(settled.missing, Tracer)
     # Magnitudes of floats seldom tie.
     break_ties = unknown or bool(jnp.any(settled.missing > 0))
-    return _map_lost(function, ranking, settled, break_ties=break_ties)
+    return _map_lost(function, ranking, settled, operands, break_ties=break_ties)
 
 
 @jax.jit
@@ -215,14 +217,18 @@ def _settled(ranking: Ranking, counts: jax.Array) -> Settled:
 
 @functools.partial(jax.jit, static_argnames=("function", "break_ties"))
 def _map_lost(
-    function: Callable[[jax.Array, jax.Array], Result],
+    function: Callable[..., Result],
     ranking: Ranking,
     settled: Settled,
+    operands: tuple[Any, ...],
     *,
     break_ties: bool,
 ) -> list[Result]:
     masks = ranking.exactly(settled, break_ties=break_ties)
-    return [function(*pair) for pair in zip(ranking.weights, masks, strict=True)]
+    return [
+        function(weights, lost, *operands)
+        for weights, lost in zip(ranking.weights, masks, strict=True)
+    ]
 
 
 def rank(
@@ -238,11 +244,15 @@ def rank(
     """
     tree = _paths.flatten(params)
     leaves = find_prunable(target.prunable, tree, params)
+    # The selection is piecewise constant: nothing to differentiate.
+    weights = [jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in leaves]
+    criterion = _criteria.as_criterion(target.criterion)
+    dtype = _float_order.score_dtype(*(leaf.dtype for leaf in weights))
     ranking = Ranking(
-        # The selection is piecewise constant: nothing to differentiate.
-        weights=[jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in leaves],
-        criterion=_criteria.as_criterion(target.criterion),
-        dtype=_float_order.score_dtype(*(leaf.weights.dtype for leaf in leaves)),
+        weights=weights,
+        statistics=_criteria.statistics(criterion, weights, dtype),
+        criterion=criterion,
+        dtype=dtype,
         groups=tuple((i,) for i in range(len(leaves)))
         if target.scope == "local"
         else (tuple(range(len(leaves))),),

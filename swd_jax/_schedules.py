@@ -40,15 +40,20 @@ def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Sc
     lowest = _numbers.as_decimal("a_min", a_min)
     highest = _numbers.as_decimal("a_max", a_max)
     _numbers.check_step_count("total_steps", total_steps, least=1)
-    if lowest is not None and lowest <= 0:
+    if lowest is None or highest is None:
+        raise ValueError(
+            "a_min and a_max must be known when the schedule is made, got a traced "
+            "value: give swd a function of the step instead"
+        )
+    if lowest <= 0:
         raise ValueError(f"a_min must be greater than 0, got {a_min!r}")
-    if lowest is not None and highest is not None and highest < lowest:
+    if highest < lowest:
         raise ValueError(f"a_max must be at least a_min={a_min!r}, got {a_max!r}")
     return optax.exponential_decay(
-        init_value=a_min,
+        init_value=float(lowest),
         transition_steps=total_steps,
-        decay_rate=a_max / a_min,
-        end_value=a_max,
+        decay_rate=float(highest / lowest),
+        end_value=float(highest),
     )
 
 

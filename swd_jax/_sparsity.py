@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 from jax.typing import ArrayLike
@@ -70,7 +71,7 @@ def settled_value(name: str, schedule: Callable[..., Any]) -> Any:
     """
     way_out = f"Give the step at which {name} is wanted, as step=..."
     try:
-        values = [_numbers.at_step(schedule, step) for step in _LATE_STEPS]
+        values = [np.asarray(_numbers.at_step(schedule, s)) for s in _LATE_STEPS]
     except Exception as error:
         raise ValueError(
             f"{name} is a schedule whose final value cannot be found: {error} {way_out}"

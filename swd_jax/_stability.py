@@ -126,11 +126,11 @@ def bound_multiplier(
     largest = _MARGIN * _largest_stable_rate(momentum, nesterov)
 
     def limit_at(step: ArrayLike) -> jax.Array:
-        rate = jnp.asarray(_numbers.at_step(learning_rate, step))
-        return largest / (rate * _numbers.at_step(weight_decay, step))
+        rate = _numbers.coefficient_at(learning_rate, step)
+        return largest / (rate * _numbers.coefficient_at(weight_decay, step))
 
     def bounded(step: ArrayLike) -> jax.Array:
-        return jnp.minimum(_numbers.at_step(a, step), limit_at(step))
+        return jnp.minimum(_numbers.coefficient_at(a, step), limit_at(step))
 
     _warn_if_met(a, limit_at)
     return bounded
@@ -151,7 +151,7 @@ def _warn_if_met(
     try:
         with jax.ensure_compile_time_eval():
             multiplier, limit = jax.vmap(
-                lambda step: (jnp.asarray(_numbers.at_step(a, step)), limit_at(step))
+                lambda step: (_numbers.coefficient_at(a, step), limit_at(step))
             )(_PROBED_STEPS)
             multiplier, limit = np.asarray(multiplier), np.asarray(limit)
     except jax.errors.TracerArrayConversionError:

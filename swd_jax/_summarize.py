@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 from jax.typing import ArrayLike
@@ -71,7 +72,9 @@ def summarize(
         )
     sparsity = _sparsity.sparsity_at(target.sparsity, step)
     counts = ranking.counts(sparsity)
-    measured = jax.device_get(_ranking.map_lost(_measured, ranking, counts))
+    measured = jax.device_get(
+        _ranking.map_lost(_measured, ranking, counts, np.uint32(1))
+    )
     rows = tuple(
         _leaf_summary(leaf, numbers)
         for leaf, numbers in zip(leaves, measured, strict=True)
@@ -107,8 +110,8 @@ class _Measured(NamedTuple):
     pruned_norm: Any
 
 
-def _measured(weights: jax.Array, lost: jax.Array) -> _Measured:
-    zero = _float_order.is_zero(weights)
+def _measured(weights: jax.Array, lost: jax.Array, one: jax.Array) -> _Measured:
+    zero = _float_order.is_zero(weights, one)
     dtype = _float_order.score_dtype(weights.dtype)
     weights = _float_order.widen(weights, dtype)
     return _Measured(

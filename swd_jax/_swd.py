@@ -167,9 +167,9 @@ def selective_decay(
         flat = _paths.flatten(updates)
         positions = _paths.matched_positions("updates", flat, tree)
         step = state.count
-        multiplier = _coefficient(a, step)
-        decay = multiplier * _coefficient(weight_decay, step)
-        rate = decay * _coefficient(learning_rate, step)
+        multiplier = _numbers.coefficient_at(a, step)
+        decay = multiplier * _numbers.coefficient_at(weight_decay, step)
+        rate = decay * _numbers.coefficient_at(learning_rate, step)
         threshold, fraction, decayed = state.threshold, jnp.zeros(()), {}
         if leaves:
             thresholds, below = _thresholds(ranking, target, state, update_every)
@@ -192,12 +192,6 @@ def selective_decay(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _coefficient(value: _numbers.Number | optax.Schedule, step: jax.Array) -> jax.Array:
-    """A number's or a schedule's value, in float32 at least."""
-    number = jnp.asarray(_numbers.at_step(value, step))
-    return number.astype(_float_order.score_dtype(number.dtype))
 
 
 def _thresholds(

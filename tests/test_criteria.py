@@ -20,7 +20,7 @@ def scores(criterion: swd_jax.Criterion, weights) -> np.ndarray:
     @jax.jit
     def scored(weights):
         dtype = _float_order.score_dtype(weights.dtype)
-        statistic = _criteria.statistic(criterion, weights, dtype)
+        [statistic] = _criteria.statistics(criterion, [weights], dtype)
         return _criteria.scores(criterion, weights, statistic, dtype)
 
     return np.asarray(scored(weights))
@@ -88,10 +88,14 @@ def test_a_leaf_without_a_norm_is_not_divided(leaf):
     np.testing.assert_array_equal(values, leaf)
 
 
-def test_a_norm_too_large_for_its_type_divides_nothing():
-    # Five times 3e38 squared: the norm, 6.7e38, is more than a float32 holds.
+def test_a_norm_too_large_for_its_type_counts_as_the_largest_with_a_reciprocal():
+    # Five times 3e38 squared: the norm, 6.7e38, is more than a float32 holds. The
+    # largest that has a normal reciprocal is 2**126.
     leaf = np.full((5, 1), 3e38, np.float32)
-    np.testing.assert_array_equal(scores(swd_jax.normalized_magnitude, leaf), leaf)
+    expected = leaf / np.float32(2.0**126)
+    np.testing.assert_allclose(
+        scores(swd_jax.normalized_magnitude, leaf), expected, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
