@@ -73,7 +73,7 @@ class Ranking:
         *,
         renew: jax.Array | None = None,
         kept: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[list[jax.Array], jax.Array]:
         """The (k+1)-th smallest score of every group, infinity if it is not finite.
 
         Args:
@@ -82,11 +82,11 @@ class Ranking:
           kept: thresholds, shape (groups,); with `renew`.
 
         Returns:
-          The thresholds, shape (groups,), and how many scores are strictly below
-          them: wide numbers, shape (groups, 4).
+          The thresholds' keys, each of shape (), and how many scores are strictly
+          below them: wide numbers, shape (groups, 4).
         """
         with jax.named_scope("swd_threshold"):
-            keys, below = _selection.order_statistics(
+            return _selection.order_statistics(
                 self.keys,
                 self.operands,
                 self.groups,
@@ -96,11 +96,9 @@ class Ranking:
                 renew=renew,
                 kept=None if kept is None else _float_order.to_key(kept),
             )
-        return _float_order.from_key(keys, self.dtype), below
 
-    def below(self, thresholds: jax.Array) -> list[jax.Array]:
-        """Where each leaf's scores are strictly below its group's threshold."""
-        limits = _float_order.to_key(thresholds)
+    def below(self, limits: list[jax.Array]) -> list[jax.Array]:
+        """Where each leaf's scores are strictly below its group's threshold's key."""
         return [
             self.keys(operand) < limits[group]
             for operand, group in zip(self.operands, self.group_of, strict=True)
@@ -112,9 +110,8 @@ class Ranking:
         Scores that are not finite are never taken: if they are too many, there are
         fewer than k.
         """
-        thresholds, below = self.thresholds(counts)
-        limits = _float_order.to_key(thresholds)
-        finite = limits < _float_order.largest_key(self.dtype)
+        limits, below = self.thresholds(counts)
+        finite = jnp.stack(limits) < _float_order.largest_key(self.dtype)
         missing = jnp.where(finite[:, None], _wide.subtract(counts, below), 0)
         return Settled(limits, missing)
 
@@ -130,7 +127,7 @@ class Ranking:
         """
         limit_of = [settled.limits[group] for group in self.group_of]
         operands = list(zip(self.operands, limit_of, strict=True))
-        taken = [self.keys(operand) < limit for operand, limit in operands]
+        taken = self.below(settled.limits)
         if not break_ties:
             return taken
 
@@ -177,8 +174,8 @@ class Ranking:
 class Settled(NamedTuple):
     """Where the k lowest scores of every group end."""
 
-    limits: jax.Array
-    """The threshold's key. shape=(groups,)"""
+    limits: list[jax.Array]
+    """The threshold's key of each group. shape=()"""
     missing: jax.Array
     """How many to take of those that tie with it. Wide, shape=(groups, 4)"""
 

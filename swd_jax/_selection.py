@@ -29,6 +29,10 @@ Groups = tuple[tuple[int, ...], ...]
 _BITS_PER_PASS = 2
 _CANDIDATES = (1 << _BITS_PER_PASS) - 1
 
+# Thresholds, how many keys are below them, candidates (candidates, groups), and these
+# once more as one array for each group.
+_Carry = tuple[jax.Array, jax.Array, jax.Array, list[jax.Array]]
+
 
 def order_statistics(
     key: KeyFunction,
@@ -40,7 +44,7 @@ def order_statistics(
     largest: int,
     renew: jax.Array | None = None,
     kept: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[list[jax.Array], jax.Array]:
     """The rank-th smallest key of every group, ranks counted from zero.
 
     Finds, two bits at a time from the highest, the greatest `v <= largest` of which
@@ -60,42 +64,53 @@ def order_statistics(
       kept: keys, shape (groups,); with `renew`.
 
     Returns:
-      Thresholds: unsigned integers, shape (groups,), in the keys' dtype; `largest`
-      where a group has no more than rank keys below it. And how many keys are below
-      them: wide numbers, shape (groups, 4).
+      A threshold for every group: unsigned integers of the keys' dtype, shape ();
+      `largest` where a group has no more than rank keys below it. And how many keys
+      are below them: wide numbers, shape (groups, 4).
     """
     dtype = jax.eval_shape(key, operands[0]).dtype
     passes = -(-bits // _BITS_PER_PASS)
     multiples = jnp.arange(1, _CANDIDATES + 1, dtype=dtype)[:, None]
 
-    def settle_bits(
-        step: jax.Array, settled: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        thresholds, below = settled
-        shift = (_BITS_PER_PASS * (passes - 1 - step)).astype(dtype)
-        candidates = thresholds[None] + (multiples << shift)
-        if renew is not None:
-            candidates = jnp.where(renew, candidates, thresholds[None])
-        counts = count_below(key, operands, groups, candidates)
+    def candidates_at(step: jax.Array, thresholds: jax.Array) -> jax.Array:
+        """Shape (candidates, groups); the thresholds alone after the last step."""
+        steps_left = passes - 1 - step
+        shift = (_BITS_PER_PASS * jnp.maximum(steps_left, 0)).astype(dtype)
+        settled = steps_left < 0 if renew is None else (steps_left < 0) | ~renew
+        return thresholds[None] + jnp.where(settled, 0, multiples << shift)
+
+    def split(candidates: jax.Array) -> list[jax.Array]:
+        # One array for each group and not one for all, of which every leaf would read
+        # its own part: so leaves of one shape share one compiled loop.
+        return [candidates[:, i] for i in range(len(groups))]
+
+    def settle_bits(step: jax.Array, carry: _Carry) -> _Carry:
+        thresholds, below, candidates, of_groups = carry
+        counts = count_below(key, operands, groups, of_groups)
         fits = (candidates <= largest) & ~_wide.less(ranks[None], counts)
         if renew is not None:
             fits = fits | ~renew
         for fit, candidate, count in zip(fits, candidates, counts, strict=True):
             thresholds = jnp.where(fit, candidate, thresholds)
             below = jnp.where(fit[:, None], count, below)
-        return thresholds, below
+        candidates = candidates_at(step + 1, thresholds)
+        return thresholds, below, candidates, split(candidates)
 
-    start, last = jnp.zeros(len(groups), dtype), passes
+    start, last = jnp.zeros(len(groups), dtype), jnp.array(passes)
     if renew is not None and kept is not None:
         start, last = jnp.where(renew, start, kept), jnp.where(renew, passes, 1)
-    return jax.lax.fori_loop(0, last, settle_bits, (start, jnp.zeros_like(ranks)))
+    first = candidates_at(jnp.array(0), start)
+    _, below, _, of_groups = jax.lax.fori_loop(
+        0, last, settle_bits, (start, jnp.zeros_like(ranks), first, split(first))
+    )
+    return [thresholds[0] for thresholds in of_groups], below
 
 
 def count_below(
     key: KeyFunction,
     operands: Sequence[Operand],
     groups: Groups,
-    thresholds: jax.Array,
+    thresholds: list[jax.Array],
 ) -> jax.Array:
     """How many keys of every group are below several thresholds.
 
@@ -103,7 +118,7 @@ def count_below(
       key: elementwise function from an operand to its keys.
       operands: one for each leaf.
       groups: the positions in `operands` that are counted together.
-      thresholds: keys, shape (thresholds, groups).
+      thresholds: keys, shape (thresholds,), for every group.
 
     Returns:
       Wide numbers, shape (thresholds, groups, 4).
@@ -115,7 +130,7 @@ def count_below(
     masks = []
     for i, operand in enumerate(operands):
         keys = key(operand)
-        masks.append([keys < limits[group_of[i]] for limits in thresholds])
+        masks.append([keys < limit for limit in thresholds[group_of[i]]])
     counts = jnp.swapaxes(_wide.count_true(masks), 0, 1)
     if all(group == (i,) for i, group in enumerate(groups)):
         return counts

@@ -172,8 +172,8 @@ def selective_decay(
         rate = decay * _numbers.coefficient_at(learning_rate, step)
         threshold, fraction, decayed = state.threshold, jnp.zeros(()), {}
         if leaves:
-            thresholds, below = _thresholds(ranking, target, state, update_every)
-            selected = ranking.below(thresholds)
+            limits, below = _thresholds(ranking, target, state, update_every)
+            selected = ranking.below(limits)
             for leaf, chosen in zip(leaves, selected, strict=True):
                 position = positions[leaf.position]
                 update = jnp.asarray(flat.leaves[position])
@@ -181,6 +181,7 @@ def selective_decay(
                 decayed[position] = _where_selected(
                     chosen, combine, update, weight, rate
                 )
+            thresholds = _float_order.from_key(jnp.stack(limits), ranking.dtype)
             threshold = thresholds.reshape(threshold.shape).astype(threshold.dtype)
             fraction = _fraction(below, sum(ranking.sizes()))
         return flat.rebuilt(decayed), SwdState(
@@ -196,8 +197,8 @@ def selective_decay(
 
 def _thresholds(
     ranking: _ranking.Ranking, target: Target, state: SwdState, update_every: int
-) -> tuple[jax.Array, jax.Array]:
-    """The thresholds in force, renewed now or those of the state, and what is below."""
+) -> tuple[list[jax.Array], jax.Array]:
+    """The thresholds' keys, renewed now or of the state's, and how many are below."""
     sparsity = _sparsity.sparsity_at(target.sparsity, state.count)
     counts = ranking.counts(sparsity)
     if isinstance(update_every, int) and update_every == 1:
