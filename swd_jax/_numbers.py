@@ -14,7 +14,8 @@ from jax.typing import ArrayLike
 
 from swd_jax import _float_order
 
-_EXACT = (Fraction, Decimal)
+# What JAX does not take, or not at every size.
+_EXACT = (int, Fraction, Decimal)
 
 Number: TypeAlias = ArrayLike | Fraction | Decimal
 """A real number; an array of no dimensions, traced or not, is one."""

@@ -239,20 +239,23 @@ class TestFrameworks:
         assert after.zeros == after.pruned == report.weights // 2
         return pruned, mask
 
+    def trained(self, apply, params):
+        @jax.jit
+        def step(params, state):
+            loss = lambda p: jnp.mean((apply(p, self.X) - 1) ** 2)
+            gradient = jax.grad(loss)(params)
+            updates, state = self.OPTIMIZER.update(gradient, state, params)
+            return optax.apply_updates(params, updates), state
+
+        state = self.OPTIMIZER.init(params)
+        for _ in range(self.STEPS):
+            params, state = step(params, state)
+        return params
+
     def test_linen(self):
         model = nn.Sequential([nn.Dense(5), nn.LayerNorm(), nn.relu, nn.Dense(2)])
         params = model.init(jax.random.key(0), self.X)
-        tx = self.OPTIMIZER
-
-        @jax.jit
-        def step(params, state):
-            loss = lambda p: jnp.mean((model.apply(p, self.X) - 1) ** 2)
-            updates, state = tx.update(jax.grad(loss)(params), state, params)
-            return optax.apply_updates(params, updates), state
-
-        state = tx.init(params)
-        for _ in range(self.STEPS):
-            params, state = step(params, state)
+        params = self.trained(model.apply, params)
         paths = ["params/layers_0/kernel", "params/layers_3/kernel"]
         pruned, _ = self.check_pruned(params, paths)
         assert np.isfinite(model.apply(pruned, self.X)).all()
@@ -351,17 +354,7 @@ class TestFrameworks:
 
         model = hk.without_apply_rng(hk.transform(mlp))
         params = model.init(jax.random.key(0), self.X)
-        tx = self.OPTIMIZER
-
-        @jax.jit
-        def step(params, state):
-            loss = lambda p: jnp.mean((model.apply(p, self.X) - 1) ** 2)
-            updates, state = tx.update(jax.grad(loss)(params), state, params)
-            return optax.apply_updates(params, updates), state
-
-        state = tx.init(params)
-        for _ in range(self.STEPS):
-            params, state = step(params, state)
+        params = self.trained(model.apply, params)
         paths = ["mlp/~/linear_0/w", "mlp/~/linear_1/w"]
         pruned, _ = self.check_pruned(params, paths)
         assert np.isfinite(model.apply(pruned, self.X)).all()

@@ -184,6 +184,11 @@ class TestCoefficientsOfEveryType:
         updates = decayed(form, **self.halves(form, half))
         np.testing.assert_allclose(updates, expected, rtol=1e-6)
 
+    def test_may_be_integers_of_any_size(self, form, expected):
+        del expected
+        updates = decayed(form, a=10**20, weight_decay=0)
+        np.testing.assert_array_equal(updates, np.zeros((1, 4)))
+
     def test_may_be_traced(self, form, expected):
         traced = jax.jit(lambda half: decayed(form, **self.halves(form, half)))
         np.testing.assert_allclose(traced(0.5), expected, rtol=1e-6)
