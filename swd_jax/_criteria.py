@@ -53,6 +53,7 @@ def l2_norm(weights: jax.Array) -> jax.Array:
     )
     # Relative to the largest, so that no square overflows or vanishes.
     unit = jnp.where(largest < jnp.finfo(weights.dtype).tiny, 1, largest)
+    # The finite magnitudes again, in other words: shared, they would be stored.
     shares = jnp.where(jnp.abs(weights) <= largest, jnp.abs(weights), 0) / unit
     # By rows first: a sum of partial sums is more accurate than one long sum.
     axes = [int(np.argmax(weights.shape))] if weights.ndim else []
@@ -68,7 +69,7 @@ def _reduced_with(
 ) -> jax.Array:
     """Reduce an array together with another one, so that neither is stored.
 
-    As in `_wide.count_true`: XLA's CPU backend stores what it reduces, unless it
+    As `_wide.count_true` does: XLA's CPU backend stores what it reduces, unless it
     reduces two arrays jointly, and a barrier keeps it from dropping the second one.
     """
     zero = jnp.zeros((), numbers.dtype)
