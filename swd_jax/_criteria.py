@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from swd_jax import _float_order
+from swd_jax import _counting, _float_order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +22,14 @@ class Criterion:
         exist.
       statistic: what the score needs to know of the whole leaf, worked out once a
         step; None if nothing.
+      keeps_precision: whether a score has no more significant bits than its weight, as
+        |w| has. Thresholds among weights of 16 bits are then found sooner.
     """
 
     name: str
     score: Callable[[jax.Array, Any], jax.Array]
     statistic: Callable[[jax.Array], jax.Array] | None = None
+    keeps_precision: bool = False
 
     def __repr__(self) -> str:
         return f"swd_jax.{self.name}"
@@ -45,41 +47,27 @@ def _scaled_magnitude(weights: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def l2_norm(weights: jax.Array) -> jax.Array:
-    """The L2 norm of the finite weights of a leaf, however large or small they are."""
-    finite = jnp.isfinite(weights)
-    magnitudes = jnp.where(finite, jnp.abs(weights), 0)
-    largest = _reduced_with(
-        jnp.maximum, magnitudes, finite.astype(weights.dtype), range(weights.ndim)
-    )
-    # Relative to the largest, so that no square overflows or vanishes.
-    unit = jnp.where(largest < jnp.finfo(weights.dtype).tiny, 1, largest)
-    # The finite magnitudes again, in other words: shared, they would be stored.
-    shares = jnp.where(jnp.abs(weights) <= largest, jnp.abs(weights), 0) / unit
-    # By rows first: a sum of partial sums is more accurate than one long sum.
-    axes = [int(np.argmax(weights.shape))] if weights.ndim else []
-    rows = _reduced_with(jax.lax.add, jnp.square(shares), shares, axes)
-    return unit * jnp.sqrt(jnp.sum(rows))
+    r"""The L2 norm of the finite weights of a leaf, however large or small they are.
 
+    .. math:: 2p \sqrt{\textstyle\sum_i q_i / 2^{31}}, \quad
+              q_i = \lfloor 2^{31} (w_i / 2p)^2 \rfloor
 
-def _reduced_with(
-    function: Callable[[jax.Array, jax.Array], jax.Array],
-    numbers: jax.Array,
-    companion: jax.Array,
-    axes: Iterable[int],
-) -> jax.Array:
-    """Reduce an array together with another one, so that neither is stored.
-
-    As `_wide.count_true` does: XLA's CPU backend stores what it reduces, unless it
-    reduces two arrays jointly, and a barrier keeps it from dropping the second one.
+    where :math:`p` is the power of two below the largest weight. The sum is of
+    integers, and so the same in whatever order, on however many devices, it is taken.
     """
-    zero = jnp.zeros((), numbers.dtype)
-    reduced = jax.lax.reduce(
-        [numbers, companion],
-        [zero, zero],
-        lambda a, b: [function(a[0], b[0]), function(a[1], b[1])],
-        tuple(axes),
-    )
-    return jax.lax.optimization_barrier(reduced)[0]
+    info = jnp.finfo(weights.dtype)
+    keys = _float_order.to_key(weights)
+    finite = keys < _float_order.largest_key(weights.dtype)
+    largest = _counting.largest(jnp.where(finite, keys, 0))
+    power = _float_order.from_key(largest >> info.nmant << info.nmant, info.dtype)
+    # In two steps, neither of which leaves the range of normal numbers.
+    some = power >= 4 * info.tiny
+    scale = 2 / jnp.where(some, power, 1)
+    # The largest weight again, in other words: shared, the keys would be stored.
+    shares = jnp.where(jnp.isfinite(weights), jnp.abs(weights) * 0.25 * scale, 0)
+    squares = (jnp.square(shares) * 2.0**31).astype(jnp.int32).astype(jnp.uint32)
+    root = jnp.sqrt(_counting.sum_integers_as_float(squares) * 2.0**-31)
+    return jnp.where(some, 2 * (root.astype(info.dtype) * power), 0)
 
 
 def _reciprocal_norm(weights: jax.Array) -> jax.Array:
@@ -89,7 +77,7 @@ def _reciprocal_norm(weights: jax.Array) -> jax.Array:
     return 1 / jnp.where(norm > 0, jnp.clip(norm, tiny, 1 / tiny), 1)
 
 
-magnitude = Criterion("magnitude", _magnitude)
+magnitude = Criterion("magnitude", _magnitude, keeps_precision=True)
 """The magnitude |w|: the criterion of the paper, and the default.
 
 One threshold over layers whose weights differ in scale takes most from the layer with

@@ -11,7 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from swd_jax import _criteria, _float_order, _paths, _selection, _sparsity, _wide
+from swd_jax import (
+    _counting,
+    _criteria,
+    _float_order,
+    _guesses,
+    _paths,
+    _positions,
+    _selection,
+    _sparsity,
+    _wide,
+)
 from swd_jax._prunable import PrunableLeaf, find_prunable
 from swd_jax._target import Target
 
@@ -71,31 +81,43 @@ class Ranking:
         self,
         counts: jax.Array,
         *,
+        last: _guesses.Last | None = None,
         renew: jax.Array | None = None,
-        kept: jax.Array | None = None,
-    ) -> tuple[list[jax.Array], jax.Array]:
+    ) -> _selection.Found:
         """The (k+1)-th smallest score of every group, infinity if it is not finite.
 
         Args:
           counts: k of every group: wide numbers, shape (groups, 4).
-          renew: where it is false, the `kept` thresholds are returned.
-          kept: thresholds, shape (groups,); with `renew`.
+          last: where the thresholds were, each of shape (groups,), to look there first.
+          renew: where it is false, the last thresholds are returned.
 
         Returns:
           The thresholds' keys, each of shape (), and how many scores are strictly
           below them: wide numbers, shape (groups, 4).
         """
+        keys = _selection.Keys(
+            largest=_float_order.largest_key(self.dtype),
+            zero_bits=self._zero_bits(),
+            smooth_bits=jnp.finfo(self.dtype).nmant,
+        )
         with jax.named_scope("swd_threshold"):
             return _selection.order_statistics(
                 self.keys,
                 self.operands,
                 self.groups,
                 counts,
-                bits=_float_order.key_bits(self.dtype),
-                largest=_float_order.largest_key(self.dtype),
+                keys,
+                _guesses.candidates(last, self.dtype, keys, len(self.groups)),
                 renew=renew,
-                kept=None if kept is None else _float_order.to_key(kept),
+                kept=None if last is None else _float_order.to_key(last.thresholds),
             )
+
+    def _zero_bits(self) -> int:
+        """How many of the lowest bits are zero in all keys."""
+        if not self.criterion.keeps_precision:
+            return 0
+        finest = max((jnp.finfo(leaf.dtype).nmant for leaf in self.weights), default=0)
+        return jnp.finfo(self.dtype).nmant - finest
 
     def below(self, limits: list[jax.Array]) -> list[jax.Array]:
         """Where each leaf's scores are strictly below its group's threshold's key."""
@@ -110,7 +132,7 @@ class Ranking:
         Scores that are not finite are never taken: if they are too many, there are
         fewer than k.
         """
-        limits, below = self.thresholds(counts)
+        limits, below, _ = self.thresholds(counts)
         finite = jnp.stack(limits) < _float_order.largest_key(self.dtype)
         missing = jnp.where(finite[:, None], _wide.subtract(counts, below), 0)
         return Settled(limits, missing)
@@ -137,9 +159,9 @@ class Ranking:
 
         shapes = [leaf.shape for leaf in self.weights]
         quotas = self._tie_quotas(settled.missing, limit_of)
-        cutoffs = _selection.position_cutoffs(tied, operands, shapes, quotas)
+        cutoffs = _positions.position_cutoffs(tied, operands, shapes, quotas)
         return [
-            sure | (tied(operand) & _selection.is_before(shape, cutoff))
+            sure | (tied(operand) & _positions.is_before(shape, cutoff))
             for sure, operand, shape, cutoff in zip(
                 taken, operands, shapes, cutoffs, strict=True
             )
@@ -159,7 +181,7 @@ class Ranking:
             [self.keys(operand) == limit]
             for operand, limit in zip(self.operands, limit_of, strict=True)
         ]
-        counts = _wide.count_true(tied)[:, 0]
+        counts = _counting.count_true(tied)[:, 0]
         before = jnp.zeros_like(counts)
         for group in self.groups:
             if len(group) > 1:

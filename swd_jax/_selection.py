@@ -1,20 +1,24 @@
 """The selection engine: exact order statistics by counting, leaf by leaf.
 
-It knows arrays and counts only. Every leaf comes as an *operand* (any pytree of
+It knows integers and counts only. Every leaf comes as an *operand* (any pytree of
 arrays) that an elementwise function turns into unsigned integer keys; the keys are
-never stored. The bits of a threshold are settled from the highest down, by counting
-the keys below a few candidates: what is read is the weights, and what is kept is a few
-integers, however many weights there are.
+never stored. What is stored of a search is, for each threshold, the bracket that it is
+in, however many weights there are.
+
+One reading of the leaves counts the keys below a few candidates and notes, for each,
+the key that comes next. A candidate below which there are exactly as many as wanted
+settles the threshold: it is the key that comes next. Otherwise the bracket becomes the
+gap between two candidates, and the counts at its ends tell where in it to look.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax import _wide
+from swd_jax import _counting, _wide
 
 Operand = Any
 """What the key function takes: a leaf, alone or with its statistics."""
@@ -25,190 +29,245 @@ KeyFunction = Callable[[Operand], jax.Array]
 Groups = tuple[tuple[int, ...], ...]
 """Which operands are ranked together: one tuple of positions for each threshold."""
 
+CANDIDATES = 4
+"""How many candidates are counted in one reading."""
 
-_BITS_PER_PASS = 2
-_CANDIDATES = (1 << _BITS_PER_PASS) - 1
+# Where the candidates stand when the bracket is interpolated, in standard deviations
+# of the estimate.
+_DEVIATIONS = (-1.5, -0.5, 0.5, 1.5)
+# Beyond, an estimate is good for no more than an order of magnitude, either way.
+_LARGEST_ERROR = 1.4
+# In brackets so many times wider than an even one, nothing is known of where to look.
+_VERY_WIDE = 16
 
-# Thresholds, how many keys are below them, candidates (candidates, groups), and these
-# once more as one array for each group.
-_Carry = tuple[jax.Array, jax.Array, jax.Array, list[jax.Array]]
+
+class Keys(NamedTuple):
+    """What the engine needs to know of the keys."""
+
+    largest: int
+    """Greatest threshold to return; keys above it count as large, whatever their order
+    among themselves."""
+    zero_bits: int
+    """How many of the lowest bits are zero in all of them."""
+    smooth_bits: int
+    """In a bracket of less than 2**smooth_bits the keys are expected to lie evenly
+    enough to be interpolated. A matter of speed only."""
+
+
+class Found(NamedTuple):
+    """The thresholds of all groups."""
+
+    keys: list[jax.Array]
+    """Unsigned integers of the keys' type, each of shape ()."""
+    below: jax.Array
+    """How many keys are below them, or what they cost. Wide, shape=(groups, 4)"""
+    readings: jax.Array
+    """How often the leaves were read. shape=(), dtype=int32"""
+
+
+class _Search(NamedTuple):
+    """A bracket for every group: `low <= threshold < high`, multiples of the unit."""
+
+    low: jax.Array  # (groups,); once anything was found below the budget, a key
+    high: jax.Array  # (groups,)
+    below_low: jax.Array  # wide, (groups, 4); at most the budget
+    below_high: jax.Array  # wide, (groups, 4); more than the budget
+    uneven: jax.Array  # (groups,) bools: interpolation gained little
+    candidates: list[jax.Array]  # (CANDIDATES,) for every group
+    readings: jax.Array
 
 
 def order_statistics(
     key: KeyFunction,
     operands: Sequence[Operand],
     groups: Groups,
-    ranks: jax.Array,
+    budgets: jax.Array,
+    keys: Keys,
+    guesses: jax.Array,
     *,
-    bits: int,
-    largest: int,
+    costs: Sequence[_counting.Cost] | None = None,
     renew: jax.Array | None = None,
     kept: jax.Array | None = None,
-) -> tuple[list[jax.Array], jax.Array]:
-    """The rank-th smallest key of every group, ranks counted from zero.
+) -> Found:
+    """The greatest key of every group below which there is no more than its budget.
 
-    Finds, two bits at a time from the highest, the greatest `v <= largest` of which
-    `#{keys < v} <= rank` holds: three candidates are counted in one reading.
+    Without costs this is the key of rank `budget`, counted from zero.
 
     Args:
       key: elementwise function from an operand to its keys.
       operands: one for each leaf.
       groups: the positions in `operands` that are ranked together.
-      ranks: wide numbers, shape (groups, 4).
-      bits: how many bits a key has.
-      largest: greatest threshold to return; keys above it count as large, whatever
-        their order among themselves.
+      budgets: wide numbers, shape (groups, 4); less than the cost of the group.
+      keys: what is known of the keys.
+      guesses: the first candidates, shape (CANDIDATES, groups). Good ones save
+        readings; none can do harm.
+      costs: what each element counts for, at least 1; 1 if not given.
       renew: where it is false, nothing is looked for: the `kept` thresholds are
         returned, after one reading to count what is below them. (A condition inside
         the loop: for the branches of a `cond` round it, XLA copies all weights.)
       kept: keys, shape (groups,); with `renew`.
 
     Returns:
-      A threshold for every group: unsigned integers of the keys' dtype, shape ();
-      `largest` where a group has no more than rank keys below it. And how many keys
-      are below them: wide numbers, shape (groups, 4).
+      The thresholds, `keys.largest` where no key is above the budget.
     """
-    dtype = jax.eval_shape(key, operands[0]).dtype
-    passes = -(-bits // _BITS_PER_PASS)
-    multiples = jnp.arange(1, _CANDIDATES + 1, dtype=dtype)[:, None]
-
-    def candidates_at(step: jax.Array, thresholds: jax.Array) -> jax.Array:
-        """Shape (candidates, groups); the thresholds alone after the last step."""
-        steps_left = passes - 1 - step
-        shift = (_BITS_PER_PASS * jnp.maximum(steps_left, 0)).astype(dtype)
-        settled = steps_left < 0 if renew is None else (steps_left < 0) | ~renew
-        return thresholds[None] + jnp.where(settled, 0, multiples << shift)
-
-    def split(candidates: jax.Array) -> list[jax.Array]:
-        # One array for each group and not one for all, of which every leaf would read
-        # its own part: so leaves of one shape share one compiled loop.
-        return [candidates[:, i] for i in range(len(groups))]
-
-    def settle_bits(step: jax.Array, carry: _Carry) -> _Carry:
-        thresholds, below, candidates, of_groups = carry
-        counts = count_below(key, operands, groups, of_groups)
-        fits = (candidates <= largest) & ~_wide.less(ranks[None], counts)
-        if renew is not None:
-            fits = fits | ~renew
-        for fit, candidate, count in zip(fits, candidates, counts, strict=True):
-            thresholds = jnp.where(fit, candidate, thresholds)
-            below = jnp.where(fit[:, None], count, below)
-        candidates = candidates_at(step + 1, thresholds)
-        return thresholds, below, candidates, split(candidates)
-
-    start, last = jnp.zeros(len(groups), dtype), jnp.array(passes)
+    sizes = [jax.eval_shape(key, operand).size for operand in operands]
+    totals = _totals(sizes, groups, costs)
+    counts = [max(sum(sizes[i] for i in group), 1) for group in groups]
+    mean_costs = _wide.to_float32(totals) / np.array(counts, np.float32)
+    unit, largest = keys.zero_bits, keys.largest >> keys.zero_bits
+    smooth_bits = keys.smooth_bits - keys.zero_bits
     if renew is not None and kept is not None:
-        start, last = jnp.where(renew, start, kept), jnp.where(renew, passes, 1)
-    first = candidates_at(jnp.array(0), start)
-    _, below, _, of_groups = jax.lax.fori_loop(
-        0, last, settle_bits, (start, jnp.zeros_like(ranks), first, split(first))
+        guesses = jnp.where(renew, guesses, kept[None])
+
+    def read(search: _Search) -> _Search:
+        tally = _tally(key, operands, groups, search.candidates, costs)
+        candidates = jnp.stack(search.candidates, axis=1) >> unit
+        following = jnp.minimum(tally.next >> unit, largest)
+        fits = ~_wide.less(budgets[None], tally.below) & (candidates <= largest)
+        low, high, below_low, below_high = search[:4]
+        exact = jnp.zeros(len(groups), bool)
+        for i in range(CANDIDATES):
+            raise_low = fits[i] & (following[i] >= low)
+            low = jnp.where(raise_low, following[i], low)
+            below_low = jnp.where(raise_low[:, None], tally.below[i], below_low)
+            exact |= fits[i] & _wide.equal(tally.below[i], budgets)
+            lower_high = ~fits[i] & (candidates[i] < high)
+            high = jnp.where(lower_high, candidates[i], high)
+            below_high = jnp.where(lower_high[:, None], tally.below[i], below_high)
+        if renew is not None and kept is not None:
+            low = jnp.where(renew, low, kept >> unit)
+            below_low = jnp.where(renew, below_low, tally.below[0])
+            exact |= ~renew
+        high = jnp.where(exact, low + 1, high)
+        gained_little = (high - low) > (search.high - search.low) >> 3
+        uneven = gained_little & ~search.uneven
+        ranks = _ranks(below_low, below_high, budgets, mean_costs)
+        offered = _next_candidates(low, high, ranks, uneven, smooth_bits)
+        return _Search(
+            low,
+            high,
+            below_low,
+            below_high,
+            uneven,
+            _split(offered << unit),
+            search.readings + 1,
+        )
+
+    zeros = jnp.zeros(len(groups), guesses.dtype)
+    start = _Search(
+        low=zeros,
+        high=jnp.full_like(zeros, largest + 1),
+        below_low=jnp.zeros_like(budgets),
+        below_high=totals,
+        uneven=jnp.zeros(len(groups), bool),
+        candidates=_split(guesses >> unit << unit),
+        readings=jnp.zeros((), jnp.int32),
     )
-    return [thresholds[0] for thresholds in of_groups], below
+    search = jax.lax.while_loop(
+        lambda search: jnp.any(search.high - search.low > 1), read, start
+    )
+    found = [low << unit for low in search.low]
+    return Found(found, search.below_low, search.readings)
 
 
-def count_below(
+class _Ranks(NamedTuple):
+    """Where the thresholds are in their brackets."""
+
+    share: jax.Array  # (groups,), float32, in (0, 1): of the bracket, below the budget
+    elements: jax.Array  # (groups,), float32: about how many the bracket holds
+
+
+def _ranks(
+    below_low: jax.Array, below_high: jax.Array, budgets: jax.Array, means: jax.Array
+) -> _Ranks:
+    held = _wide.to_float32(_wide.subtract(below_high, below_low))
+    wanted = _wide.to_float32(_wide.subtract(budgets, below_low))
+    # The threshold is an element itself: on average, half of one further up.
+    share = (wanted + means / 2) / held
+    return _Ranks(jnp.clip(share, 1e-12, 1 - 1e-7), held / means)
+
+
+def _next_candidates(
+    low: jax.Array, high: jax.Array, ranks: _Ranks, uneven: jax.Array, smooth_bits: int
+) -> jax.Array:
+    """Where to look in brackets: strictly inside, shape (CANDIDATES, groups)."""
+    low, high, uneven = low[None], high[None], uneven[None]
+    share, elements = ranks.share[None], ranks.elements[None]
+    width = high - low
+    nearer_low = share <= 0.5
+    nearer = jnp.where(nearer_low, share, 1 - share)
+    # The estimate's relative error: of a rank among random elements, or, in a wide
+    # bracket, of keys that do not lie evenly.
+    error = jnp.sqrt((1 - nearer) / (nearer * elements))
+    unevenness = width.astype(jnp.float32) / (1 << smooth_bits)
+    error = jnp.minimum(jnp.maximum(error, unevenness), _LARGEST_ERROR)
+    spread = jnp.exp(jnp.array(_DEVIATIONS, jnp.float32)[:, None] * error)
+    real = jnp.float32 if width.dtype == jnp.uint32 else jnp.float64
+    shares = jnp.minimum(nearer * spread, 1).astype(real)
+    interpolated = (shares * width.astype(real)).astype(width.dtype)
+    # Powers of the width, where the end that is nearer in rank may be very near.
+    stepped = jnp.concatenate([width >> 20, width >> 13, width >> 6, width >> 1])
+    # The key after the lowest, since many may be equal to that, and even parts.
+    evenly = jnp.concatenate(
+        [jnp.ones_like(width), width >> 2, width >> 1, width // 4 * 3]
+    )
+    even = (width >> smooth_bits > 0) | uneven
+    very_wide = width >> smooth_bits >= _VERY_WIDE
+    offsets = jnp.where(even, evenly, interpolated)
+    offsets = jnp.where(very_wide, stepped, offsets)
+    from_low = nearer_low | (even & ~very_wide)
+    candidates = jnp.where(from_low, low + offsets, high - offsets)
+    return jnp.clip(candidates, low + 1, high - 1)
+
+
+def _split(candidates: jax.Array) -> list[jax.Array]:
+    # One array for each group and not one for all, of which every leaf would read its
+    # own part: so leaves of one shape share one compiled loop.
+    return [candidates[:, i] for i in range(candidates.shape[1])]
+
+
+def _tally(
     key: KeyFunction,
     operands: Sequence[Operand],
     groups: Groups,
-    thresholds: list[jax.Array],
-) -> jax.Array:
-    """How many keys of every group are below several thresholds.
-
-    Args:
-      key: elementwise function from an operand to its keys.
-      operands: one for each leaf.
-      groups: the positions in `operands` that are counted together.
-      thresholds: keys, shape (thresholds,), for every group.
+    candidates: list[jax.Array],
+    costs: Sequence[_counting.Cost] | None,
+) -> _counting.Tally:
+    """What one reading tells of every group's candidates.
 
     Returns:
-      Wide numbers, shape (thresholds, groups, 4).
+      Wide numbers, shape (candidates, groups, 4), and keys, shape (candidates, groups).
     """
-    # Inside a loop the compiler would move the keys, which no threshold changes, out
-    # of it and keep a copy of all of them. The barrier ties them to the thresholds.
-    operands, thresholds = jax.lax.optimization_barrier((operands, thresholds))
+    # Inside a loop the compiler would move the keys, which no candidate changes, out
+    # of it and keep a copy of all of them. The barrier ties them to the candidates.
+    operands, candidates = jax.lax.optimization_barrier((operands, candidates))
     group_of = {i: position for position, group in enumerate(groups) for i in group}
-    masks = []
-    for i, operand in enumerate(operands):
-        keys = key(operand)
-        masks.append([keys < limit for limit in thresholds[group_of[i]]])
-    counts = jnp.swapaxes(_wide.count_true(masks), 0, 1)
-    if all(group == (i,) for i, group in enumerate(groups)):
-        return counts
-    return jnp.stack(
-        [_wide.sum_last_but_one(counts[:, np.array(group)]) for group in groups], axis=1
+    below, following = _counting.tally(
+        [key(operand) for operand in operands],
+        [list(candidates[group_of[i]]) for i in range(len(operands))],
+        costs,
     )
+    below, following = jnp.swapaxes(below, 0, 1), following.T
+    if any(group != (i,) for i, group in enumerate(groups)):
+        members = [np.array(group) for group in groups]
+        sums = [_wide.sum_last_but_one(below[:, group]) for group in members]
+        minima = [jnp.min(following[:, group], axis=1) for group in members]
+        below, following = jnp.stack(sums, axis=1), jnp.stack(minima, axis=1)
+    return _counting.Tally(below, following)
 
 
-def position_cutoffs(
-    chosen: Callable[[Operand], jax.Array],
-    operands: Sequence[Operand],
-    shapes: Sequence[tuple[int, ...]],
-    quotas: jax.Array,
-) -> list[jax.Array]:
-    """Where each leaf's first `quota` chosen elements end, in row-major order.
-
-    Settles one bit of a coordinate at a time by counting, as `order_statistics` does
-    with keys; no running sum over a leaf is stored.
-
-    Args:
-      chosen: elementwise function from an operand to booleans in its leaf's shape.
-      operands: one for each leaf.
-      shapes: the leaves' shapes.
-      quotas: wide numbers, shape (leaves, 4).
-
-    Returns:
-      A cutoff for every leaf, shape (dimensions,): the chosen elements before it
-      (`is_before`) are the first `quota` ones, or all if there are fewer.
-    """
-    moves = [_cutoff_moves(shape) for shape in shapes]
-    steps = max((len(move) for move in moves), default=0)
-    moves = [np.pad(move, [(0, steps - len(move)), (0, 0)]) for move in moves]
-
-    def settle_bit(step: jax.Array, cutoffs: list[jax.Array]) -> list[jax.Array]:
-        held, cutoffs = jax.lax.optimization_barrier((list(operands), cutoffs))
-        candidates = [
-            cutoff + jnp.asarray(move)[step]
-            for cutoff, move in zip(cutoffs, moves, strict=True)
-        ]
-        before = [
-            [chosen(operand) & is_before(shape, candidate)]
-            for operand, shape, candidate in zip(held, shapes, candidates, strict=True)
-        ]
-        fits = ~_wide.less(quotas, _wide.count_true(before)[:, 0])
-        return [
-            jnp.where(fit, candidate, cutoff)
-            for fit, candidate, cutoff in zip(fits, candidates, cutoffs, strict=True)
-        ]
-
-    start = [jnp.zeros(move.shape[1], jnp.uint32) for move in moves]
-    if steps == 0:
-        return start
-    last = jnp.where(jnp.any(quotas > 0), steps, 0)
-    return jax.lax.fori_loop(0, last, settle_bit, start)
-
-
-def is_before(shape: tuple[int, ...], cutoff: jax.Array) -> jax.Array:
-    """Which positions of a leaf come before a cutoff's coordinates, in row-major order.
-
-    Coordinates rather than one flat index: they never exceed 32 bits, they leave a
-    sharded leaf as it lies, and there is no array of indices to store.
-    """
-    if not shape:
-        return cutoff[0] > 0
-    before = jnp.zeros(shape, bool)
-    for axis in reversed(range(len(shape))):
-        index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-        before = (index < cutoff[axis]) | ((index == cutoff[axis]) & before)
-    return before
-
-
-def _cutoff_moves(shape: tuple[int, ...]) -> np.ndarray:
-    """How a cutoff is settled, one bit of one coordinate at a time: (steps, axes)."""
-    # A number without dimensions is cut at before or after it, like a row of one.
-    lengths = shape or (1,)
-    rows = [
-        [(axis == i) << shift for i in range(len(lengths))]
-        for axis, length in enumerate(lengths)
-        for shift in reversed(range(length.bit_length()))
-    ]
-    return np.array(rows, np.uint32).reshape(-1, len(lengths))
+def _totals(
+    sizes: Sequence[int], groups: Groups, costs: Sequence[_counting.Cost] | None
+) -> jax.Array:
+    """What all elements of each group cost: wide numbers, shape (groups, 4)."""
+    totals = []
+    for group in groups:
+        known, total = 0, jnp.zeros(_wide.LIMBS, jnp.uint32)
+        for i in group:
+            cost = 1 if costs is None or costs[i] is None else costs[i]
+            if isinstance(cost, int):
+                known += cost * sizes[i]
+            else:
+                total = _wide.add(total, _counting.sum_integers(jnp.asarray(cost)))
+        totals.append(_wide.add(total, jnp.asarray(_wide.from_int(known))))
+    return jnp.stack(totals)

@@ -10,7 +10,15 @@ import optax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from swd_jax import _criteria, _float_order, _paths, _ranking, _sparsity, _wide
+from swd_jax import (
+    _counting,
+    _criteria,
+    _float_order,
+    _paths,
+    _ranking,
+    _sparsity,
+    _wide,
+)
 from swd_jax._prunable import PrunableLeaf
 from swd_jax._stability import largest_stable_multiplier
 from swd_jax._summary import LeafSummary, Summary
@@ -115,7 +123,7 @@ def _measured(weights: jax.Array, lost: jax.Array, one: jax.Array) -> _Measured:
     dtype = _float_order.score_dtype(weights.dtype)
     weights = _float_order.widen(weights, dtype)
     return _Measured(
-        _wide.count_true([[zero, zero | lost, ~jnp.isfinite(weights)]])[0],
+        _counting.count_true([[zero, zero | lost, ~jnp.isfinite(weights)]])[0],
         _criteria.l2_norm(weights),
         _criteria.l2_norm(jnp.where(lost, weights, 0)),
     )

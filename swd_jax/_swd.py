@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from swd_jax import _float_order, _numbers, _paths, _ranking, _sparsity, _wide
+from swd_jax import (
+    _float_order,
+    _guesses,
+    _numbers,
+    _paths,
+    _ranking,
+    _selection,
+    _sparsity,
+    _wide,
+)
 from swd_jax._prunable import find_prunable
 from swd_jax._target import Target, as_target
 
@@ -30,6 +39,9 @@ class SwdState(NamedTuple):
     threshold: jax.Array
     """tau, below which scores are selected. shape=() for scope="global",
     (prunable leaves,) for "local"; float32, or float64 among float64 weights."""
+    threshold_change: jax.Array
+    """How far tau moved when it was last renewed: where to look for it next. In the
+    shape and type of the threshold; 0 while that is infinite."""
     selected_fraction: jax.Array
     """Selected weights over prunable weights. shape=(), dtype=float32"""
 
@@ -148,6 +160,7 @@ def selective_decay(
             multiplier=jnp.zeros((), jnp.float32),
             coefficient=jnp.zeros((), jnp.float32),
             threshold=jnp.zeros(shape, dtype),
+            threshold_change=jnp.zeros(shape, dtype),
             selected_fraction=jnp.zeros((), jnp.float32),
         )
 
@@ -170,9 +183,11 @@ def selective_decay(
         multiplier = _numbers.coefficient_at(a, step)
         decay = multiplier * _numbers.coefficient_at(weight_decay, step)
         rate = decay * _numbers.coefficient_at(learning_rate, step)
-        threshold, fraction, decayed = state.threshold, jnp.zeros(()), {}
+        threshold, change = state.threshold, state.threshold_change
+        fraction, decayed = jnp.zeros(()), {}
         if leaves:
-            limits, below = _thresholds(ranking, target, state, update_every)
+            due = True if update_every == 1 else step % update_every == 0
+            limits, below, _ = _thresholds(ranking, target, state, due)
             selected = ranking.below(limits)
             for leaf, chosen in zip(leaves, selected, strict=True):
                 position = positions[leaf.position]
@@ -183,12 +198,14 @@ def selective_decay(
                 )
             thresholds = _float_order.from_key(jnp.stack(limits), ranking.dtype)
             threshold = thresholds.reshape(threshold.shape).astype(threshold.dtype)
+            change = jnp.where(due, _change(state, threshold), change)
             fraction = _fraction(below, sum(ranking.sizes()))
         return flat.rebuilt(decayed), SwdState(
             count=jnp.asarray(optax.safe_increment(step)),
             multiplier=multiplier.astype(jnp.float32),
             coefficient=decay.astype(jnp.float32),
             threshold=threshold,
+            threshold_change=change,
             selected_fraction=fraction.astype(jnp.float32),
         )
 
@@ -196,16 +213,22 @@ def selective_decay(
 
 
 def _thresholds(
-    ranking: _ranking.Ranking, target: Target, state: SwdState, update_every: int
-) -> tuple[list[jax.Array], jax.Array]:
+    ranking: _ranking.Ranking, target: Target, state: SwdState, due: bool | jax.Array
+) -> _selection.Found:
     """The thresholds' keys, renewed now or of the state's, and how many are below."""
     sparsity = _sparsity.sparsity_at(target.sparsity, state.count)
-    counts = ranking.counts(sparsity)
-    if isinstance(update_every, int) and update_every == 1:
-        return ranking.thresholds(counts)
-    due = state.count % update_every == 0
-    kept = jnp.atleast_1d(state.threshold).astype(ranking.dtype)
-    return ranking.thresholds(counts, renew=due, kept=kept)
+    last = _guesses.Last(
+        jnp.atleast_1d(state.threshold).astype(ranking.dtype),
+        jnp.atleast_1d(state.threshold_change).astype(ranking.dtype),
+    )
+    renew = None if due is True else jnp.asarray(due)
+    return ranking.thresholds(ranking.counts(sparsity), last=last, renew=renew)
+
+
+def _change(state: SwdState, threshold: jax.Array) -> jax.Array:
+    """How far the threshold has moved since the state's."""
+    known = (state.count > 0) & jnp.isfinite(state.threshold) & jnp.isfinite(threshold)
+    return jnp.where(known, threshold - state.threshold, 0)
 
 
 def _fraction(below: jax.Array, total: int) -> jax.Array:

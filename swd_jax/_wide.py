@@ -6,8 +6,6 @@ axis, least significant first, each below 2**16, so that sums and products of li
 small numbers stay below 2**32. Four limbs reach 2**64.
 """
 
-from collections.abc import Iterable, Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +13,6 @@ import numpy as np
 LIMBS = 4
 LIMB_BITS = 16
 LIMB = 1 << LIMB_BITS
-
-# From this many elements on, one unsigned 32-bit sum could wrap round.
-_WRAPS_FROM = 1 << 32
 
 
 def from_int(value: int) -> np.ndarray:
@@ -86,6 +81,11 @@ def sum_last_but_one(wides: jax.Array) -> jax.Array:
     return carry(jnp.sum(wides, axis=-2, dtype=jnp.uint32))
 
 
+def equal(first: jax.Array, second: jax.Array) -> jax.Array:
+    """first == second."""
+    return jnp.all(first == second, axis=-1)
+
+
 def less(first: jax.Array, second: jax.Array) -> jax.Array:
     """first < second."""
     result = jnp.zeros(jnp.broadcast_shapes(first.shape, second.shape)[:-1], bool)
@@ -98,6 +98,14 @@ def less(first: jax.Array, second: jax.Array) -> jax.Array:
 def minimum(first: jax.Array, second: jax.Array) -> jax.Array:
     """The smaller of the two."""
     return jnp.where(less(second, first)[..., None], second, first)
+
+
+def shift_left(wide: jax.Array, bits: int) -> jax.Array:
+    """The product with 2**bits, where it stays below 2**64."""
+    limbs, bits = divmod(bits, LIMB_BITS)
+    shifted = carry(wide << bits) if bits else wide
+    padded = jnp.pad(shifted, [(0, 0)] * (wide.ndim - 1) + [(limbs, 0)])
+    return padded[..., :LIMBS]
 
 
 def multiply(wide: jax.Array, factor: int) -> jax.Array:
@@ -125,51 +133,7 @@ def divide(wide: jax.Array, divisor: int) -> jax.Array:
     return jnp.stack(quotient[::-1], axis=-1)
 
 
-def count_true(leaves: Sequence[Sequence[jax.Array]]) -> jax.Array:
-    """How many elements of masks are true, leaf by leaf.
-
-    Args:
-      leaves: for every leaf equally many masks, which share the leaf's shape and are
-        counted in one reading of what they are made from.
-
-    Returns:
-      Wide numbers, shape (leaves, masks, 4).
-    """
-    if all(masks[0].size < _WRAPS_FROM for masks in leaves):
-        # Widened together: with a thousand leaves, what is compiled counts.
-        return from_uint32(
-            jnp.stack([_joint_sum(masks, range(masks[0].ndim)) for masks in leaves])
-        )
-    return jnp.stack([_count_large(masks) for masks in leaves])
-
-
-def _joint_sum(masks: Sequence[jax.Array], axes: Iterable[int]) -> jax.Array:
-    """The sums of several masks over some axes, in one reading."""
-    # XLA's CPU backend splits a reduction of one array in two and stores all the
-    # numbers between; a joint one it does not. So a single mask has company, and a
-    # barrier keeps the compiler from dropping it.
-    counted = masks if len(masks) > 1 else (*masks, ~masks[0])
-    ones = [mask.astype(jnp.uint32) for mask in counted]
-    zeros = [jnp.zeros((), jnp.uint32)] * len(ones)
-    sums = jax.lax.reduce(ones, zeros, _add_each, tuple(axes))
-    return jnp.stack(jax.lax.optimization_barrier(sums)[: len(masks)])
-
-
-def _count_large(masks: Sequence[jax.Array]) -> jax.Array:
-    """One axis at a time, with a carry after each, so that no sum wraps round."""
-    counts = from_uint32(_joint_sum(masks, [masks[0].ndim - 1]))
-    while counts.ndim > 2:
-        counts = _sum_long_axis(counts)
-    return counts
-
-
-def _add_each(
-    first: Sequence[jax.Array], second: Sequence[jax.Array]
-) -> list[jax.Array]:
-    return [a + b for a, b in zip(first, second, strict=True)]
-
-
-def _sum_long_axis(wides: jax.Array) -> jax.Array:
+def sum_long_axis(wides: jax.Array) -> jax.Array:
     """The sum over the axis before the limbs, of fewer than 2**24 wide numbers."""
     # Eight bits at a time: 2**24 terms below 2**8 stay below 2**32.
     low, high = wides % 256, wides >> 8

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import swd_jax
-from swd_jax import _float_order, _ranking, _selection, _sparsity, _wide
+from swd_jax import _float_order, _guesses, _positions, _ranking, _sparsity, _wide
 from tests import reference
 
 BF16 = ml_dtypes.bfloat16
@@ -58,7 +58,7 @@ below = jax.jit(lambda ranking, limits: ranking.below(limits))
 def selected(leaves, target):
     """What swd would decay now, and how many that is in each group."""
     _, _, ranking = _ranking.rank(leaves, target)
-    limits, counts = thresholds_of(ranking, ranking.counts(exact(target.sparsity)))
+    limits, counts, _ = thresholds_of(ranking, ranking.counts(exact(target.sparsity)))
     masks = [np.asarray(mask) for mask in below(ranking, limits)]
     return masks, [_wide.to_int(row) for row in counts]
 
@@ -123,10 +123,10 @@ def test_thresholds_are_kept_where_they_are_not_renewed():
     leaves = [jnp.array([1.0, 2.0, 3.0, 4.0])]
     _, _, ranking = _ranking.rank(leaves, everything(0.5))
     counts = ranking.counts(Fraction(1, 2))
-    kept = jnp.array([3.5])
+    last = _guesses.Last(jnp.array([3.5]), jnp.array([0.0]))
     for renew, threshold, count in [(True, 3.0, 2), (False, 3.5, 3)]:
-        got, below = jax.jit(ranking.thresholds)(
-            counts, renew=jnp.array(renew), kept=kept
+        got, below, _ = jax.jit(ranking.thresholds)(
+            counts, last=last, renew=jnp.array(renew)
         )
         assert float(_float_order.from_key(got[0], jnp.float32)) == threshold
         assert _wide.to_int(below[0]) == count
@@ -144,7 +144,7 @@ SHAPES_OF_MASKS = [
 @jax.jit
 def cutoffs_of(masks, quotas):
     shapes = [mask.shape for mask in masks]
-    return _selection.position_cutoffs(lambda mask: mask, masks, shapes, quotas)
+    return _positions.position_cutoffs(lambda mask: mask, masks, shapes, quotas)
 
 
 @settings(max_examples=50)
@@ -155,7 +155,7 @@ def test_cutoffs_take_the_first_of_each_leaf(shapes, data):
     wide = jnp.stack([jnp.asarray(_wide.from_int(quota)) for quota in quotas])
     cutoffs = cutoffs_of([jnp.asarray(mask) for mask in masks], wide)
     for mask, quota, cutoff in zip(masks, quotas, cutoffs, strict=True):
-        before = np.asarray(_selection.is_before(mask.shape, cutoff))
+        before = np.asarray(_positions.is_before(mask.shape, cutoff))
         first = (np.cumsum(mask) <= quota).reshape(mask.shape) & mask
         if any(quotas):
             np.testing.assert_array_equal(before & mask, first)

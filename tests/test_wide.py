@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swd_jax import _wide
+from swd_jax import _counting, _wide
 
 numbers = st.integers(0, 2**64 - 1)
 # The interesting ones lie round the limits of limbs and of 32-bit integers.
@@ -69,7 +69,7 @@ def test_a_sum_of_many_numbers_above_32_bits_does_not_wrap():
 
 def test_a_sum_over_a_longer_axis_than_a_limb_can_count():
     values = jnp.broadcast_to(as_wide(2**16 - 1), (3, 200_000, 4))
-    sums = _wide._sum_long_axis(values)
+    sums = _wide.sum_long_axis(values)
     assert [_wide.to_int(row) for row in sums] == [200_000 * (2**16 - 1)] * 3
 
 
@@ -86,21 +86,21 @@ def test_masks_are_counted_leaf_by_leaf():
         jnp.zeros((0, 3)),
         jnp.ones(()),
     ]
-    counts = _wide.count_true([[leaf < 3, leaf < 1] for leaf in numbers])
+    counts = _counting.count_true([[leaf < 3, leaf < 1] for leaf in numbers])
     got = [[_wide.to_int(count) for count in leaf] for leaf in counts]
     assert got == [[3, 1], [3, 1], [0, 0], [1, 0]]
 
 
 def test_a_single_mask_is_counted_too():
-    assert _wide.to_int(_wide.count_true([[jnp.array([True, False, True])]])[0, 0]) == 2
+    assert _wide.to_int(_counting.count_true([[jnp.array([True, False, True])]])[0, 0]) == 2
 
 
 def test_leaves_too_large_for_one_sum_are_counted_axis_by_axis(monkeypatch):
     # The limit is lowered, since a leaf of 2**32 elements does not fit into a test.
-    monkeypatch.setattr(_wide, "_WRAPS_FROM", 10)
+    monkeypatch.setattr(_counting, "_WRAPS_FROM", 10)
     mask = np.random.default_rng(0).random((7, 5, 3)) < 0.4
     small = np.array([True, False])
-    counts = _wide.count_true(
+    counts = _counting.count_true(
         [[jnp.asarray(mask), ~jnp.asarray(mask)], [small, ~small]]
     )
     got = [[_wide.to_int(count) for count in leaf] for leaf in counts]
@@ -109,6 +109,6 @@ def test_leaves_too_large_for_one_sum_are_counted_axis_by_axis(monkeypatch):
 
 def test_counting_a_leaf_past_2_to_the_32_is_traced_without_64_bit_types():
     shape = jax.ShapeDtypeStruct((61, 256, 7168, 2048), jnp.bool_)
-    counts = jax.eval_shape(lambda mask: _wide.count_true([[mask, ~mask]]), shape)
+    counts = jax.eval_shape(lambda mask: _counting.count_true([[mask, ~mask]]), shape)
     assert counts.shape == (1, 2, 4)
     assert counts.dtype == jnp.uint32

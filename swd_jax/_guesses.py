@@ -1,0 +1,62 @@
+"""Where to look first for a threshold: round where it was, or where weights mostly are.
+
+Guesses cost or save readings of the weights; the thresholds found are the same.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from swd_jax import _float_order, _selection
+
+# With nothing to go by: between these most trained weights lie.
+_USUAL_MAGNITUDES = (2.0**-10, 2.0**-6, 2.0**-2)
+
+# A threshold is expected to move by at least this power of two of itself.
+_LEAST_BITS = 15
+
+
+class Last(NamedTuple):
+    """What is known from the last time, each of shape (groups,)."""
+
+    thresholds: jax.Array
+    changes: jax.Array
+    """How far they moved when they were last renewed."""
+
+
+def candidates(
+    last: Last | None, dtype: jnp.dtype, keys: _selection.Keys, groups: int
+) -> jax.Array:
+    """Keys to begin with, shape (_selection.CANDIDATES, groups).
+
+    Args:
+      last: None if there was no last time; all zero before the first. A threshold is
+        expected to move on by as much as it did last, and looked for at a quarter of
+        this movement and at twice as much to either side.
+      dtype: of the scores, float32 or float64.
+      keys: what is known of their keys.
+      groups: how many thresholds are looked for.
+    """
+    usual = _float_order.to_key(jnp.array(_USUAL_MAGNITUDES, dtype))
+    # The first key above zero tells whether the threshold is zero.
+    above_zero = jnp.array([1 << keys.zero_bits], usual.dtype)
+    unknown = jnp.concatenate([above_zero, usual])[:, None]
+    if last is None:
+        return jnp.broadcast_to(unknown, (_selection.CANDIDATES, groups))
+    unit = keys.zero_bits
+    key = _float_order.to_key(last.thresholds) >> unit
+    expected = jnp.maximum(last.thresholds + last.changes, 0)
+    expected = _float_order.to_key(expected) >> unit
+    moved = jnp.where(expected > key, expected - key, key - expected)
+    moved = jnp.maximum(moved, max(1 << keys.smooth_bits - unit >> _LEAST_BITS, 1))
+    near, far = moved >> 2, moved << 1
+    around = jnp.stack(
+        [
+            expected - jnp.minimum(far, expected),
+            expected - jnp.minimum(near, expected),
+            expected + near + 1,
+            expected + far + 1,
+        ]
+    )
+    return jnp.where(key[None] > 0, around << unit, unknown)

@@ -1,0 +1,85 @@
+"""Where the first few of a leaf's chosen elements end, in row-major order."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swd_jax import _counting, _wide
+from swd_jax._selection import Operand
+
+
+def position_cutoffs(
+    chosen: Callable[[Operand], jax.Array],
+    operands: Sequence[Operand],
+    shapes: Sequence[tuple[int, ...]],
+    quotas: jax.Array,
+) -> list[jax.Array]:
+    """Where each leaf's first `quota` chosen elements end, in row-major order.
+
+    Settles one bit of a coordinate at a time by counting, as `order_statistics` does
+    with keys; no running sum over a leaf is stored.
+
+    Args:
+      chosen: elementwise function from an operand to booleans in its leaf's shape.
+      operands: one for each leaf.
+      shapes: the leaves' shapes.
+      quotas: wide numbers, shape (leaves, 4).
+
+    Returns:
+      A cutoff for every leaf, shape (dimensions,): the chosen elements before it
+      (`is_before`) are the first `quota` ones, or all if there are fewer.
+    """
+    moves = [_cutoff_moves(shape) for shape in shapes]
+    steps = max((len(move) for move in moves), default=0)
+    moves = [np.pad(move, [(0, steps - len(move)), (0, 0)]) for move in moves]
+
+    def settle_bit(step: jax.Array, cutoffs: list[jax.Array]) -> list[jax.Array]:
+        held, cutoffs = jax.lax.optimization_barrier((list(operands), cutoffs))
+        candidates = [
+            cutoff + jnp.asarray(move)[step]
+            for cutoff, move in zip(cutoffs, moves, strict=True)
+        ]
+        before = [
+            [chosen(operand) & is_before(shape, candidate)]
+            for operand, shape, candidate in zip(held, shapes, candidates, strict=True)
+        ]
+        fits = ~_wide.less(quotas, _counting.count_true(before)[:, 0])
+        return [
+            jnp.where(fit, candidate, cutoff)
+            for fit, candidate, cutoff in zip(fits, candidates, cutoffs, strict=True)
+        ]
+
+    start = [jnp.zeros(move.shape[1], jnp.uint32) for move in moves]
+    if steps == 0:
+        return start
+    last = jnp.where(jnp.any(quotas > 0), steps, 0)
+    return jax.lax.fori_loop(0, last, settle_bit, start)
+
+
+def is_before(shape: tuple[int, ...], cutoff: jax.Array) -> jax.Array:
+    """Which positions of a leaf come before a cutoff's coordinates, in row-major order.
+
+    Coordinates rather than one flat index: they never exceed 32 bits, they leave a
+    sharded leaf as it lies, and there is no array of indices to store.
+    """
+    if not shape:
+        return cutoff[0] > 0
+    before = jnp.zeros(shape, bool)
+    for axis in reversed(range(len(shape))):
+        index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        before = (index < cutoff[axis]) | ((index == cutoff[axis]) & before)
+    return before
+
+
+def _cutoff_moves(shape: tuple[int, ...]) -> np.ndarray:
+    """How a cutoff is settled, one bit of one coordinate at a time: (steps, axes)."""
+    # A number without dimensions is cut at before or after it, like a row of one.
+    lengths = shape or (1,)
+    rows = [
+        [(axis == i) << shift for i in range(len(lengths))]
+        for axis, length in enumerate(lengths)
+        for shift in reversed(range(length.bit_length()))
+    ]
+    return np.array(rows, np.uint32).reshape(-1, len(lengths))
