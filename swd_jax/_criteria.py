@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from swd_jax import _counting, _float_order
+from swd_jax import _float_order, _reductions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ def l2_norm(weights: jax.Array) -> jax.Array:
     info = jnp.finfo(weights.dtype)
     keys = _float_order.to_key(weights)
     finite = keys < _float_order.largest_key(weights.dtype)
-    largest = _counting.largest(jnp.where(finite, keys, 0))
+    largest = _reductions.largest(jnp.where(finite, keys, 0))
     power = _float_order.from_key(largest >> info.nmant << info.nmant, info.dtype)
     # In two steps, neither of which leaves the range of normal numbers.
     some = power >= 4 * info.tiny
@@ -66,7 +66,7 @@ def l2_norm(weights: jax.Array) -> jax.Array:
     # The largest weight again, in other words: shared, the keys would be stored.
     shares = jnp.where(jnp.isfinite(weights), jnp.abs(weights) * 0.25 * scale, 0)
     squares = (jnp.square(shares) * 2.0**31).astype(jnp.int32).astype(jnp.uint32)
-    root = jnp.sqrt(_counting.sum_integers_as_float(squares) * 2.0**-31)
+    root = jnp.sqrt(_reductions.sum_integers_as_float(squares) * 2.0**-31)
     return jnp.where(some, 2 * (root.astype(info.dtype) * power), 0)
 
 

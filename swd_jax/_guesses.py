@@ -32,8 +32,8 @@ def candidates(
 
     Args:
       last: None if there was no last time; all zero before the first. A threshold is
-        expected to move on by as much as it did last, and looked for at a quarter of
-        this movement and at twice as much to either side.
+        expected to move on by as much as it did last, and looked for there, below by a
+        quarter of this movement, and twice as much below and above.
       dtype: of the scores, float32 or float64.
       keys: what is known of their keys.
       groups: how many thresholds are looked for.
@@ -49,13 +49,13 @@ def candidates(
     expected = jnp.maximum(last.thresholds + last.changes, 0)
     expected = _float_order.to_key(expected) >> unit
     moved = jnp.where(expected > key, expected - key, key - expected)
-    moved = jnp.maximum(moved, max(1 << keys.smooth_bits - unit >> _LEAST_BITS, 1))
+    moved = jnp.maximum(moved, 1 << keys.smooth_bits - unit >> _LEAST_BITS)
     near, far = moved >> 2, moved << 1
     around = jnp.stack(
         [
-            expected - jnp.minimum(far, expected),
+            expected - jnp.clip(far, 1, expected),
             expected - jnp.minimum(near, expected),
-            expected + near + 1,
+            expected,
             expected + far + 1,
         ]
     )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax import _counting, _wide
+from swd_jax import _reductions, _wide
 from swd_jax._selection import Operand
 
 
@@ -45,7 +45,7 @@ def position_cutoffs(
             [chosen(operand) & is_before(shape, candidate)]
             for operand, shape, candidate in zip(held, shapes, candidates, strict=True)
         ]
-        fits = ~_wide.less(quotas, _counting.count_true(before)[:, 0])
+        fits = ~_wide.less(quotas, _reductions.count_true(before)[:, 0])
         return [
             jnp.where(fit, candidate, cutoff)
             for fit, candidate, cutoff in zip(fits, candidates, cutoffs, strict=True)

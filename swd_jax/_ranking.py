@@ -12,12 +12,12 @@ import numpy as np
 from jax.core import Tracer
 
 from swd_jax import (
-    _counting,
     _criteria,
     _float_order,
     _guesses,
     _paths,
     _positions,
+    _reductions,
     _selection,
     _sparsity,
     _wide,
@@ -89,7 +89,7 @@ class Ranking:
         Args:
           counts: k of every group: wide numbers, shape (groups, 4).
           last: where the thresholds were, each of shape (groups,), to look there first.
-          renew: where it is false, the last thresholds are returned.
+          renew: where it is false, the last thresholds are returned, and 0 below them.
 
         Returns:
           The thresholds' keys, each of shape (), and how many scores are strictly
@@ -181,7 +181,7 @@ class Ranking:
             [self.keys(operand) == limit]
             for operand, limit in zip(self.operands, limit_of, strict=True)
         ]
-        counts = _counting.count_true(tied)[:, 0]
+        counts = _reductions.count_true(tied)[:, 0]
         before = jnp.zeros_like(counts)
         for group in self.groups:
             if len(group) > 1:

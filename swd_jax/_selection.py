@@ -1,7 +1,7 @@
 """The selection engine: exact order statistics by counting, leaf by leaf.
 
 It knows integers and counts only. Every leaf comes as an *operand* (any pytree of
-arrays) that an elementwise function turns into unsigned integer keys; the keys are
+arrays) that an elementwise function turns into integer keys of at least 0; the keys are
 never stored. What is stored of a search is, for each threshold, the bracket that it is
 in, however many weights there are.
 
@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax import _counting, _wide
+from swd_jax import _reductions, _tally, _wide
 
 Operand = Any
 """What the key function takes: a leaf, alone or with its statistics."""
 
 KeyFunction = Callable[[Operand], jax.Array]
-"""Elementwise: operand -> unsigned integer keys in the shape of its leaf."""
+"""Elementwise: operand -> integer keys of at least 0 in the shape of its leaf."""
 
 Groups = tuple[tuple[int, ...], ...]
 """Which operands are ranked together: one tuple of positions for each threshold."""
@@ -58,7 +58,7 @@ class Found(NamedTuple):
     """The thresholds of all groups."""
 
     keys: list[jax.Array]
-    """Unsigned integers of the keys' type, each of shape ()."""
+    """Of the keys' type, each of shape ()."""
     below: jax.Array
     """How many keys are below them, or what they cost. Wide, shape=(groups, 4)"""
     readings: jax.Array
@@ -73,7 +73,7 @@ class _Search(NamedTuple):
     below_low: jax.Array  # wide, (groups, 4); at most the budget
     below_high: jax.Array  # wide, (groups, 4); more than the budget
     uneven: jax.Array  # (groups,) bools: interpolation gained little
-    candidates: list[jax.Array]  # (CANDIDATES,) for every group
+    candidates: jax.Array  # (CANDIDATES, groups)
     readings: jax.Array
 
 
@@ -85,7 +85,7 @@ def order_statistics(
     keys: Keys,
     guesses: jax.Array,
     *,
-    costs: Sequence[_counting.Cost] | None = None,
+    costs: Sequence[_reductions.Cost] | None = None,
     renew: jax.Array | None = None,
     kept: jax.Array | None = None,
 ) -> Found:
@@ -102,9 +102,9 @@ def order_statistics(
       guesses: the first candidates, shape (CANDIDATES, groups). Good ones save
         readings; none can do harm.
       costs: what each element counts for, at least 1; 1 if not given.
-      renew: where it is false, nothing is looked for: the `kept` thresholds are
-        returned, after one reading to count what is below them. (A condition inside
-        the loop: for the branches of a `cond` round it, XLA copies all weights.)
+      renew: where it is false, nothing is read: the `kept` thresholds are returned,
+        and 0 below them. (A condition of the loop: for the branches of a `cond` round
+        it, XLA copies all weights.)
       kept: keys, shape (groups,); with `renew`.
 
     Returns:
@@ -116,28 +116,26 @@ def order_statistics(
     mean_costs = _wide.to_float32(totals) / np.array(counts, np.float32)
     unit, largest = keys.zero_bits, keys.largest >> keys.zero_bits
     smooth_bits = keys.smooth_bits - keys.zero_bits
-    if renew is not None and kept is not None:
-        guesses = jnp.where(renew, guesses, kept[None])
 
     def read(search: _Search) -> _Search:
-        tally = _tally(key, operands, groups, search.candidates, costs)
-        candidates = jnp.stack(search.candidates, axis=1) >> unit
+        tally = _read(key, operands, groups, search.candidates, costs)
+        candidates = search.candidates >> unit
         following = jnp.minimum(tally.next >> unit, largest)
         fits = ~_wide.less(budgets[None], tally.below) & (candidates <= largest)
-        low, high, below_low, below_high = search[:4]
-        exact = jnp.zeros(len(groups), bool)
-        for i in range(CANDIDATES):
-            raise_low = fits[i] & (following[i] >= low)
-            low = jnp.where(raise_low, following[i], low)
-            below_low = jnp.where(raise_low[:, None], tally.below[i], below_low)
-            exact |= fits[i] & _wide.equal(tally.below[i], budgets)
-            lower_high = ~fits[i] & (candidates[i] < high)
-            high = jnp.where(lower_high, candidates[i], high)
-            below_high = jnp.where(lower_high[:, None], tally.below[i], below_high)
-        if renew is not None and kept is not None:
-            low = jnp.where(renew, low, kept >> unit)
-            below_low = jnp.where(renew, below_low, tally.below[0])
-            exact |= ~renew
+        # The highest candidate that fits, and the lowest that does not. (Of equal ones,
+        # all, with the same counts.)
+        highest = jnp.max(jnp.where(fits, candidates, -1), axis=0)
+        at_highest = fits & (candidates == highest[None])
+        found = jnp.max(jnp.where(at_highest, following, -1), axis=0)
+        rises = found >= search.low
+        low = jnp.where(rises, found, search.low)
+        below_low = _where(rises, _counts_at(at_highest, tally), search.below_low)
+        lowest = jnp.min(jnp.where(fits, search.high[None], candidates), axis=0)
+        falls = lowest < search.high
+        high = jnp.where(falls, lowest, search.high)
+        at_lowest = ~fits & (candidates == lowest[None])
+        below_high = _where(falls, _counts_at(at_lowest, tally), search.below_high)
+        exact = rises & _wide.equal(below_low, budgets)
         high = jnp.where(exact, low + 1, high)
         gained_little = (high - low) > (search.high - search.low) >> 3
         uneven = gained_little & ~search.uneven
@@ -149,18 +147,22 @@ def order_statistics(
             below_low,
             below_high,
             uneven,
-            _split(offered << unit),
+            offered << unit,
             search.readings + 1,
         )
 
-    zeros = jnp.zeros(len(groups), guesses.dtype)
+    low = jnp.zeros(len(groups), guesses.dtype)
+    high = jnp.full_like(low, largest + 1)
+    if renew is not None and kept is not None:
+        low = jnp.where(renew, low, kept >> unit)
+        high = jnp.where(renew, high, low + 1)
     start = _Search(
-        low=zeros,
-        high=jnp.full_like(zeros, largest + 1),
+        low=low,
+        high=high,
         below_low=jnp.zeros_like(budgets),
         below_high=totals,
         uneven=jnp.zeros(len(groups), bool),
-        candidates=_split(guesses >> unit << unit),
+        candidates=guesses >> unit << unit,
         readings=jnp.zeros((), jnp.int32),
     )
     search = jax.lax.while_loop(
@@ -168,6 +170,15 @@ def order_statistics(
     )
     found = [low << unit for low in search.low]
     return Found(found, search.below_low, search.readings)
+
+
+def _where(chosen: jax.Array, wides: jax.Array, others: jax.Array) -> jax.Array:
+    return jnp.where(chosen[:, None], wides, others)
+
+
+def _counts_at(chosen: jax.Array, tally: _tally.Tally) -> jax.Array:
+    """The counts below a chosen candidate of each group; equal ones if several are."""
+    return jnp.max(jnp.where(chosen[..., None], tally.below, 0), axis=0)
 
 
 class _Ranks(NamedTuple):
@@ -202,7 +213,7 @@ def _next_candidates(
     unevenness = width.astype(jnp.float32) / (1 << smooth_bits)
     error = jnp.minimum(jnp.maximum(error, unevenness), _LARGEST_ERROR)
     spread = jnp.exp(jnp.array(_DEVIATIONS, jnp.float32)[:, None] * error)
-    real = jnp.float32 if width.dtype == jnp.uint32 else jnp.float64
+    real = jnp.float32 if width.dtype == jnp.int32 else jnp.float64
     shares = jnp.minimum(nearer * spread, 1).astype(real)
     interpolated = (shares * width.astype(real)).astype(width.dtype)
     # Powers of the width, where the end that is nearer in rank may be very near.
@@ -220,44 +231,26 @@ def _next_candidates(
     return jnp.clip(candidates, low + 1, high - 1)
 
 
-def _split(candidates: jax.Array) -> list[jax.Array]:
-    # One array for each group and not one for all, of which every leaf would read its
-    # own part: so leaves of one shape share one compiled loop.
-    return [candidates[:, i] for i in range(candidates.shape[1])]
-
-
-def _tally(
+def _read(
     key: KeyFunction,
     operands: Sequence[Operand],
     groups: Groups,
-    candidates: list[jax.Array],
-    costs: Sequence[_counting.Cost] | None,
-) -> _counting.Tally:
-    """What one reading tells of every group's candidates.
-
-    Returns:
-      Wide numbers, shape (candidates, groups, 4), and keys, shape (candidates, groups).
-    """
+    candidates: jax.Array,
+    costs: Sequence[_reductions.Cost] | None,
+) -> _tally.Tally:
+    """What one reading tells of every group's candidates."""
+    # One array for each group and not one for all, of which every leaf would read its
+    # own part: so leaves of one shape share one compiled loop.
+    of_groups = [candidates[:, i] for i in range(len(groups))]
     # Inside a loop the compiler would move the keys, which no candidate changes, out
     # of it and keep a copy of all of them. The barrier ties them to the candidates.
-    operands, candidates = jax.lax.optimization_barrier((operands, candidates))
-    group_of = {i: position for position, group in enumerate(groups) for i in group}
-    below, following = _counting.tally(
-        [key(operand) for operand in operands],
-        [list(candidates[group_of[i]]) for i in range(len(operands))],
-        costs,
-    )
-    below, following = jnp.swapaxes(below, 0, 1), following.T
-    if any(group != (i,) for i, group in enumerate(groups)):
-        members = [np.array(group) for group in groups]
-        sums = [_wide.sum_last_but_one(below[:, group]) for group in members]
-        minima = [jnp.min(following[:, group], axis=1) for group in members]
-        below, following = jnp.stack(sums, axis=1), jnp.stack(minima, axis=1)
-    return _counting.Tally(below, following)
+    operands, of_groups = jax.lax.optimization_barrier((operands, of_groups))
+    keys = [key(operand) for operand in operands]
+    return _tally.tally(keys, groups, of_groups, costs)
 
 
 def _totals(
-    sizes: Sequence[int], groups: Groups, costs: Sequence[_counting.Cost] | None
+    sizes: Sequence[int], groups: Groups, costs: Sequence[_reductions.Cost] | None
 ) -> jax.Array:
     """What all elements of each group cost: wide numbers, shape (groups, 4)."""
     totals = []
@@ -268,6 +261,6 @@ def _totals(
             if isinstance(cost, int):
                 known += cost * sizes[i]
             else:
-                total = _wide.add(total, _counting.sum_integers(jnp.asarray(cost)))
+                total = _wide.add(total, _reductions.sum_integers(jnp.asarray(cost)))
         totals.append(_wide.add(total, jnp.asarray(_wide.from_int(known))))
     return jnp.stack(totals)

@@ -11,11 +11,11 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax import (
-    _counting,
     _criteria,
     _float_order,
     _paths,
     _ranking,
+    _reductions,
     _sparsity,
     _wide,
 )
@@ -123,7 +123,7 @@ def _measured(weights: jax.Array, lost: jax.Array, one: jax.Array) -> _Measured:
     dtype = _float_order.score_dtype(weights.dtype)
     weights = _float_order.widen(weights, dtype)
     return _Measured(
-        _counting.count_true([[zero, zero | lost, ~jnp.isfinite(weights)]])[0],
+        _reductions.count_true([[zero, zero | lost, ~jnp.isfinite(weights)]])[0],
         _criteria.l2_norm(weights),
         _criteria.l2_norm(jnp.where(lost, weights, 0)),
     )

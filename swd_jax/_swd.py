@@ -43,7 +43,8 @@ class SwdState(NamedTuple):
     """How far tau moved when it was last renewed: where to look for it next. In the
     shape and type of the threshold; 0 while that is infinite."""
     selected_fraction: jax.Array
-    """Selected weights over prunable weights. shape=(), dtype=float32"""
+    """Selected weights over prunable weights, when tau was last renewed. shape=(),
+    dtype=float32"""
 
 
 Combine = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -184,7 +185,7 @@ def selective_decay(
         decay = multiplier * _numbers.coefficient_at(weight_decay, step)
         rate = decay * _numbers.coefficient_at(learning_rate, step)
         threshold, change = state.threshold, state.threshold_change
-        fraction, decayed = jnp.zeros(()), {}
+        fraction, decayed = state.selected_fraction, {}
         if leaves:
             due = True if update_every == 1 else step % update_every == 0
             limits, below, _ = _thresholds(ranking, target, state, due)
@@ -199,7 +200,7 @@ def selective_decay(
             thresholds = _float_order.from_key(jnp.stack(limits), ranking.dtype)
             threshold = thresholds.reshape(threshold.shape).astype(threshold.dtype)
             change = jnp.where(due, _change(state, threshold), change)
-            fraction = _fraction(below, sum(ranking.sizes()))
+            fraction = jnp.where(due, _fraction(below, sum(ranking.sizes())), fraction)
         return flat.rebuilt(decayed), SwdState(
             count=jnp.asarray(optax.safe_increment(step)),
             multiplier=multiplier.astype(jnp.float32),

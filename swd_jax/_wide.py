@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Limbs are cut out and put together again with their axis kept: XLA takes long to
+# simplify arithmetic with a change of shape at every step.
+
 LIMBS = 4
 LIMB_BITS = 16
 LIMB = 1 << LIMB_BITS
@@ -31,14 +34,15 @@ def to_int(wide: jax.Array | np.ndarray) -> int:
 
 def to_float32(wide: jax.Array) -> jax.Array:
     """The nearest float32, for logs and ratios."""
-    limbs = wide.astype(jnp.float32)
-    return (
-        sum(
-            (limbs[..., i] * float(LIMB**i) for i in reversed(range(1, LIMBS))),
-            start=jnp.zeros(wide.shape[:-1], jnp.float32),
-        )
-        + limbs[..., 0]
-    )
+    total = jnp.zeros((*wide.shape[:-1], 1), jnp.float32)
+    for limb in reversed(_limbs(wide.astype(jnp.float32))):
+        total = total * LIMB + limb
+    return jnp.squeeze(total, -1)
+
+
+def _limbs(wide: jax.Array) -> list[jax.Array]:
+    """Each limb, shape (..., 1), the lowest first."""
+    return [wide[..., i : i + 1] for i in range(LIMBS)]
 
 
 def carry(limbs: jax.Array) -> jax.Array:
@@ -48,18 +52,19 @@ def carry(limbs: jax.Array) -> jax.Array:
     below hands on.
     """
     carried = []
-    over = jnp.zeros(limbs.shape[:-1], jnp.uint32)
-    for i in range(LIMBS):
-        total = limbs[..., i] + over
+    over = jnp.zeros((*limbs.shape[:-1], 1), jnp.uint32)
+    for limb in _limbs(limbs):
+        total = limb + over
         carried.append(total % LIMB)
         over = total >> LIMB_BITS
-    return jnp.stack(carried, axis=-1)
+    return jnp.concatenate(carried, axis=-1)
 
 
 def from_uint32(values: jax.Array) -> jax.Array:
     """The wide numbers of unsigned 32-bit integers, shape (..., 4)."""
-    zero = jnp.zeros_like(values)
-    return jnp.stack([values % LIMB, values >> LIMB_BITS, zero, zero], axis=-1)
+    values = values[..., None]
+    zeros = jnp.zeros((*values.shape[:-1], LIMBS - 2), jnp.uint32)
+    return jnp.concatenate([values % LIMB, values >> LIMB_BITS, zeros], axis=-1)
 
 
 def add(first: jax.Array, second: jax.Array) -> jax.Array:
@@ -88,11 +93,11 @@ def equal(first: jax.Array, second: jax.Array) -> jax.Array:
 
 def less(first: jax.Array, second: jax.Array) -> jax.Array:
     """first < second."""
-    result = jnp.zeros(jnp.broadcast_shapes(first.shape, second.shape)[:-1], bool)
-    for i in range(LIMBS):
-        a, b = first[..., i], second[..., i]
+    shape = jnp.broadcast_shapes(first.shape, second.shape)
+    result = jnp.zeros((*shape[:-1], 1), bool)
+    for a, b in zip(_limbs(first), _limbs(second), strict=True):
         result = (a < b) | ((a == b) & result)
-    return result
+    return jnp.squeeze(result, -1)
 
 
 def minimum(first: jax.Array, second: jax.Array) -> jax.Array:
@@ -125,12 +130,12 @@ def multiply(wide: jax.Array, factor: int) -> jax.Array:
 def divide(wide: jax.Array, divisor: int) -> jax.Array:
     """The quotient, rounded down, by a Python integer in [1, 2**16]."""
     quotient = []
-    remainder = jnp.zeros(wide.shape[:-1], jnp.uint32)
-    for i in reversed(range(LIMBS)):
-        dividend = (remainder << LIMB_BITS) + wide[..., i]
+    remainder = jnp.zeros((*wide.shape[:-1], 1), jnp.uint32)
+    for limb in reversed(_limbs(wide)):
+        dividend = (remainder << LIMB_BITS) + limb
         quotient.append(dividend // divisor)
         remainder = dividend % divisor
-    return jnp.stack(quotient[::-1], axis=-1)
+    return jnp.concatenate(quotient[::-1], axis=-1)
 
 
 def sum_long_axis(wides: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ between, as many as there are weights; a joint one it does not.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,39 +25,6 @@ _DIGIT_BITS = 8
 _DIGIT = 1 << _DIGIT_BITS
 
 
-class Tally(NamedTuple):
-    """What one reading of the leaves tells of several thresholds."""
-
-    below: jax.Array
-    """How much is below each: wide numbers, shape (leaves, thresholds, 4)."""
-    next: jax.Array
-    """The smallest key that is not below it; the largest integer if there is none.
-    shape=(leaves, thresholds)"""
-
-
-def tally(
-    keys: Sequence[jax.Array],
-    thresholds: Sequence[Sequence[jax.Array]],
-    costs: Sequence[Cost] | None = None,
-) -> Tally:
-    """Count what is below each threshold, and find the key that comes next.
-
-    Args:
-      keys: unsigned integers for every leaf, in its shape.
-      thresholds: for every leaf equally many keys of shape ().
-      costs: what each element counts for; 1 if not given.
-    """
-    sums, minima = [], []
-    for leaf, limits, cost in zip(keys, thresholds, _each(costs, keys), strict=True):
-        masks = [leaf < limit for limit in limits]
-        greatest = np.array(np.iinfo(leaf.dtype).max, leaf.dtype)
-        rest = [jnp.where(mask, greatest, leaf) for mask in masks]
-        of_leaf, next_keys = _sums_and_minima(masks, cost, rest)
-        sums.append(of_leaf)
-        minima.append(jnp.stack(next_keys))
-    return Tally(_stacked(sums), jnp.stack(minima))
-
-
 def count_true(
     leaves: Sequence[Sequence[jax.Array]], costs: Sequence[Cost] | None = None
 ) -> jax.Array:
@@ -71,12 +37,12 @@ def count_true(
     Returns:
       Wide numbers, shape (leaves, masks, 4).
     """
-    return _stacked(
-        [
-            _sums_and_minima(masks, cost, [])[0]
-            for masks, cost in zip(leaves, _each(costs, leaves), strict=True)
-        ]
-    )
+    costs = [None] * len(leaves) if costs is None else costs
+    sums = []
+    for masks, cost in zip(leaves, costs, strict=True):
+        ones = [mask.astype(jnp.uint32) for mask in masks]
+        sums.append(sums_and_minima(ones, cost, [])[0])
+    return stacked(sums)
 
 
 def sum_integers(values: jax.Array) -> jax.Array:
@@ -87,8 +53,8 @@ def sum_integers(values: jax.Array) -> jax.Array:
 
 def sum_integers_as_float(values: jax.Array) -> jax.Array:
     """The same as the nearest float32, or nearly, which is less to compile."""
-    everywhere = jnp.ones(values.shape, bool)
-    sums, _ = _reduced(_digits([everywhere], values), _DIGIT - 1, [])
+    ones = jnp.ones(values.shape, jnp.uint32)
+    sums, _ = _reduced(_digits(ones, values), _DIGIT, [])
     digits = sums.astype(jnp.float32) if sums.ndim == 1 else _wide.to_float32(sums)
     total = jnp.zeros((), jnp.float32)
     for digit in digits[::-1]:
@@ -99,69 +65,59 @@ def sum_integers_as_float(values: jax.Array) -> jax.Array:
 
 def largest(keys: jax.Array) -> jax.Array:
     """The largest key of a leaf, shape (); 0 if there is none."""
-    everything = jnp.ones(keys.shape, bool)
-    _, [least] = _sums_and_minima([everything], None, [~keys])
-    return ~least
+    ones = jnp.ones(keys.shape, jnp.uint32)
+    greatest = np.array(np.iinfo(keys.dtype).max, keys.dtype)
+    _, [least] = _reduced([ones], 1, [greatest - keys])
+    return greatest - least
 
 
-def _each(costs: Sequence[Cost] | None, leaves: Sequence[object]) -> Sequence[Cost]:
-    return [None] * len(leaves) if costs is None else costs
-
-
-def _sums_and_minima(
-    masks: Sequence[jax.Array], cost: Cost, compared: Sequence[jax.Array]
+def sums_and_minima(
+    ones: Sequence[jax.Array], cost: Cost, compared: Sequence[jax.Array]
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """What masks of a leaf cost, and the minima of other arrays in its shape.
+    """Sums of what ones cost, and minima of other arrays, all in a leaf's shape.
+
+    Args:
+      ones: unsigned 32-bit integers, 0 or 1.
+      cost: what each element counts for.
+      compared: integers.
 
     Returns:
-      One sum for each mask: 32-bit integers, shape (masks,), where they cannot wrap
-      round, else wide numbers, shape (masks, 4). And the minima.
+      The sums: 32-bit integers, shape (ones,), where they cannot wrap round, else wide
+      numbers, shape (ones, 4). And the minima.
     """
     if cost is None or isinstance(cost, int):
-        ones = [mask.astype(jnp.uint32) for mask in masks]
         sums, minima = _reduced(ones, 1, compared)
-        if cost is None:
-            return sums, minima
-        return _wide.multiply(_as_wide(sums), cost), minima
-    digits = _digits(masks, jnp.asarray(cost))
-    sums, minima = _reduced(digits, _DIGIT - 1, compared)
-    return _from_digits(_as_wide(sums).reshape(len(masks), -1, _wide.LIMBS)), minima
+        return times(sums, cost), minima
+    digits = [digit for each in ones for digit in _digits(each, jnp.asarray(cost))]
+    sums, minima = _reduced(digits, _DIGIT, compared)
+    return _from_digits(_as_wide(sums).reshape(len(ones), -1, _wide.LIMBS)), minima
+
+
+def times(sums: jax.Array, cost: int | None) -> jax.Array:
+    """Counts of elements, as 32-bit integers or wide, times what each costs."""
+    return sums if cost is None else _wide.multiply(_as_wide(sums), cost)
 
 
 def _reduced(
     addends: Sequence[jax.Array], greatest: int, compared: Sequence[jax.Array]
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Sums of some arrays and minima of others, all in the shape of one leaf.
-
-    Args:
-      addends: unsigned 32-bit integers.
-      greatest: what none of them exceeds.
-      compared: unsigned integers.
-
-    Returns:
-      The sums: 32-bit integers, shape (addends,), where they cannot wrap round, else
-      wide numbers, shape (addends, 4). And the minima.
-    """
+    """Sums of unsigned integers of at most `greatest`, and minima of others."""
     if addends[0].size * greatest < _WRAPS_FROM:
-        sums, minima = _joint_reduction(addends, compared, range(addends[0].ndim))
+        sums, minima = joint_reduction(addends, compared, range(addends[0].ndim))
         return jnp.stack(sums), minima
     # Each row has a sum of its own first.
-    sums, minima = _joint_reduction(addends, compared, [addends[0].ndim - 1])
+    sums, minima = joint_reduction(addends, compared, [addends[0].ndim - 1])
     total = _wide.from_uint32(jnp.stack(sums))
     while total.ndim > 2:
         total = _wide.sum_long_axis(total)
     return total, [jnp.min(rows) for rows in minima]
 
 
-def _digits(masks: Sequence[jax.Array], cost: jax.Array) -> list[jax.Array]:
-    """The costs where masks are true, digit by digit: small enough to be summed."""
+def _digits(ones: jax.Array, cost: jax.Array) -> list[jax.Array]:
+    """The costs where there are ones, digit by digit: small enough to be summed."""
     shifts = [_DIGIT_BITS * i for i in range(cost.dtype.itemsize)]
     cost = cost.astype(jnp.uint32)
-    return [
-        jnp.where(mask, (cost >> shift) % _DIGIT, 0)
-        for mask in masks
-        for shift in shifts
-    ]
+    return [ones * ((cost >> shift) % _DIGIT) for shift in shifts]
 
 
 def _from_digits(sums: jax.Array) -> jax.Array:
@@ -172,7 +128,7 @@ def _from_digits(sums: jax.Array) -> jax.Array:
     return total
 
 
-def _joint_reduction(
+def joint_reduction(
     added: Sequence[jax.Array], compared: Sequence[jax.Array], axes: Iterable[int]
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Sums of some arrays and minima of others, all of one shape, in one reading."""
@@ -197,8 +153,8 @@ def _as_wide(sums: jax.Array) -> jax.Array:
     return _wide.from_uint32(sums) if sums.ndim == 1 else sums
 
 
-def _stacked(sums: Sequence[jax.Array]) -> jax.Array:
-    """Wide numbers, shape (leaves, masks, 4)."""
+def stacked(sums: Sequence[jax.Array]) -> jax.Array:
+    """Sums of several leaves, as 32-bit integers or wide: wide, shape (leaves, n, 4)."""
     if all(of_leaf.ndim == 1 for of_leaf in sums):
         # Widened together: with a thousand leaves, what is compiled counts.
         return _wide.from_uint32(jnp.stack(sums))

@@ -1,0 +1,121 @@
+"""One reading of the leaves: what is below some thresholds, and what comes next.
+
+Large leaves have a reduction each. Small ones of the same shape are added up element by
+element first and share one, since with a thousand leaves it is the reductions that take
+long to compile and to start.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swd_jax import _reductions, _wide
+
+# How many elements a small leaf has at most. (Small leaves that lie differently on
+# several devices are moved to be added up: that must stay cheap.)
+_SMALL = 1 << 16
+_BATCH = 16
+
+
+class Tally(NamedTuple):
+    """What one reading of the leaves tells of several thresholds of each group."""
+
+    below: jax.Array
+    """How much is below each: wide numbers, shape (thresholds, groups, 4)."""
+    next: jax.Array
+    """The smallest key that is not below it; the largest integer if there is none.
+    shape=(thresholds, groups)"""
+
+
+def tally(
+    keys: Sequence[jax.Array],
+    groups: Sequence[Sequence[int]],
+    thresholds: Sequence[jax.Array],
+    costs: Sequence[_reductions.Cost] | None = None,
+) -> Tally:
+    """Count what is below each threshold, and find the key that comes next.
+
+    Args:
+      keys: integers of at least 0 for every leaf, in its shape.
+      groups: the positions in `keys` that are counted together.
+      thresholds: for every group keys, shape (thresholds,).
+      costs: what each element counts for; 1 if not given.
+    """
+    costs = [None] * len(keys) if costs is None else costs
+    below, following = [], []
+    for group, limits in zip(groups, thresholds, strict=True):
+        sums, minima = [], []
+        for batch in _batches(keys, group, costs):
+            leaves, cost = [keys[i] for i in batch], costs[batch[0]]
+            count = _count_small if _is_small(leaves[0], cost) else _count_large
+            of_batch, next_keys = count(leaves, limits, cost)
+            sums.append(of_batch)
+            minima.append(next_keys)
+        all_sums = jnp.swapaxes(_reductions.stacked(sums), 0, 1)
+        below.append(_wide.sum_last_but_one(all_sums))
+        following.append(jnp.min(jnp.stack(minima), axis=0))
+    return Tally(jnp.stack(below, axis=1), jnp.stack(following, axis=1))
+
+
+def _count_large(
+    leaves: Sequence[jax.Array], limits: jax.Array, cost: _reductions.Cost
+) -> tuple[jax.Array, jax.Array]:
+    """The sums and the next keys of one leaf: an array for each limit."""
+    [keys] = leaves
+    masks = [keys < limit for limit in limits]
+    ones = [mask.astype(jnp.uint32) for mask in masks]
+    rest = [jnp.where(mask, _greatest(keys), keys) for mask in masks]
+    sums, minima = _reductions.sums_and_minima(ones, cost, rest)
+    return sums, jnp.stack(minima)
+
+
+def _count_small(
+    leaves: Sequence[jax.Array], limits: jax.Array, cost: _reductions.Cost
+) -> tuple[jax.Array, jax.Array]:
+    """The sums and the next keys of a batch: all limits along an axis in front.
+
+    To compile, that is a quarter; to run, it reads a leaf once for each limit, which
+    does not matter while it stays in the cache.
+    """
+    axes = range(1, leaves[0].ndim + 1)
+    limits = limits.reshape(-1, *(1 for _ in axes))
+    counts, rest = [], []
+    for keys in leaves:
+        mask = keys[None] < limits
+        counts.append(mask.astype(jnp.uint32))
+        rest.append(jnp.where(mask, _greatest(keys), keys[None]))
+    total, least = sum(counts[1:], counts[0]), rest[0]
+    for keys in rest[1:]:
+        least = jnp.minimum(least, keys)
+    [sums], [minima] = _reductions.joint_reduction([total], [least], axes)
+    assert cost is None or isinstance(cost, int)
+    return _reductions.times(sums, cost), minima
+
+
+def _batches(
+    keys: Sequence[jax.Array], group: Sequence[int], costs: Sequence[_reductions.Cost]
+) -> list[list[int]]:
+    """The positions of a group, those together that share a reduction."""
+    batches: list[list[int]] = []
+    open_batches: dict[object, list[int]] = {}
+    for i in group:
+        if not _is_small(keys[i], costs[i]):
+            batches.append([i])
+            continue
+        kind = (keys[i].shape, jax.typeof(keys[i]).sharding, costs[i])
+        if len(open_batches.get(kind, [])) in (0, _BATCH):
+            open_batches[kind] = []
+            batches.append(open_batches[kind])
+        open_batches[kind].append(i)
+    return batches
+
+
+def _is_small(keys: jax.Array, cost: _reductions.Cost) -> bool:
+    return keys.size <= _SMALL and (cost is None or isinstance(cost, int))
+
+
+def _greatest(keys: jax.Array) -> np.ndarray:
+    return np.array(np.iinfo(keys.dtype).max, keys.dtype)
