@@ -121,10 +121,12 @@ class Ranking:
 
     def below(self, limits: list[jax.Array]) -> list[jax.Array]:
         """Where each leaf's scores are strictly below its group's threshold's key."""
-        return [
-            self.keys(operand) < limits[group]
-            for operand, group in zip(self.operands, self.group_of, strict=True)
-        ]
+        return self.below_each([limits[group] for group in self.group_of])
+
+    def below_each(self, limits: list[jax.Array]) -> list[jax.Array]:
+        """Where each leaf's scores are strictly below a key of its own."""
+        pairs = zip(self.operands, limits, strict=True)
+        return [self.keys(operand) < limit for operand, limit in pairs]
 
     def settled(self, counts: jax.Array) -> "Settled":
         """The thresholds for k scores of every group, and what they leave open.
@@ -135,69 +137,64 @@ class Ranking:
         limits, below, _ = self.thresholds(counts)
         finite = jnp.stack(limits) < _float_order.largest_key(self.dtype)
         missing = jnp.where(finite[:, None], _wide.subtract(counts, below), 0)
-        return Settled(limits, missing)
+        return Settled([limits[group] for group in self.group_of], missing)
 
-    def exactly(self, settled: "Settled", *, break_ties: bool) -> list[jax.Array]:
+    def exactly(self, settled: "Settled") -> list[jax.Array]:
         """Where each leaf is among its group's k lowest scores, no more and no fewer.
 
         Of scores that tie at the threshold the first ones are taken, by the order of
         the leaves, then by row-major position.
-
-        Args:
-          settled: for k.
-          break_ties: False if none is missing, to save compiling the search for them.
         """
-        limit_of = [settled.limits[group] for group in self.group_of]
-        operands = list(zip(self.operands, limit_of, strict=True))
-        taken = self.below(settled.limits)
-        if not break_ties:
-            return taken
-
-        def tied(operand_and_limit: tuple[_selection.Operand, jax.Array]) -> jax.Array:
-            operand, limit = operand_and_limit
-            return self.keys(operand) == limit
-
+        operands = list(zip(self.operands, settled.limits, strict=True))
         shapes = [leaf.shape for leaf in self.weights]
-        quotas = self._tie_quotas(settled.missing, limit_of)
-        cutoffs = _positions.position_cutoffs(tied, operands, shapes, quotas)
+        quotas, _ = self.tie_quotas(settled)
+        cutoffs = _positions.position_cutoffs(self._tied, operands, shapes, quotas)
         return [
-            sure | (tied(operand) & _positions.is_before(shape, cutoff))
-            for sure, operand, shape, cutoff in zip(
-                taken, operands, shapes, cutoffs, strict=True
+            below | (self._tied(operand) & _positions.is_before(shape, cutoff))
+            for below, operand, shape, cutoff in zip(
+                self.below_each(settled.limits), operands, shapes, cutoffs, strict=True
             )
         ]
 
-    def _tie_quotas(self, missing: jax.Array, limit_of: list[jax.Array]) -> jax.Array:
+    def tie_quotas(self, settled: "Settled") -> tuple[jax.Array, jax.Array]:
         """How many of each leaf's ties are taken, the first leaf's first.
 
-        Args:
-          missing: how many of each group's: wide numbers, shape (groups, 4).
-          limit_of: the key at which each leaf's scores tie.
-
         Returns:
-          Wide numbers, shape (leaves, 4).
+          That, and how many ties there are: wide numbers, shape (leaves, 4).
         """
-        tied = [
-            [self.keys(operand) == limit]
-            for operand, limit in zip(self.operands, limit_of, strict=True)
-        ]
-        counts = _reductions.count_true(tied)[:, 0]
+        operands = zip(self.operands, settled.limits, strict=True)
+        counts = _reductions.count_true([[self._tied(each)] for each in operands])[:, 0]
         before = jnp.zeros_like(counts)
         for group in self.groups:
             if len(group) > 1:
                 members = np.array(group)
                 sums = _wide.carry(jnp.cumsum(counts[members], axis=0))
                 before = before.at[members[1:]].set(sums[:-1])
-        wanted = missing[np.array(self.group_of)]
+        wanted = settled.missing[np.array(self.group_of)]
         left = _wide.subtract(wanted, _wide.minimum(wanted, before))
-        return _wide.minimum(left, counts)
+        return _wide.minimum(left, counts), counts
+
+    def alone(self, i: int) -> "Ranking":
+        """One of the leaves, as a group of its own."""
+        return dataclasses.replace(
+            self,
+            weights=[self.weights[i]],
+            statistics=[self.statistics[i]],
+            groups=((0,),),
+        )
+
+    def _tied(
+        self, operand_and_limit: tuple[_selection.Operand, jax.Array]
+    ) -> jax.Array:
+        operand, limit = operand_and_limit
+        return self.keys(operand) == limit
 
 
 class Settled(NamedTuple):
     """Where the k lowest scores of every group end."""
 
     limits: list[jax.Array]
-    """The threshold's key of each group. shape=()"""
+    """The threshold's key of each leaf's group. shape=()"""
     missing: jax.Array
     """How many to take of those that tie with it. Wide, shape=(groups, 4)"""
 
@@ -223,10 +220,24 @@ def map_lost(
     if not ranking.weights:
         return []
     settled = _settled(ranking, counts)
-    unknown = isinstance(settled.missing, Tracer)
-    # Magnitudes of floats seldom tie.
-    break_ties = unknown or bool(jnp.any(settled.missing > 0))
-    return _map_lost(function, ranking, settled, operands, break_ties=break_ties)
+    if isinstance(settled.missing, Tracer):
+        return _map_exactly(function, ranking, settled, operands)
+    # Magnitudes of floats seldom tie. And where they do, all but one leaf of a group
+    # lose all of their ties or none: only that one has to be looked at more closely.
+    limits, cut = settled.limits, {}
+    if jnp.any(settled.missing > 0):
+        quotas, ties = map(np.asarray, _tie_quotas(ranking, settled))
+        all_lost = (quotas == ties).all(axis=1)
+        limits = [
+            limit + 1 if lost else limit
+            for limit, lost in zip(limits, all_lost, strict=True)
+        ]
+        cut = {i: quotas[i] for i in np.flatnonzero(quotas.any(axis=1) & ~all_lost)}
+    results = _map_below(function, ranking, limits, operands)
+    for i, quota in cut.items():
+        one = Settled([settled.limits[i]], jnp.asarray(quota)[None])
+        [results[i]] = _map_exactly(function, ranking.alone(i), one, operands)
+    return results
 
 
 @jax.jit
@@ -234,20 +245,33 @@ def _settled(ranking: Ranking, counts: jax.Array) -> Settled:
     return ranking.settled(counts)
 
 
-@functools.partial(jax.jit, static_argnames=("function", "break_ties"))
-def _map_lost(
+@jax.jit
+def _tie_quotas(ranking: Ranking, settled: Settled) -> tuple[jax.Array, jax.Array]:
+    return ranking.tie_quotas(settled)
+
+
+@functools.partial(jax.jit, static_argnames="function")
+def _map_exactly(
     function: Callable[..., Result],
     ranking: Ranking,
     settled: Settled,
     operands: tuple[Any, ...],
-    *,
-    break_ties: bool,
 ) -> list[Result]:
-    masks = ranking.exactly(settled, break_ties=break_ties)
-    return [
-        function(weights, lost, *operands)
-        for weights, lost in zip(ranking.weights, masks, strict=True)
-    ]
+    masks = ranking.exactly(settled)
+    pairs = zip(ranking.weights, masks, strict=True)
+    return [function(weights, lost, *operands) for weights, lost in pairs]
+
+
+@functools.partial(jax.jit, static_argnames="function")
+def _map_below(
+    function: Callable[..., Result],
+    ranking: Ranking,
+    limits: list[jax.Array],
+    operands: tuple[Any, ...],
+) -> list[Result]:
+    masks = ranking.below_each(limits)
+    pairs = zip(ranking.weights, masks, strict=True)
+    return [function(weights, lost, *operands) for weights, lost in pairs]
 
 
 def rank(

@@ -20,9 +20,8 @@ unsigned integers of 8, 16 or 32 bits in the leaf's shape, at least 1; None for 
 # From this many on, one unsigned 32-bit sum could wrap round.
 _WRAPS_FROM = 1 << 32
 
-# Costs are summed eight bits at a time.
+# The least bits of integers that are summed at a time.
 _DIGIT_BITS = 8
-_DIGIT = 1 << _DIGIT_BITS
 
 
 def count_true(
@@ -54,12 +53,13 @@ def sum_integers(values: jax.Array) -> jax.Array:
 def sum_integers_as_float(values: jax.Array) -> jax.Array:
     """The same as the nearest float32, or nearly, which is less to compile."""
     ones = jnp.ones(values.shape, jnp.uint32)
-    sums, _ = _reduced(_digits(ones, values), _DIGIT, [])
+    bits = _digit_bits(values)
+    sums, _ = _reduced(_digits(ones, values, bits), 1 << bits, [])
     digits = sums.astype(jnp.float32) if sums.ndim == 1 else _wide.to_float32(sums)
     total = jnp.zeros((), jnp.float32)
     for digit in digits[::-1]:
         # Products with a power of two are exact: nothing depends on how it is compiled.
-        total = total * _DIGIT + digit
+        total = total * (1 << bits) + digit
     return total
 
 
@@ -88,9 +88,11 @@ def sums_and_minima(
     if cost is None or isinstance(cost, int):
         sums, minima = _reduced(ones, 1, compared)
         return times(sums, cost), minima
-    digits = [digit for each in ones for digit in _digits(each, jnp.asarray(cost))]
-    sums, minima = _reduced(digits, _DIGIT, compared)
-    return _from_digits(_as_wide(sums).reshape(len(ones), -1, _wide.LIMBS)), minima
+    bits = _digit_bits(cost)
+    digits = [digit for each in ones for digit in _digits(each, cost, bits)]
+    sums, minima = _reduced(digits, 1 << bits, compared)
+    wides = _as_wide(sums).reshape(len(ones), -1, _wide.LIMBS)
+    return _from_digits(wides, bits), minima
 
 
 def times(sums: jax.Array, cost: int | None) -> jax.Array:
@@ -113,18 +115,26 @@ def _reduced(
     return total, [jnp.min(rows) for rows in minima]
 
 
-def _digits(ones: jax.Array, cost: jax.Array) -> list[jax.Array]:
-    """The costs where there are ones, digit by digit: small enough to be summed."""
-    shifts = [_DIGIT_BITS * i for i in range(cost.dtype.itemsize)]
-    cost = cost.astype(jnp.uint32)
-    return [ones * ((cost >> shift) % _DIGIT) for shift in shifts]
+def _digit_bits(values: jax.Array | np.ndarray) -> int:
+    """How many bits of so many integers can be summed at once in 32."""
+    return max(31 - (values.size - 1).bit_length(), _DIGIT_BITS)
 
 
-def _from_digits(sums: jax.Array) -> jax.Array:
+def _digits(
+    ones: jax.Array, values: jax.Array | np.ndarray, bits: int
+) -> list[jax.Array]:
+    """The values where there are ones, so many bits at a time, the lowest first."""
+    all_bits = 8 * values.dtype.itemsize
+    values = jnp.asarray(values).astype(jnp.uint32)
+    mask = jnp.uint32((1 << bits) - 1)
+    return [ones * (values >> i & mask) for i in range(0, all_bits, bits)]
+
+
+def _from_digits(sums: jax.Array, bits: int) -> jax.Array:
     """The numbers, shape (n, 4), whose digits' sums are wide, shape (n, digits, 4)."""
     total = sums[:, 0]
     for i in range(1, sums.shape[1]):
-        total = _wide.add(total, _wide.shift_left(sums[:, i], _DIGIT_BITS * i))
+        total = _wide.add(total, _wide.shift_left(sums[:, i], bits * i))
     return total
 
 
@@ -154,7 +164,7 @@ def _as_wide(sums: jax.Array) -> jax.Array:
 
 
 def stacked(sums: Sequence[jax.Array]) -> jax.Array:
-    """Sums of several leaves, as 32-bit integers or wide: wide, shape (leaves, n, 4)."""
+    """Sums of leaves, as 32-bit integers or wide: wide, shape (leaves, n, 4)."""
     if all(of_leaf.ndim == 1 for of_leaf in sums):
         # Widened together: with a thousand leaves, what is compiled counts.
         return _wide.from_uint32(jnp.stack(sums))

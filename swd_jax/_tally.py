@@ -1,10 +1,11 @@
 """One reading of the leaves: what is below some thresholds, and what comes next.
 
-Large leaves have a reduction each. Small ones of the same shape are added up element by
-element first and share one, since with a thousand leaves it is the reductions that take
-long to compile and to start.
+Leaves have a reduction each. In trees of very many leaves, where it is the reductions
+that take long to compile and to start, small leaves of the same shape are added up
+element by element and share one.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,8 +15,10 @@ import numpy as np
 
 from swd_jax import _reductions, _wide
 
-# How many elements a small leaf has at most. (Small leaves that lie differently on
-# several devices are moved to be added up: that must stay cheap.)
+# From so many leaves on, small ones share reductions, so many at a time. (Those that lie
+# differently on several devices are moved to be added up: hence not always, and only
+# small ones.)
+_MANY = 256
 _SMALL = 1 << 16
 _BATCH = 16
 
@@ -45,22 +48,29 @@ def tally(
       costs: what each element counts for; 1 if not given.
     """
     costs = [None] * len(keys) if costs is None else costs
-    below, following = [], []
+    sums, minima, ends = [], [], []
     for group, limits in zip(groups, thresholds, strict=True):
-        sums, minima = [], []
         for batch in _batches(keys, group, costs):
             leaves, cost = [keys[i] for i in batch], costs[batch[0]]
-            count = _count_small if _is_small(leaves[0], cost) else _count_large
+            small = _shares(keys, batch[0], costs)
+            count = _count_batch if small else _count_leaf
             of_batch, next_keys = count(leaves, limits, cost)
             sums.append(of_batch)
             minima.append(next_keys)
-        all_sums = jnp.swapaxes(_reductions.stacked(sums), 0, 1)
-        below.append(_wide.sum_last_but_one(all_sums))
-        following.append(jnp.min(jnp.stack(minima), axis=0))
-    return Tally(jnp.stack(below, axis=1), jnp.stack(following, axis=1))
+        ends.append(len(sums))
+    # All batches together as far as possible: with a thousand, what is compiled counts.
+    below = jnp.swapaxes(_reductions.stacked(sums), 0, 1)
+    following = jnp.stack(minima, axis=1)
+    if len(sums) > len(groups):
+        parts = [slice(start, end) for start, end in itertools.pairwise([0, *ends])]
+        totals = [_wide.sum_last_but_one(below[:, part]) for part in parts]
+        below = jnp.stack(totals, axis=1)
+        least = [jnp.min(following[:, part], axis=1) for part in parts]
+        following = jnp.stack(least, axis=1)
+    return Tally(below, following)
 
 
-def _count_large(
+def _count_leaf(
     leaves: Sequence[jax.Array], limits: jax.Array, cost: _reductions.Cost
 ) -> tuple[jax.Array, jax.Array]:
     """The sums and the next keys of one leaf: an array for each limit."""
@@ -72,13 +82,13 @@ def _count_large(
     return sums, jnp.stack(minima)
 
 
-def _count_small(
+def _count_batch(
     leaves: Sequence[jax.Array], limits: jax.Array, cost: _reductions.Cost
 ) -> tuple[jax.Array, jax.Array]:
     """The sums and the next keys of a batch: all limits along an axis in front.
 
-    To compile, that is a quarter; to run, it reads a leaf once for each limit, which
-    does not matter while it stays in the cache.
+    That is less to compile. To run, it reads a leaf once for each limit, which does not
+    matter while it stays in the cache.
     """
     axes = range(1, leaves[0].ndim + 1)
     limits = limits.reshape(-1, *(1 for _ in axes))
@@ -102,7 +112,7 @@ def _batches(
     batches: list[list[int]] = []
     open_batches: dict[object, list[int]] = {}
     for i in group:
-        if not _is_small(keys[i], costs[i]):
+        if not _shares(keys, i, costs):
             batches.append([i])
             continue
         kind = (keys[i].shape, jax.typeof(keys[i]).sharding, costs[i])
@@ -113,8 +123,12 @@ def _batches(
     return batches
 
 
-def _is_small(keys: jax.Array, cost: _reductions.Cost) -> bool:
-    return keys.size <= _SMALL and (cost is None or isinstance(cost, int))
+def _shares(
+    keys: Sequence[jax.Array], i: int, costs: Sequence[_reductions.Cost]
+) -> bool:
+    """Whether a leaf may share a reduction."""
+    uniform = costs[i] is None or isinstance(costs[i], int)
+    return uniform and keys[i].size <= _SMALL and len(keys) >= _MANY
 
 
 def _greatest(keys: jax.Array) -> np.ndarray:

@@ -16,7 +16,7 @@ SPECS = {
     "both": PartitionSpec("x", "y"),
     "copies": PartitionSpec(),
 }
-MOST_NUMBERS_THAT_CROSS = 8  # one count of each device
+MOST_NUMBERS_THAT_CROSS = 8  # a count, or a key, of each device
 
 
 def weights():
