@@ -107,7 +107,7 @@ class Ranking:
                 self.groups,
                 counts,
                 keys,
-                _guesses.candidates(last, self.dtype, keys, len(self.groups)),
+                guesses=_guesses.candidates(last, self.dtype, keys, len(self.groups)),
                 renew=renew,
                 kept=None if last is None else _float_order.to_key(last.thresholds),
             )
@@ -232,7 +232,8 @@ def map_lost(
             limit + 1 if lost else limit
             for limit, lost in zip(limits, all_lost, strict=True)
         ]
-        cut = {i: quotas[i] for i in np.flatnonzero(quotas.any(axis=1) & ~all_lost)}
+        in_part = np.flatnonzero(quotas.any(axis=1) & ~all_lost)
+        cut = {i: quotas[i] for i in in_part.tolist()}
     results = _map_below(function, ranking, limits, operands)
     for i, quota in cut.items():
         one = Settled([settled.limits[i]], jnp.asarray(quota)[None])

@@ -66,7 +66,7 @@ def sum_integers_as_float(values: jax.Array) -> jax.Array:
 def largest(keys: jax.Array) -> jax.Array:
     """The largest key of a leaf, shape (); 0 if there is none."""
     ones = jnp.ones(keys.shape, jnp.uint32)
-    greatest = np.array(np.iinfo(keys.dtype).max, keys.dtype)
+    greatest = jnp.array(jnp.iinfo(keys.dtype).max, keys.dtype)
     _, [least] = _reduced([ones], 1, [greatest - keys])
     return greatest - least
 
@@ -149,7 +149,9 @@ def joint_reduction(
     initial = [np.zeros((), array.dtype) for array in summed]
     initial += [np.array(np.iinfo(array.dtype).max, array.dtype) for array in compared]
 
-    def combine(first: Sequence[jax.Array], second: Sequence[jax.Array]) -> list:
+    def combine(
+        first: Sequence[jax.Array], second: Sequence[jax.Array]
+    ) -> list[jax.Array]:
         pairs = list(zip(first, second, strict=True))
         sums = [a + b for a, b in pairs[: len(summed)]]
         return sums + [jnp.minimum(a, b) for a, b in pairs[len(summed) :]]

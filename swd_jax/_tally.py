@@ -15,9 +15,9 @@ import numpy as np
 
 from swd_jax import _reductions, _wide
 
-# From so many leaves on, small ones share reductions, so many at a time. (Those that lie
-# differently on several devices are moved to be added up: hence not always, and only
-# small ones.)
+# From so many leaves on, small ones share reductions, so many at a time. (Those that
+# lie differently on several devices are moved to be added up: hence not always, and
+# only small ones.)
 _MANY = 256
 _SMALL = 1 << 16
 _BATCH = 16
