@@ -15,6 +15,7 @@ def position_cutoffs(
     operands: Sequence[Operand],
     shapes: Sequence[tuple[int, ...]],
     quotas: jax.Array,
+    costs: Sequence[_reductions.Cost] | None = None,
 ) -> list[jax.Array]:
     """Where each leaf's first `quota` chosen elements end, in row-major order.
 
@@ -26,10 +27,12 @@ def position_cutoffs(
       operands: one for each leaf.
       shapes: the leaves' shapes.
       quotas: wide numbers, shape (leaves, 4).
+      costs: what each element counts for, at least 1; 1 if not given.
 
     Returns:
       A cutoff for every leaf, shape (dimensions,): the chosen elements before it
-      (`is_before`) are the first `quota` ones, or all if there are fewer.
+      (`is_before`) are the first that cost no more than `quota` together, or all if
+      all cost less.
     """
     moves = [_cutoff_moves(shape) for shape in shapes]
     steps = max((len(move) for move in moves), default=0)
@@ -45,7 +48,7 @@ def position_cutoffs(
             [chosen(operand) & is_before(shape, candidate)]
             for operand, shape, candidate in zip(held, shapes, candidates, strict=True)
         ]
-        fits = ~_wide.less(quotas, _reductions.count_true(before)[:, 0])
+        fits = ~_wide.less(quotas, _reductions.count_true(before, costs)[:, 0])
         return [
             jnp.where(fit, candidate, cutoff)
             for fit, candidate, cutoff in zip(fits, candidates, cutoffs, strict=True)

@@ -187,7 +187,8 @@ def selective_decay(
         threshold, change = state.threshold, state.threshold_change
         fraction, decayed = state.selected_fraction, {}
         if leaves:
-            due = True if update_every == 1 else step % update_every == 0
+            always = isinstance(update_every, int) and update_every == 1
+            due = True if always else step % update_every == 0
             limits, below, _ = _thresholds(ranking, target, state, due)
             selected = ranking.below(limits)
             for leaf, chosen in zip(leaves, selected, strict=True):
