@@ -45,8 +45,9 @@ def assert_sharded_alike(first, second):
 
 def main():
     alone, spread = weights()
-    for scope in ("global", "local"):
-        target = swd_jax.Target(0.7, scope=scope)
+    normalized = {"criterion": swd_jax.normalized_magnitude}
+    for options in ({}, {"scope": "local"}, normalized):
+        target = swd_jax.Target(0.7, **options)
         tx = swd_jax.swd(target, weight_decay=0.1, a=1.0)
         update = jax.jit(lambda params, state, tx=tx: tx.update(params, state, params))
         state = tx.init(alone)
