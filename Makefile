@@ -75,8 +75,9 @@ docs: ## build the pages in docs/_build/html
 	@$(call setup,docs)
 	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
-bench: ## measure the cost of an optimizer step
+bench: ## measure the selection and the optimizer step
 	@$(call setup,examples)
+	$(PY) benchmarks/selection.py $(ARGS)
 	$(PY) benchmarks/optimizer_step.py $(ARGS)
 
 clean: ## remove the environments and everything built

@@ -12,6 +12,18 @@ from typing import Any
 import jax
 
 
+def available_bytes() -> int | None:
+    """Memory that is free on the device, or on the host of a CPU; None if unknown."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics["bytes_in_use"]
+    memory = Path("/proc/meminfo")
+    for line in memory.read_text().splitlines() if memory.exists() else []:
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
 def environment() -> dict[str, Any]:
     """Command, date, commit, hardware and versions, for the JSON of results."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]

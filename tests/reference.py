@@ -19,13 +19,18 @@ def magnitudes(leaves: list[np.ndarray]) -> np.ndarray:
     return np.where(np.isfinite(scores), scores, np.inf)
 
 
+def threshold(leaves: list[np.ndarray], sparsity: float) -> np.float64:
+    """tau, the (k+1)-th smallest magnitude of all."""
+    scores = magnitudes(leaves)
+    return np.sort(scores)[pruned_count(sparsity, scores.size)]
+
+
 def selected(leaves: list[np.ndarray], sparsity: float) -> list[np.ndarray]:
-    """Where |w| < tau, the (k+1)-th smallest magnitude of all."""
+    """Where |w| < tau."""
     scores = magnitudes(leaves)
     if scores.size == 0:
         return [np.zeros(np.shape(leaf), bool) for leaf in leaves]
-    tau = np.sort(scores)[pruned_count(sparsity, scores.size)]
-    return split(scores < tau, leaves)
+    return split(scores < threshold(leaves, sparsity), leaves)
 
 
 def pruned(leaves: list[np.ndarray], sparsity: float) -> list[np.ndarray]:

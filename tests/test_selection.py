@@ -67,7 +67,7 @@ def exact(sparsity):
     return Fraction(str(sparsity))
 
 
-@settings(max_examples=200)
+@settings(max_examples=1000)
 @given(trees(), sparsities)
 def test_the_selection_is_that_of_a_sort(leaves, sparsity):
     masks, counts = selected(leaves, everything(sparsity))

@@ -1,0 +1,108 @@
+"""What was timed, as a table and as JSON."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+from environment import environment
+from timing import Config, Entry
+
+
+def new_console() -> rich.console.Console:
+    console = rich.console.Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 130  # a file or a pipe has no width of its own
+    return console
+
+
+def row(entry: Entry, others: Sequence[Entry], weight_bytes: int) -> dict[str, Any]:
+    """What is reported of an entry."""
+    if entry.failure:
+        return {"name": entry.name, "failure": entry.failure}
+    known = [e for e in others if e.name in entry.compared_with and not e.failure]
+    base = min(known, key=Entry.median, default=None)
+    return {
+        "name": entry.name,
+        "failure": None,
+        "median_ms": 1e3 * entry.median(),
+        "quartiles_ms": (1e3 * np.quantile(entry.times(), [0.25, 0.75])).tolist(),
+        "samples": len(entry.samples),
+        "steps_per_sample": entry.steps,
+        "baseline": base and base.name,
+        "times_baseline": base and entry.median() / base.median(),
+        "compile_seconds": entry.compile_seconds,
+        "compile_seconds_extra": base and entry.compile_seconds - base.compile_seconds,
+        "temp_bytes": entry.temp_bytes,
+        "temp_percent_of_weights": 100 * entry.temp_bytes / weight_bytes,
+        **entry.extra,
+    }
+
+
+def table(rows: Sequence[dict[str, Any]], title: str) -> rich.table.Table:
+    shown = rich.table.Table("", title=title, title_justify="left")
+    columns = "ms|quartiles|ratio|to|compile s|extra s|temporary|readings|exact"
+    for column in columns.split("|"):
+        shown.add_column(column, justify="right", no_wrap=True)
+    for entry in rows:
+        if entry["failure"]:
+            shown.add_row(entry["name"], "left out", entry["failure"])
+            continue
+        low, high = entry["quartiles_ms"]
+        exact, readings = entry.get("exact"), entry.get("readings", "")
+        shown.add_row(
+            entry["name"],
+            f"{entry['median_ms']:.4g}",
+            f"{low:.4g} - {high:.4g}",
+            *ratio(entry["times_baseline"], entry["baseline"]),
+            f"{entry['compile_seconds']:.2f}",
+            _or_blank(entry["compile_seconds_extra"], "{:.2f}"),
+            f"{entry['temp_percent_of_weights']:.2f} %",
+            str(readings),
+            "" if exact is None else "yes" if exact else "NO",
+        )
+    return shown
+
+
+def ratio(times: float | None, baseline: str | None) -> tuple[str, str]:
+    return _or_blank(times, "{:.2f}"), baseline or ""
+
+
+def _or_blank(value: float | None, template: str) -> str:
+    return "" if value is None else template.format(value)
+
+
+def report(
+    program: str,
+    config: Config,
+    entries: Sequence[Entry],
+    weights: Sequence[jax.ShapeDtypeStruct],
+    console: rich.console.Console,
+    notes: dict[str, Any],
+) -> None:
+    """Print the table, and write everything as JSON."""
+    about = environment()
+    device = about["hardware"]["device_kind"].lower().replace(" ", "-")
+    total = sum(leaf.size for leaf in weights)
+    weight_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in weights)
+    rows = [row(entry, entries, weight_bytes) for entry in entries]
+    title = f"{program}: {total:,} {config.dtype} weights in {len(weights)} leaves, "
+    console.print(table(rows, title + device))
+    options = dataclasses.asdict(config)
+    del options["out"]
+    results = {"config": options, "weights": total, "leaves": len(weights)}
+    results |= {"weight_bytes": weight_bytes, **notes, **about, "entries": rows}
+    suffix = "" if config.dtype == "f32" else f"-{config.dtype}"
+    name = f"{program}-{device}-{config.size}{suffix}.json"
+    write(config.out / name, results, console)
+
+
+def write(path: Path, results: dict[str, Any], console: rich.console.Console) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    console.print(f"Written: {path}")

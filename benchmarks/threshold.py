@@ -1,0 +1,63 @@
+"""The selection alone: the part of an optimizer step that finds the threshold.
+
+It is no part of the public interface, so this asks the library's private modules.
+"""
+
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import swd_jax
+from swd_jax import _float_order, _guesses, _ranking, _sparsity
+
+
+def find(
+    params: Any,
+    target: swd_jax.Target,
+    last: tuple[jax.Array, jax.Array] | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """The thresholds of all groups, and how often the weights were read for them.
+
+    Args:
+      params: the weights.
+      target: what is selected.
+      last: the last threshold and how far it had moved, as in `SwdState`; None for a
+        cold start.
+    """
+    _, _, ranking = _ranking.rank(params, target)
+    known = last and _guesses.Last(*(jnp.atleast_1d(value) for value in last))
+    sparsity = _sparsity.sparsity_at(target.sparsity, 0)
+    found = ranking.thresholds(ranking.counts(sparsity), last=known)
+    thresholds = _float_order.from_key(jnp.stack(found.keys), ranking.dtype)
+    return thresholds, found.readings
+
+
+def from_state(
+    params: Any, target: swd_jax.Target, state: swd_jax.SwdState
+) -> tuple[jax.Array, jax.Array]:
+    """The same as the optimizer's next step, from the state of `swd`."""
+    return find(params, target, (state.threshold, state.threshold_change))
+
+
+def prunable(params: Any) -> list[jax.Array]:
+    """The leaves that are ranked, of parameters without telling names."""
+    return [leaf for leaf in jax.tree.leaves(params) if swd_jax.is_weight("w", leaf)]
+
+
+def rank_wanted(params: Any, sparsity: float) -> int:
+    """k: how many weights are to be below the threshold."""
+    return int(Fraction(str(sparsity)) * sum(leaf.size for leaf in prunable(params)))
+
+
+def by_partition(params: Any, sparsity: float) -> float:
+    """The threshold by NumPy, on the host."""
+    leaves = [np.asarray(leaf).ravel() for leaf in prunable(params)]
+    # bfloat16 as float32, which NumPy orders much faster.
+    magnitudes = np.concatenate(leaves, dtype=np.float32, casting="unsafe")
+    np.abs(magnitudes, out=magnitudes)
+    k = rank_wanted(params, sparsity)
+    magnitudes.partition(k)
+    return float(magnitudes[k])

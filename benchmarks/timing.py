@@ -1,0 +1,153 @@
+"""Compile functions and time them in turns: A B C A B C ...
+
+So what else the machine does slows all of them alike. Nothing is asserted.
+"""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import rich.console
+from environment import available_bytes
+from models import Size
+
+DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is timed, and how often."""
+
+    size: Size = "4.3M"
+    """4.3M: ResNet-20 with 64 maps. 4.1M: 1,000 leaves of 64 x 64. 25.6M: ResNet-50.
+    1G: a transformer. What does not fit in memory is left out."""
+    dtype: Literal["f32", "bf16"] = "f32"
+    """Type of the weights, the gradients and the optimizer's moments."""
+    sparsity: float = 0.9
+    """Fraction of the weights that is selected."""
+    repeats: int = 21
+    """How often each entry is timed."""
+    seconds_per_entry: float = 30.0
+    """An entry that has taken so long is not timed again."""
+    out: Path = RESULTS
+    """Folder for the JSON file."""
+
+
+@dataclasses.dataclass
+class Entry:
+    """Something to time: `function(*carried, *given)`."""
+
+    name: str
+    function: Callable[..., Any]
+    given: tuple[Any, ...] = ()
+    carried: Callable[[], tuple[Any, ...]] = tuple
+    """Makes the first arguments. They are donated, and each call's results take their
+    place: an optimizer's step, followed by the next one."""
+    compared_with: tuple[str, ...] = ()
+    """Names of entries: the fastest of them is what this one is measured by."""
+    steps: int = 1
+    """Timed together, and reported each."""
+    on_host: bool = False
+    """NumPy: nothing to compile."""
+
+    call: Callable[..., Any] | None = None
+    state: tuple[Any, ...] = ()
+    result: Any = None
+    compile_seconds: float = 0.0
+    temp_bytes: int = 0
+    needed_bytes: int = 0
+    first_seconds: float = math.nan
+    samples: list[float] = dataclasses.field(default_factory=list)
+    failure: str | None = None
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What else is reported."""
+
+    def compile(self) -> None:
+        """Trace, lower and compile, before there is any memory taken."""
+        if self.on_host:
+            self.call, self.needed_bytes = self.function, self.temp_bytes
+            return
+        carried = jax.eval_shape(self.carried)
+        start = time.perf_counter()
+        jitted = jax.jit(self.function, donate_argnums=range(len(carried)))
+        self.call = jitted.lower(*carried, *self.given).compile()
+        self.compile_seconds = time.perf_counter() - start
+        analysis = self.call.memory_analysis()
+        if analysis is not None:
+            self.temp_bytes = analysis.temp_size_in_bytes
+            self.needed_bytes = analysis.temp_size_in_bytes
+            self.needed_bytes += max(
+                analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0
+            )
+
+    def carried_bytes(self) -> int:
+        shapes = jax.tree.leaves(jax.eval_shape(self.carried))
+        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
+
+    def time(self) -> float:
+        """Seconds for one step, of as many as are timed together."""
+        assert self.call is not None
+        jax.block_until_ready((self.state, self.given))
+        start = time.perf_counter()
+        for _ in range(self.steps):
+            self.result = self.call(*self.state, *self.given)
+            if self.state:
+                self.state = self.result
+        jax.block_until_ready(self.result)
+        return (time.perf_counter() - start) / self.steps
+
+    def times(self) -> list[float]:
+        """What was timed; if that took too long to repeat, the first time."""
+        return self.samples or [self.first_seconds]
+
+    def median(self) -> float:
+        return statistics.median(self.times())
+
+    def may_repeat(self, config: Config) -> bool:
+        spent = self.steps * (self.first_seconds + sum(self.samples))
+        return not self.failure and spent < config.seconds_per_entry
+
+
+def measure(
+    entries: Sequence[Entry], config: Config, console: rich.console.Console
+) -> None:
+    """Compile every entry, run it once, then time all of them in turns."""
+    # A program found in a cache has not been compiled; the first one has more to do.
+    jax.config.update("jax_enable_compilation_cache", False)
+    jax.jit(lambda x: x + 1).lower(jnp.zeros(())).compile()
+    reserve = 0  # what the entries so far need in passing, one at a time
+    with console.status("") as status:
+        for entry in entries:
+            status.update(f"Compiling: {entry.name}")
+            try:
+                entry.compile()
+                reserve = max(reserve, _reserved(entry, reserve))
+                entry.state = entry.carried()
+                entry.first_seconds = entry.time()
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                entry.failure = str(error).splitlines()[0]
+                entry.state = ()
+        for repeat in range(config.repeats):
+            for entry in entries:
+                if entry.may_repeat(config):
+                    name = f"{repeat + 1} of {config.repeats}, {entry.name}"
+                    status.update(f"Timing: {name}")
+                    entry.samples.append(entry.time())
+
+
+def _reserved(entry: Entry, reserve: int) -> int:
+    """What the entry needs in passing; MemoryError if there is no room for it."""
+    room = available_bytes()
+    wanted = entry.carried_bytes() + max(reserve, entry.needed_bytes)
+    if room is not None and wanted > room:
+        raise MemoryError(
+            f"needs {wanted / 1e9:.1f} GB, of which {room / 1e9:.1f} are free"
+        )
+    return entry.needed_bytes
