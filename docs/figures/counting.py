@@ -1,68 +1,57 @@
-"""docs/images/counting.png: the example of selection.md, two bits at a time.
+"""docs/images/counting.png: two readings that find one of 400 keys by its rank.
 
 python docs/figures/counting.py
 """
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
-from style import BLUE, GREY, INK, ORANGE, new_figure, save
+from style import BLUE, GREEN, GREY, INK, ORANGE, PALE, new_figure, plain, save
 
-KEYS = np.array([1, 2, 2, 3, 5, 6, 7, 7, 9, 10, 12, 14])
-TOP = 0.66  # of the axes: where the counts are written
-RANK = 7  # k = 7 are to be selected: look for the 8th smallest
+RANK = 296
+DEVIATIONS = (-1.5, -0.5, 0.5, 1.5)
+keys = np.unique(np.random.default_rng(1).normal(5000, 1500, 400).astype(int))
 
 
-def draw_pass(axes: Axes, low: int, width: int, title: str) -> int:
-    """One reading: three candidates are counted. Returns where the next one starts."""
-    heights = [np.sum(KEYS[:i] == key) for i, key in enumerate(KEYS)]
-    inside = (low <= KEYS) & (low + 4 * width > KEYS)
-    colours = np.where(inside, BLUE, "#c3cad0")
-    candidates = low + width * np.arange(1, 4)
-    counts = [int(np.sum(candidate > KEYS)) for candidate in candidates]
-    fitting = [low, *(c for c, n in zip(candidates, counts, strict=True) if n <= RANK)]
-    found = int(fitting[-1])
-    axes.axvspan(found - 0.5, found + width - 0.5, 0, TOP, color="#f8dcc8", lw=0)
-    axes.scatter(KEYS, 0.32 + 0.62 * np.array(heights), s=120, c=colours, zorder=3)
-    for candidate, count in zip(candidates, counts, strict=True):
+def draw(axes: Axes, candidates: list[int], low: int, high: int, title: str) -> None:
+    plain(axes, title, "key", "keys below")
+    inside = keys[(keys >= low) & (keys < high)]
+    axes.plot(keys, np.arange(keys.size), color=GREY, lw=1, drawstyle="steps-post")
+    axes.plot(inside, np.searchsorted(keys, inside), ".", color=BLUE, ms=4)
+    axes.axhline(RANK, color=GREEN, lw=1)
+    for candidate in candidates:
+        count = int(np.searchsorted(keys, candidate))
         fits = count <= RANK
-        colour = ORANGE if candidate == found else INK if fits else GREY
-        axes.axvline(candidate - 0.5, 0, TOP, color=colour, lw=1.4)
-        axes.text(
-            candidate - 0.5,
-            1.85,
-            f"v = {candidate}\n{count} {'≤' if fits else '>'} {RANK}",
-            ha="center",
-            fontsize=9.5,
-            color=colour,
-            fontweight="bold" if candidate == found else "normal",
+        axes.axvline(candidate, color=ORANGE if fits else GREY, lw=1)
+        axes.annotate(
+            str(count),
+            (candidate, count),
+            (3, -9 if fits else 5),
+            textcoords="offset points",
+            fontsize=9,
+            color=INK,
         )
-    axes.set_title(
-        title, loc="left", fontsize=10.5, color=INK, fontweight="bold", pad=8
-    )
-    axes.set(xlim=(-0.6, 15.6), ylim=(0, 2.7), xticks=range(16), yticks=[])
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
-    axes.tick_params(color=GREY, labelcolor=INK, labelsize=9)
-    return found
+    axes.set_facecolor(PALE)
+    margin = 0.08 * (high - low)
+    axes.set_xlim(low - margin, high + margin)
+    counts = np.searchsorted(keys, [low - margin, high + margin])
+    axes.set_ylim(counts[0] - 1, counts[1] + 1)
 
 
-figure = new_figure(8.5, 5)
-figure.get_layout_engine().set(hspace=0.12)
-first, second = figure.subplots(2, 1)
-start = draw_pass(
-    first, 0, 4, "First reading: the upper two bits. How many keys are below v?"
-)
-threshold = draw_pass(
-    second, start, 1, "Second reading: the lower two bits, among 4 to 7."
-)
-second.set_xlabel("key", fontsize=9.5, color=INK)
-second.text(
-    *(8.3, 1.9),
-    f"The threshold is {threshold}: the 6 keys below it are selected,\n"
-    "the two that tie with it are not.",
-    fontsize=9.5,
-    color=ORANGE,
-)
-if threshold != np.sort(KEYS)[RANK]:
-    raise AssertionError("the picture does not show the order statistic")
+def interpolated(low: int, high: int) -> list[int]:
+    below, above = np.searchsorted(keys, [low, high])
+    share = (RANK - below + 0.5) / (above - below)
+    error = math.sqrt(share * (1 - share) / (above - below))
+    return [round(low + (high - low) * (share + d * error)) for d in DEVIATIONS]
+
+
+figure = new_figure(11, 3.4)
+left, right = figure.subplots(1, 2)
+first = [4700, 5700, 6050, 7100]
+draw(left, first, 4600, 7200, "First reading: four guesses, four counts")
+low = max(c for c in first if np.searchsorted(keys, c) <= RANK)
+high = min(c for c in first if np.searchsorted(keys, c) > RANK)
+second = interpolated(low, high)
+draw(right, second, low, high, "Second: four in the gap, by interpolation")
 save(figure, "counting")

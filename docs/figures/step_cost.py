@@ -5,28 +5,35 @@ python docs/figures/step_cost.py
 
 import json
 from pathlib import Path
+from typing import Any
 
 from style import BLUE, GREY, INK, ORANGE, PALE, new_figure, plain, save
 
 RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results"
+BASELINES = ("adam", "sgd, momentum 0.9", "fixed threshold + adam")
 TEXT = {"va": "center", "fontsize": 9.5, "color": INK}
-results = json.loads((RESULTS / "optimizer_step-cpu-4.3M.json").read_text())
-entries = [entry for entry in results["entries"] if not entry["failure"]]
-alone = [entry for entry in entries if entry["name"].startswith(("read", "threshold"))]
-steps = [entry for entry in entries if entry not in alone]
 
-figure = new_figure(11, 2.9)
+
+def entries(benchmark: str) -> list[dict[str, Any]]:
+    results = json.loads((RESULTS / f"{benchmark}-cpu-4.3M.json").read_text())
+    return [entry for entry in results["entries"] if not entry["failure"]]
+
+
+figure = new_figure(12, 3.6)
 for axes, title, group, colour in zip(
     figure.subplots(1, 2),
     ("An optimizer step", "The threshold alone"),
-    (steps, alone),
+    (entries("optimizer_step"), entries("selection")),
     (BLUE, ORANGE),
     strict=True,
 ):
     plain(axes, title, "milliseconds", "")
-    names = [entry["name"].removeprefix("threshold alone: ") for entry in group]
+    names = [entry["name"] for entry in group]
     times = [entry["median_ms"] for entry in group]
-    colours = [GREY if name.startswith(("adam", "read")) else colour for name in names]
+    colours = [
+        GREY if name in BASELINES or name.startswith("read") else colour
+        for name in names
+    ]
     wide = max(times) > 50 * min(times)
     if wide:  # bars need a zero, which a logarithmic axis has not
         axes.scatter(times, names, s=70, c=colours)
