@@ -33,12 +33,13 @@ MOMENTUM = 0.9
 WEIGHT_DECAY, A = 5e-4, 1.0
 ADAM, SGD = "adam", "sgd, momentum 0.9"
 NOTES = {
+    "ratio": "to adam alone, or to sgd alone",
     "learning_rate": LEARNING_RATE,
     "momentum": MOMENTUM,
-    "gradients": "the same at every step: adam moves every weight by about the learning "
-    "rate, sgd by up to ten times the learning rate times its gradient",
-    "fixed threshold + adam": "the decay of the weights below a given threshold, which "
-    "is never looked for: what swd costs without its selection",
+    "gradients": "random, and the same at every step: adam moves each weight by about "
+    "the learning rate, sgd by up to ten times the learning rate times its gradient",
+    "fixed threshold + adam": "decays the weights below a given threshold, which is "
+    "never looked for: what swd costs without its selection",
     "readings": "of all weights, to find the threshold of the step after the last",
 }
 
@@ -123,11 +124,11 @@ def add_readings(measured: list[Entry], targets: dict[str, swd_jax.Target]) -> N
     def swd_state(states: Any) -> swd_jax.SwdState:
         return next(state for state in states if isinstance(state, swd_jax.SwdState))
 
+    ask = jax.jit(from_state, static_argnums=1)
     for entry in measured:
         if entry.failure or entry.name not in targets:
             continue
         weights, states = entry.state
-        ask = jax.jit(from_state, static_argnums=1)
         _, readings = ask(weights, targets[entry.name], swd_state(states))
         entry.extra["readings"] = int(readings)
 
@@ -138,7 +139,14 @@ def main(config: Config) -> None:
     measure(measured, config, console)
     add_readings(measured, targets)
     [gradients] = measured[0].given  # in the shapes of the weights
-    report("optimizer_step", config, measured, gradients, console, {"notes": NOTES})
+    report(
+        "optimizer_step",
+        config,
+        measured,
+        weights=gradients,
+        console=console,
+        notes=NOTES,
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def new_console() -> rich.console.Console:
     return console
 
 
-def row(entry: Entry, others: Sequence[Entry], weight_bytes: int) -> dict[str, Any]:
+def as_row(entry: Entry, others: Sequence[Entry], weight_bytes: int) -> dict[str, Any]:
     """What is reported of an entry."""
     if entry.failure:
         return {"name": entry.name, "failure": entry.failure}
@@ -45,58 +45,67 @@ def row(entry: Entry, others: Sequence[Entry], weight_bytes: int) -> dict[str, A
 
 
 def table(rows: Sequence[dict[str, Any]], title: str) -> rich.table.Table:
-    shown = rich.table.Table("", title=title, title_justify="left")
-    columns = "ms|quartiles|ratio|to|compile s|extra s|temporary|readings|exact"
-    for column in columns.split("|"):
+    shown = rich.table.Table(title=title, title_justify="left")
+    shown.add_column("", no_wrap=True)
+    columns = {
+        "ms": lambda row: f"{row['median_ms']:.4g}",
+        "quartiles": lambda row: " - ".join(f"{q:.4g}" for q in row["quartiles_ms"]),
+        "ratio": lambda row: _text(row["times_baseline"], ".2f"),
+        "readings": lambda row: _text(row.get("readings"), "d"),
+        "compile s": lambda row: f"{row['compile_seconds']:.2f}",
+        "more": lambda row: _text(row["compile_seconds_extra"], "+.2f"),
+        "temporary": lambda row: f"{row['temp_percent_of_weights']:.2f} %",
+        "exact": lambda row: {None: "", True: "yes", False: "NO"}[row.get("exact")],
+    }
+    if not any("exact" in row for row in rows):
+        del columns["exact"]
+    for column in columns:
         shown.add_column(column, justify="right", no_wrap=True)
-    for entry in rows:
-        if entry["failure"]:
-            shown.add_row(entry["name"], "left out", entry["failure"])
-            continue
-        low, high = entry["quartiles_ms"]
-        exact, readings = entry.get("exact"), entry.get("readings", "")
-        shown.add_row(
-            entry["name"],
-            f"{entry['median_ms']:.4g}",
-            f"{low:.4g} - {high:.4g}",
-            *ratio(entry["times_baseline"], entry["baseline"]),
-            f"{entry['compile_seconds']:.2f}",
-            _or_blank(entry["compile_seconds_extra"], "{:.2f}"),
-            f"{entry['temp_percent_of_weights']:.2f} %",
-            str(readings),
-            "" if exact is None else "yes" if exact else "NO",
-        )
+    for row in rows:
+        known = columns.values() if row["failure"] is None else ()
+        shown.add_row(row["name"], *(cell(row) for cell in known))
     return shown
 
 
-def ratio(times: float | None, baseline: str | None) -> tuple[str, str]:
-    return _or_blank(times, "{:.2f}"), baseline or ""
-
-
-def _or_blank(value: float | None, template: str) -> str:
-    return "" if value is None else template.format(value)
+def _text(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def report(
     program: str,
     config: Config,
     entries: Sequence[Entry],
-    weights: Sequence[jax.ShapeDtypeStruct],
+    *,
+    weights: Sequence[jax.Array],
     console: rich.console.Console,
     notes: dict[str, Any],
 ) -> None:
-    """Print the table, and write everything as JSON."""
+    """Print the table, and write everything as JSON.
+
+    Args:
+      program: what the file is named after.
+      config: the options.
+      entries: what was timed.
+      weights: the leaves, or others of their shapes and type.
+      console: where to print.
+      notes: what a reader of the JSON must know.
+    """
     about = environment()
     device = about["hardware"]["device_kind"].lower().replace(" ", "-")
     total = sum(leaf.size for leaf in weights)
     weight_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in weights)
-    rows = [row(entry, entries, weight_bytes) for entry in entries]
+    rows = [as_row(entry, entries, weight_bytes) for entry in entries]
     title = f"{program}: {total:,} {config.dtype} weights in {len(weights)} leaves, "
     console.print(table(rows, title + device))
+    console.print(f"ratio: {notes['ratio']}")
+    for entry in rows:
+        if entry["failure"]:
+            console.print(f"left out: {entry['name']}: {entry['failure']}")
     options = dataclasses.asdict(config)
     del options["out"]
     results = {"config": options, "weights": total, "leaves": len(weights)}
-    results |= {"weight_bytes": weight_bytes, **notes, **about, "entries": rows}
+    results |= {"weight_bytes": weight_bytes, "notes": notes, **about}
+    results["entries"] = rows
     suffix = "" if config.dtype == "f32" else f"-{config.dtype}"
     name = f"{program}-{device}-{config.size}{suffix}.json"
     write(config.out / name, results, console)

@@ -14,26 +14,29 @@ import jax
 import jax.numpy as jnp
 
 import swd_jax
-from swd_jax import _reductions, _wide
 
 try:
+    import alternatives
     import tyro
     from models import random_leaves
     from report import new_console, report
-    from threshold import by_partition, find, prunable, rank_wanted
+    from threshold import find
     from timing import DTYPES, Config, Entry, measure
 except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 
 NOISE = 1e-3
-READS = ("read: jnp.sum of each leaf", "read: jnp.max of each leaf")
+READS = {"read: jnp.sum": alternatives.total, "read: jnp.max": alternatives.greatest}
+BISECTION = "bisection, a reading for each bit"
+PARTITION = "np.partition, on the host"
 NOTES = {
-    "baseline": "the faster of two plain reads: every leaf is read once",
+    "ratio": "to the faster of the two plain reads, a sum or a maximum of every leaf",
     "warm, same weights": "the last threshold is that of these weights",
     "warm, moved weights": "the last threshold is that of the weights before each was "
     f"multiplied by 1 + {NOISE} times a normal number, and the last change that of the "
     "threshold in such a step before",
-    "noise": NOISE,
+    "cold": "there is no last threshold",
+    PARTITION: "with the copy of all magnitudes, in float32, that it needs",
 }
 
 
@@ -49,78 +52,55 @@ def moved(weights: list[jax.Array], key: jax.Array) -> list[jax.Array]:
     return [step(leaf, key) for leaf, key in zip(weights, keys, strict=True)]
 
 
-def magnitudes(weights: list[jax.Array]) -> jax.Array:
-    return jnp.abs(jnp.concatenate([leaf.ravel() for leaf in prunable(weights)]))
-
-
-def bisection(weights: list[jax.Array], k: int) -> jax.Array:
-    """The threshold bit by bit, one counting read for each, as well compiled as ours."""
-    leaves = prunable(weights)
-    bits = 8 * leaves[0].dtype.itemsize - 1
-    integer = jnp.dtype(f"int{bits + 1}")
-
-    def settle_bit(i: jax.Array, low: jax.Array) -> jax.Array:
-        candidate = low | jnp.left_shift(1, bits - 1 - i).astype(integer)
-        # So the compiler keeps no copy of all magnitudes as integers.
-        barred, candidate = jax.lax.optimization_barrier((leaves, candidate))
-        keys = [jax.lax.bitcast_convert_type(jnp.abs(leaf), integer) for leaf in barred]
-        counts = _reductions.count_true([[key < candidate] for key in keys])
-        below = _wide.sum_last_but_one(counts[:, 0])
-        fits = ~_wide.less(jnp.asarray(_wide.from_int(k)), below)
-        return jnp.where(fits, candidate, low)
-
-    found = jax.lax.fori_loop(0, bits, settle_bit, jnp.zeros((), integer))
-    return jax.lax.bitcast_convert_type(found, leaves[0].dtype)
-
-
 def entries(config: Config) -> tuple[list[Entry], list[jax.Array]]:
     """Everything that is timed, and the weights."""
     target = swd_jax.Target(config.sparsity)
     keys = jax.random.split(jax.random.key(0), 3)
     weights = random_leaves(keys[0], config.size, DTYPES[config.dtype])
-    thresholds = []
     search = jax.jit(lambda weights: find(weights, target)[0][0])
-    for key in (None, *keys[1:]):
-        weights = weights if key is None else moved(weights, key)
-        thresholds.append(search(weights))
-    first, before, now = thresholds
-    k = rank_wanted(weights, config.sparsity)
+    first = search(weights)
+    weights = moved(weights, keys[1])
+    before = search(weights)
+    weights = moved(weights, keys[2])
+    now = search(weights)
 
     def ours(name: str, last: tuple[jax.Array, jax.Array] | None) -> Entry:
         def function(weights: Any, last: Any) -> tuple[jax.Array, jax.Array]:
             thresholds, readings = find(weights, target, last)
             return thresholds[0], readings
 
-        return Entry(name, function, (weights, last), compared_with=READS)
+        return Entry(name, function, (weights, last), compared_with=tuple(READS))
 
-    def other(name: str, function: Callable[[Any], Any]) -> Entry:
-        return Entry(name, function, (weights,), compared_with=READS)
+    def other(name: str, way: Callable[..., Any], **options: Any) -> Entry:
+        def function(weights: Any) -> Any:
+            return way(weights, config.sparsity)
 
-    size = sum(leaf.size for leaf in prunable(weights))
-    on_host = Entry(
-        "np.partition on the host, copy included",
-        lambda weights: by_partition(weights, config.sparsity),
-        (weights,),
-        compared_with=READS,
-        on_host=True,
-        temp_bytes=4 * size,
-    )
+        return Entry(name, function, (weights,), compared_with=tuple(READS), **options)
+
+    ranked = sum(leaf.size for leaf in alternatives.prunable(weights))
     found = [
-        other(READS[0], lambda ws: [jnp.sum(w, dtype=jnp.float32) for w in ws]),
-        other(READS[1], lambda ws: [jnp.max(w) for w in ws]),
+        *(
+            Entry(name, read, (weights,), compared_with=tuple(READS))
+            for name, read in READS.items()
+        ),
         ours("swd_jax: warm, same weights", (now, jnp.zeros_like(now))),
         ours("swd_jax: warm, moved weights", (before, before - first)),
         ours("swd_jax: cold", None),
-        other("bisection: a read for each bit", lambda ws: bisection(ws, k)),
-        on_host,
-        other("jax.lax.top_k", lambda ws: jax.lax.top_k(magnitudes(ws), size - k)[0][-1]),
-        other("jnp.sort", lambda ws: jnp.sort(magnitudes(ws))[k]),
+        other(BISECTION, alternatives.by_bisection),
+        other(
+            PARTITION, alternatives.by_partition, on_host=True, temp_bytes=4 * ranked
+        ),
+        other("jax.lax.top_k", alternatives.by_top_k),
+        other("jnp.sort", alternatives.by_sorting),
     ]
     return found, weights
 
 
-def add_results(measured: list[Entry], expected: float) -> None:
+def add_results(
+    measured: list[Entry], weights: list[jax.Array], sparsity: float
+) -> None:
     """What was found, whether it is NumPy's, and the readings that it took."""
+    expected = alternatives.by_partition(weights, sparsity)
     for entry in measured:
         if entry.failure or entry.name in READS:
             continue
@@ -128,6 +108,8 @@ def add_results(measured: list[Entry], expected: float) -> None:
         if entry.name.startswith("swd_jax"):
             threshold, readings = entry.result
             entry.extra["readings"] = int(readings)
+        elif entry.name == BISECTION:
+            entry.extra["readings"] = alternatives.key_bits(weights)
         entry.extra["threshold"] = float(threshold)
         entry.extra["exact"] = float(threshold) == expected
 
@@ -136,8 +118,8 @@ def main(config: Config) -> None:
     console = new_console()
     measured, weights = entries(config)
     measure(measured, config, console)
-    add_results(measured, by_partition(weights, config.sparsity))
-    report("selection", config, measured, weights, console, {"notes": NOTES})
+    add_results(measured, weights, config.sparsity)
+    report("selection", config, measured, weights=weights, console=console, notes=NOTES)
 
 
 if __name__ == "__main__":

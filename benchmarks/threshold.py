@@ -3,12 +3,10 @@
 It is no part of the public interface, so this asks the library's private modules.
 """
 
-from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import swd_jax
 from swd_jax import _float_order, _guesses, _ranking, _sparsity
@@ -40,24 +38,3 @@ def from_state(
 ) -> tuple[jax.Array, jax.Array]:
     """The same as the optimizer's next step, from the state of `swd`."""
     return find(params, target, (state.threshold, state.threshold_change))
-
-
-def prunable(params: Any) -> list[jax.Array]:
-    """The leaves that are ranked, of parameters without telling names."""
-    return [leaf for leaf in jax.tree.leaves(params) if swd_jax.is_weight("w", leaf)]
-
-
-def rank_wanted(params: Any, sparsity: float) -> int:
-    """k: how many weights are to be below the threshold."""
-    return int(Fraction(str(sparsity)) * sum(leaf.size for leaf in prunable(params)))
-
-
-def by_partition(params: Any, sparsity: float) -> float:
-    """The threshold by NumPy, on the host."""
-    leaves = [np.asarray(leaf).ravel() for leaf in prunable(params)]
-    # bfloat16 as float32, which NumPy orders much faster.
-    magnitudes = np.concatenate(leaves, dtype=np.float32, casting="unsafe")
-    np.abs(magnitudes, out=magnitudes)
-    k = rank_wanted(params, sparsity)
-    magnitudes.partition(k)
-    return float(magnitudes[k])

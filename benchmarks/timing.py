@@ -148,6 +148,6 @@ def _reserved(entry: Entry, reserve: int) -> int:
     wanted = entry.carried_bytes() + max(reserve, entry.needed_bytes)
     if room is not None and wanted > room:
         raise MemoryError(
-            f"needs {wanted / 1e9:.1f} GB, of which {room / 1e9:.1f} are free"
+            f"needs {wanted / 1e9:.2f} GB where {room / 1e9:.2f} are free"
         )
     return entry.needed_bytes

@@ -16,6 +16,9 @@ def reference_norm(weights: np.ndarray) -> float:
     return largest * np.sqrt(np.sum((finite / largest) ** 2)) if largest else 0.0
 
 
+norm = jax.jit(_criteria.l2_norm)
+
+
 def scores(criterion: swd_jax.Criterion, weights) -> np.ndarray:
     @jax.jit
     def scored(weights):
@@ -74,6 +77,71 @@ def test_the_norm_neither_overflows_nor_vanishes(weights, scale):
     assert float(_criteria.l2_norm(jnp.asarray(scaled))) == pytest.approx(
         reference_norm(scaled), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_norm_is_right_to_a_millionth(sparse, seed):
+    rng = np.random.default_rng(seed)
+    leaf = rng.standard_normal((40, 25)).astype(np.float32) * 10 ** rng.uniform(-30, 30)
+    leaf = np.where(rng.random(leaf.shape) < 0.9 * sparse, 0, leaf).astype(np.float32)
+    assert float(norm(leaf)) == pytest.approx(reference_norm(leaf), rel=1e-6)
+
+
+@pytest.mark.parametrize("outlier", [1e2, 1e4, 1e6, 1e30])
+def test_beside_an_outlier_the_others_count_nearly_as_much_as_they_should(outlier):
+    # A thousand squares are rounded, each by less than 2**-31 of the scale's square,
+    # to which the outlier's comes within a factor of 4.
+    leaf = np.random.default_rng(3).standard_normal((40, 25)).astype(np.float32)
+    leaf[7, 7] = outlier
+    bound = 1000 * 2.0**-31 * 4 / 2
+    assert float(norm(leaf)) == pytest.approx(reference_norm(leaf), rel=bound + 2e-7)
+
+
+def test_the_norm_depends_on_no_order_and_no_shape():
+    rng = np.random.default_rng(4)
+    row = (rng.standard_normal(2400) * 10 ** rng.uniform(-6, 6, 2400)).astype("float32")
+    row[5], row[77] = np.nan, np.inf
+    shuffled = rng.permutation(row)
+    shapes = [(2400,), (60, 40), (2, 3, 400)]
+    norms = {norm(some.reshape(s)).item() for some in (row, shuffled) for s in shapes}
+    assert len(norms) == 1
+
+
+def test_the_norm_of_float64_weights_is_a_float64():
+    leaf = 1e200 * np.random.default_rng(5).standard_normal((40, 25))
+    with jax.enable_x64(True):
+        got = norm(jnp.asarray(leaf))
+        assert got.dtype == jnp.float64
+    assert float(got) == pytest.approx(reference_norm(leaf), rel=1e-6)
+
+
+def test_the_norm_of_one_weight_is_its_magnitude():
+    for weight in (-3.25, 1e-30, 1e30):
+        got = float(norm(np.full((1, 1), weight, np.float32)))
+        assert got == pytest.approx(abs(weight), rel=1e-6)
+
+
+def test_the_norm_of_weights_near_the_end_of_the_range():
+    # 1.2e38 and 1.6e38: the norm, 2e38, is a float32 still.
+    leaf = np.float32([[1.2e38, 1.6e38]])
+    assert float(norm(leaf)) == pytest.approx(2e38, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_only_the_magnitude_keeps_the_precision_of_its_weight(dtype):
+    # The promise of keeps_precision: of a score only as many bits are used.
+    leaf = jnp.asarray(np.random.default_rng(6).standard_normal((30, 20)), dtype)
+    unused = 23 - jnp.finfo(dtype).nmant
+
+    def bits(criterion):
+        patterns = scores(criterion, leaf).view(np.uint32)
+        return bool((patterns % (1 << unused)).any())
+
+    assert swd_jax.magnitude.keeps_precision
+    assert not bits(swd_jax.magnitude)
+    assert not swd_jax.normalized_magnitude.keeps_precision
+    assert bits(swd_jax.normalized_magnitude) == (unused > 0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -93,8 +93,7 @@ def test_every_group_has_its_own():
 @pytest.mark.parametrize("keys", [FLOAT32, BFLOAT16], ids=["float32", "bfloat16"])
 def test_nonsense_gives_keys_with_the_weights_bits_all_the_same(keys):
     nonsense = [np.inf, np.nan, 3e38, -1.0, 1e-45, 0.0]
-    thresholds, changes = map(list, zip(*[(a, b) for a in nonsense for b in nonsense]))
-    found = candidates(thresholds, changes, keys)
+    found = candidates(np.repeat(nonsense, 6), np.tile(nonsense, 6), keys)
     assert found.shape == (_selection.CANDIDATES, 36)
     assert not (found % (1 << keys.zero_bits)).any()
 

@@ -74,7 +74,7 @@ def test_integers_are_summed_exactly(shape, dtype):
     assert _wide.to_int(_reductions.sum_integers(values)) == total(values)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["uint8", "uint32"])
 def test_integers_of_a_large_leaf_are_summed_exactly(dtype, summed_by_rows):
     values = integers((7, 5, 3), dtype)
     assert _wide.to_int(_reductions.sum_integers(values)) == total(values)

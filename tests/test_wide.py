@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swd_jax import _reductions, _wide
+from swd_jax import _wide
 
 numbers = st.integers(0, 2**64 - 1)
 # The interesting ones lie round the limits of limbs and of 32-bit integers.
@@ -77,41 +77,3 @@ def test_a_sum_over_a_longer_axis_than_a_limb_can_count():
 def test_the_float_is_the_nearest_up_to_rounding(value):
     got = float(_wide.to_float32(as_wide(value)))
     np.testing.assert_allclose(got, float(value), rtol=3e-7)
-
-
-def test_masks_are_counted_leaf_by_leaf():
-    numbers = [
-        jnp.arange(12).reshape(3, 4),
-        jnp.arange(5),
-        jnp.zeros((0, 3)),
-        jnp.ones(()),
-    ]
-    counts = _reductions.count_true([[leaf < 3, leaf < 1] for leaf in numbers])
-    got = [[_wide.to_int(count) for count in leaf] for leaf in counts]
-    assert got == [[3, 1], [3, 1], [0, 0], [1, 0]]
-
-
-def test_a_single_mask_is_counted_too():
-    assert (
-        _wide.to_int(_reductions.count_true([[jnp.array([True, False, True])]])[0, 0])
-        == 2
-    )
-
-
-def test_leaves_too_large_for_one_sum_are_counted_axis_by_axis(monkeypatch):
-    # The limit is lowered, since a leaf of 2**32 elements does not fit into a test.
-    monkeypatch.setattr(_reductions, "_WRAPS_FROM", 10)
-    mask = np.random.default_rng(0).random((7, 5, 3)) < 0.4
-    small = np.array([True, False])
-    counts = _reductions.count_true(
-        [[jnp.asarray(mask), ~jnp.asarray(mask)], [small, ~small]]
-    )
-    got = [[_wide.to_int(count) for count in leaf] for leaf in counts]
-    assert got == [[mask.sum(), (~mask).sum()], [1, 1]]
-
-
-def test_reductions_a_leaf_past_2_to_the_32_is_traced_without_64_bit_types():
-    shape = jax.ShapeDtypeStruct((61, 256, 7168, 2048), jnp.bool_)
-    counts = jax.eval_shape(lambda mask: _reductions.count_true([[mask, ~mask]]), shape)
-    assert counts.shape == (1, 2, 4)
-    assert counts.dtype == jnp.uint32

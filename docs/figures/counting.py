@@ -11,47 +11,79 @@ from style import BLUE, GREEN, GREY, INK, ORANGE, PALE, new_figure, plain, save
 
 RANK = 296
 DEVIATIONS = (-1.5, -0.5, 0.5, 1.5)
+GUESSES = [4700, 5700, 6050, 7100]
+TEXT = {"fontsize": 9, "textcoords": "offset points"}
 keys = np.unique(np.random.default_rng(1).normal(5000, 1500, 400).astype(int))
 
 
-def draw(axes: Axes, candidates: list[int], low: int, high: int, title: str) -> None:
-    plain(axes, title, "key", "keys below")
-    inside = keys[(keys >= low) & (keys < high)]
-    axes.plot(keys, np.arange(keys.size), color=GREY, lw=1, drawstyle="steps-post")
-    axes.plot(inside, np.searchsorted(keys, inside), ".", color=BLUE, ms=4)
-    axes.axhline(RANK, color=GREEN, lw=1)
-    for candidate in candidates:
-        count = int(np.searchsorted(keys, candidate))
-        fits = count <= RANK
-        axes.axvline(candidate, color=ORANGE if fits else GREY, lw=1)
-        axes.annotate(
-            str(count),
-            (candidate, count),
-            (3, -9 if fits else 5),
-            textcoords="offset points",
-            fontsize=9,
-            color=INK,
-        )
-    axes.set_facecolor(PALE)
-    margin = 0.08 * (high - low)
-    axes.set_xlim(low - margin, high + margin)
-    counts = np.searchsorted(keys, [low - margin, high + margin])
-    axes.set_ylim(counts[0] - 1, counts[1] + 1)
+def below(value: float) -> int:
+    return int(np.searchsorted(keys, value))
 
 
 def interpolated(low: int, high: int) -> list[int]:
-    below, above = np.searchsorted(keys, [low, high])
-    share = (RANK - below + 0.5) / (above - below)
-    error = math.sqrt(share * (1 - share) / (above - below))
+    """The next candidates in a bracket."""
+    held = below(high) - below(low)
+    share = (RANK + 0.5 - below(low)) / held
+    error = math.sqrt(share * (1 - share) / held)
     return [round(low + (high - low) * (share + d * error)) for d in DEVIATIONS]
 
 
-figure = new_figure(11, 3.4)
+def draw(axes: Axes, candidates: list[int], low: int, high: int, title: str) -> None:
+    """The keys from low to high, and the counts of one reading."""
+    plain(axes, title, "key", "keys below")
+    margin = 0.08 * (high - low)
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(below(low - margin) - 1, below(high + margin) + 1)
+    axes.plot(keys, np.arange(keys.size), color=GREY, lw=1, drawstyle="steps-post")
+    axes.plot(keys, np.arange(keys.size), ".", color=BLUE, ms=4)
+    axes.axhline(RANK, color=GREEN, lw=1)
+    axes.annotate(
+        f"k = {RANK}",
+        (low - margin, RANK),
+        (4, 4),
+        color=GREEN,
+        fontweight="bold",
+        **TEXT,
+    )
+    for candidate in candidates:
+        fits = below(candidate) <= RANK
+        axes.axvline(candidate, color=ORANGE if fits else GREY, lw=1)
+        offset = (4, -11) if fits else (4, 4)
+        axes.annotate(
+            str(below(candidate)),
+            (candidate, below(candidate)),
+            offset,
+            color=INK,
+            **TEXT,
+        )
+
+
+figure = new_figure(11, 3.6)
 left, right = figure.subplots(1, 2)
-first = [4700, 5700, 6050, 7100]
-draw(left, first, 4600, 7200, "First reading: four guesses, four counts")
-low = max(c for c in first if np.searchsorted(keys, c) <= RANK)
-high = min(c for c in first if np.searchsorted(keys, c) > RANK)
-second = interpolated(low, high)
-draw(right, second, low, high, "Second: four in the gap, by interpolation")
+draw(left, GUESSES, 4600, 7200, "First reading: four guesses, four counts")
+bracket = (
+    max(guess for guess in GUESSES if below(guess) <= RANK),
+    min(guess for guess in GUESSES if below(guess) > RANK),
+)
+left.axvspan(*bracket, color=PALE, zorder=0)
+left.annotate("the bracket", (bracket[1], 200), (6, 0), color=INK, va="center", **TEXT)
+
+candidates = interpolated(*bracket)
+draw(right, candidates, *bracket, "Second: four in the bracket, by interpolation")
+right.axvspan(*bracket, color=PALE, zorder=0)
+ends = [below(end) for end in bracket]
+right.plot(bracket, ends, color=INK, lw=1, ls=(0, (3, 2)))
+[hit] = [candidate for candidate in candidates if below(candidate) == RANK]
+threshold = int(keys[below(hit)])
+right.plot(threshold, RANK, "o", color=GREEN, ms=8, mfc="none", mew=1.8)
+right.annotate(
+    f"{RANK} keys are below this candidate:\nthe threshold is the key that comes next",
+    (threshold, RANK),
+    (30, -42),
+    color=GREEN,
+    arrowprops={"arrowstyle": "-|>", "color": GREEN, "shrinkB": 7},
+    **TEXT,
+)
+if threshold != keys[RANK]:
+    raise AssertionError("the picture does not show the order statistic")
 save(figure, "counting")
