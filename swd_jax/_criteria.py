@@ -49,8 +49,8 @@ def _scaled_magnitude(weights: jax.Array, scale: jax.Array) -> jax.Array:
 def l2_norm(weights: jax.Array) -> jax.Array:
     r"""The L2 norm of the finite weights of a leaf, however large or small they are.
 
-    .. math:: 2p \sqrt{\textstyle\sum_i q_i / 2^{31}}, \quad
-              q_i = \lfloor 2^{31} (w_i / 2p)^2 \rfloor
+    .. math:: \frac{p}{2} \sqrt{\textstyle\sum_i q_i / 2^{27}}, \quad
+              q_i = \lfloor 2^{27} (2 w_i / p)^2 \rfloor
 
     where :math:`p` is the power of two below the largest weight. The sum is of
     integers, and so the same in whatever order, on however many devices, it is taken.
@@ -60,14 +60,14 @@ def l2_norm(weights: jax.Array) -> jax.Array:
     finite = keys < _float_order.largest_key(weights.dtype)
     largest = _reductions.largest(jnp.where(finite, keys, 0))
     power = _float_order.from_key(largest >> info.nmant << info.nmant, info.dtype)
-    # In two steps, neither of which leaves the range of normal numbers.
-    some = power >= 4 * info.tiny
+    some = power >= info.tiny
+    # At most 4: a factor of 1 / p would not be a normal number for the largest p.
     scale = 2 / jnp.where(some, power, 1)
     # The largest weight again, in other words: shared, the keys would be stored.
-    shares = jnp.where(jnp.isfinite(weights), jnp.abs(weights) * 0.25 * scale, 0)
-    squares = (jnp.square(shares) * 2.0**31).astype(jnp.int32).astype(jnp.uint32)
-    root = jnp.sqrt(_reductions.sum_integers_as_float(squares) * 2.0**-31)
-    return jnp.where(some, 2 * (root.astype(info.dtype) * power), 0)
+    shares = jnp.where(jnp.isfinite(weights), jnp.abs(weights) * scale, 0)
+    squares = (jnp.square(shares) * 2.0**27).astype(jnp.int32).astype(jnp.uint32)
+    half_root = jnp.sqrt(_reductions.sum_integers_as_float(squares) * 2.0**-29)
+    return jnp.where(some, half_root.astype(info.dtype) * power, 0)
 
 
 def _reciprocal_norm(weights: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ unsigned integers of 8, 16 or 32 bits in the leaf's shape, at least 1; None for 
 # From this many on, one unsigned 32-bit sum could wrap round.
 _WRAPS_FROM = 1 << 32
 
-# The least bits of integers that are summed at a time.
+# So few bits at a time are summed by rows rather than all at once.
 _DIGIT_BITS = 8
 
 
@@ -59,7 +59,7 @@ def sum_integers_as_float(values: jax.Array) -> jax.Array:
     total = jnp.zeros((), jnp.float32)
     for digit in digits[::-1]:
         # Products with a power of two are exact: nothing depends on how it is compiled.
-        total = total * (1 << bits) + digit
+        total = total * float(1 << bits) + digit
     return total
 
 
@@ -107,8 +107,9 @@ def _reduced(
     if addends[0].size * greatest < _WRAPS_FROM:
         sums, minima = joint_reduction(addends, compared, range(addends[0].ndim))
         return jnp.stack(sums), minima
-    # Each row has a sum of its own first.
-    sums, minima = joint_reduction(addends, compared, [addends[0].ndim - 1])
+    # Each row along the longest axis has a sum of its own first.
+    longest = int(np.argmax(addends[0].shape))
+    sums, minima = joint_reduction(addends, compared, [longest])
     total = _wide.from_uint32(jnp.stack(sums))
     while total.ndim > 2:
         total = _wide.sum_long_axis(total)
@@ -116,8 +117,11 @@ def _reduced(
 
 
 def _digit_bits(values: jax.Array | np.ndarray) -> int:
-    """How many bits of so many integers can be summed at once in 32."""
-    return max(31 - (values.size - 1).bit_length(), _DIGIT_BITS)
+    """How many bits of so many integers, or of a row, can be summed in 32."""
+    bits = 31 - (values.size - 1).bit_length()
+    if bits >= _DIGIT_BITS:
+        return bits
+    return min(_DIGIT_BITS, 31 - (max(values.shape) - 1).bit_length())
 
 
 def _digits(

@@ -136,6 +136,36 @@ def test_the_threshold_is_the_greatest_key_within_the_budget(form):
             ]
 
 
+def test_a_cost_that_all_have_changes_no_reading():
+    # Estimates of where to look are shares of what the bracket costs. Times a power of
+    # two they are exactly the same.
+    rng = np.random.default_rng(0)
+    keys = (1000 * rng.standard_normal((50, 40)) ** 2).astype(np.int32)
+    counts = [200, 1000, 1700, 1980]
+    readings = []
+    for cost, each_costs in [(None, 1), (4, 4), (np.full((50, 40), 4, np.uint8), 4)]:
+        found = jax.jit(
+            lambda keys, budgets, cost: _selection.order_statistics(
+                lambda leaf: leaf,
+                [keys],
+                [(0,)],
+                budgets,
+                KEYS,
+                guesses=jnp.asarray(GUESSES[:, None]),
+                costs=[cost],
+            ),
+            static_argnums=() if isinstance(cost, np.ndarray) else 2,
+        )
+        searches = [
+            found(keys, _wide.from_int(each_costs * k)[None], cost) for k in counts
+        ]
+        assert [int(key) for [key], _, _ in searches] == [
+            np.sort(keys.ravel())[k] for k in counts
+        ]
+        readings.append([int(search.readings) for search in searches])
+    assert readings[0] == readings[1] == readings[2]
+
+
 @pytest.mark.parametrize("kind", [None, 3, 2**40, "uint8", "uint16", "uint32", "large"])
 def test_what_is_true_costs_what_its_elements_do(kind):
     rng = np.random.default_rng(0)

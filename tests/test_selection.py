@@ -283,6 +283,16 @@ def test_a_threshold_beside_a_wide_gap_is_found_in_one_reading(last):
     assert readings == 1
 
 
+def test_the_threshold_of_a_network_is_found_in_a_few_readings_of_nothing_known():
+    leaf = 0.02 * np.random.default_rng(0).standard_normal((40, 30))
+    _, _, ranking = _ranking.rank([leaf.astype(np.float32)], everything(0.5))
+    for percent in range(5, 100, 5):
+        counts = ranking.counts(Fraction(percent, 100))
+        _, _, readings = thresholds_of(ranking, counts)
+        # Bisection by four candidates would take 14. Measured: 2 to 6.
+        assert readings <= 8
+
+
 def hostile_keys(rng, size):
     """Keys that lie as evenly as never in a network."""
     top = 0x7F800000
@@ -452,19 +462,13 @@ FORMS = {
         swd_jax.Target(0.9, criterion="normalized_magnitude"), **DECAY
     ),
     "proximal": swd_jax.proximal_swd(0.9, **DECAY, learning_rate=0.1),
-    "before adam": optax.chain(swd_jax.swd(0.9, **DECAY), optax.adam(1e-3)),
 }
 
 
-@pytest.mark.parametrize("donate", [(), (0, 1)], ids=["kept", "donated"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("form", FORMS)
-def test_a_step_needs_a_hundredth_of_the_weights_in_temporary_memory(
-    form, dtype, donate
-):
+def temporary_share(tx, dtype, donate):
+    """Temporary memory of a step, as a share of the weights."""
     shapes = [(500, 1000), (3, 3, 128, 256), (1000, 400)]
     params = [jnp.ones(shape, dtype) for shape in shapes]
-    tx = FORMS[form]
 
     def step(params, state, updates):
         updates, state = tx.update(updates, state, params)
@@ -476,7 +480,30 @@ def test_a_step_needs_a_hundredth_of_the_weights_in_temporary_memory(
         .compile()
     )
     weights = sum(leaf.nbytes for leaf in params)
-    assert compiled.memory_analysis().temp_size_in_bytes < 0.01 * weights
+    return compiled.memory_analysis().temp_size_in_bytes / weights
+
+
+donations = pytest.mark.parametrize("donate", [(), (0, 1)], ids=["kept", "donated"])
+dtypes = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+
+
+@donations
+@dtypes
+@pytest.mark.parametrize("form", FORMS)
+def test_a_step_needs_a_hundredth_of_the_weights_in_temporary_memory(
+    form, dtype, donate
+):
+    assert temporary_share(FORMS[form], dtype, donate) < 0.01
+
+
+@donations
+@dtypes
+def test_before_adam_it_needs_a_hundredth_more_than_ordinary_decay(dtype, donate):
+    # XLA's CPU backend keeps a bfloat16 gradient that anything has been added to.
+    selective = optax.chain(swd_jax.swd(0.9, **DECAY), optax.adam(1e-3))
+    ordinary = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(1e-3))
+    shares = [temporary_share(tx, dtype, donate) for tx in (selective, ordinary)]
+    assert shares[0] < shares[1] + 0.01
 
 
 @pytest.mark.parametrize("ties", [False, True])
