@@ -26,9 +26,12 @@ except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 
 NOISE = 1e-3
-READS = {"read: jnp.sum": alternatives.total, "read: jnp.max": alternatives.greatest}
-BISECTION = "bisection, a reading for each bit"
-PARTITION = "np.partition, on the host"
+READS = {
+    "read: jnp.sum of each leaf": alternatives.total,
+    "read: jnp.max of each leaf": alternatives.greatest,
+}
+BISECTION = "bisection: a read for each bit"
+PARTITION = "np.partition on the host, copy included"
 NOTES = {
     "ratio": "to the faster of the two plain reads, a sum or a maximum of every leaf",
     "warm, same weights": "the last threshold is that of these weights",
@@ -36,7 +39,7 @@ NOTES = {
     f"multiplied by 1 + {NOISE} times a normal number, and the last change that of the "
     "threshold in such a step before",
     "cold": "there is no last threshold",
-    PARTITION: "with the copy of all magnitudes, in float32, that it needs",
+    PARTITION: "the copy is of all magnitudes, in float32",
 }
 
 

@@ -33,8 +33,10 @@ def draw(axes: Axes, candidates: list[int], low: int, high: int, title: str) -> 
     plain(axes, title, "key", "keys below")
     margin = 0.08 * (high - low)
     axes.set_xlim(low - margin, high + margin)
-    axes.set_ylim(below(low - margin) - 1, below(high + margin) + 1)
-    axes.plot(keys, np.arange(keys.size), color=GREY, lw=1, drawstyle="steps-post")
+    axes.set_ylim(
+        below(low - margin) - 1, 1.08 * below(high + margin) - 0.08 * below(low)
+    )
+    axes.plot(keys, np.arange(keys.size), color=GREY, lw=1, drawstyle="steps-pre")
     axes.plot(keys, np.arange(keys.size), ".", color=BLUE, ms=4)
     axes.axhline(RANK, color=GREEN, lw=1)
     axes.annotate(
@@ -48,19 +50,21 @@ def draw(axes: Axes, candidates: list[int], low: int, high: int, title: str) -> 
     for candidate in candidates:
         fits = below(candidate) <= RANK
         axes.axvline(candidate, color=ORANGE if fits else GREY, lw=1)
-        offset = (4, -11) if fits else (4, 4)
-        axes.annotate(
+        axes.text(
+            *(candidate, 0.96),
             str(below(candidate)),
-            (candidate, below(candidate)),
-            offset,
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="center",
+            fontsize=9,
             color=INK,
-            **TEXT,
+            bbox={"fc": "white", "ec": "none", "pad": 1.5},
         )
 
 
 figure = new_figure(11, 3.6)
 left, right = figure.subplots(1, 2)
-draw(left, GUESSES, 4600, 7200, "First reading: four guesses, four counts")
+draw(left, GUESSES, 4400, 7200, "First reading: four guesses, four counts")
 bracket = (
     max(guess for guess in GUESSES if below(guess) <= RANK),
     min(guess for guess in GUESSES if below(guess) > RANK),
@@ -77,9 +81,9 @@ right.plot(bracket, ends, color=INK, lw=1, ls=(0, (3, 2)))
 threshold = int(keys[below(hit)])
 right.plot(threshold, RANK, "o", color=GREEN, ms=8, mfc="none", mew=1.8)
 right.annotate(
-    f"{RANK} keys are below this candidate:\nthe threshold is the key that comes next",
+    f"{RANK} below this one:\nthe key that comes next\nis the threshold",
     (threshold, RANK),
-    (30, -42),
+    (26, -60),
     color=GREEN,
     arrowprops={"arrowstyle": "-|>", "color": GREEN, "shrinkB": 7},
     **TEXT,

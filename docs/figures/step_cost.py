@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from style import BLUE, GREY, INK, ORANGE, PALE, new_figure, plain, save
 
 RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results"
-BASELINES = ("adam", "sgd, momentum 0.9", "fixed threshold + adam")
+BASELINES = ("adam", "sgd, momentum 0.9")
 TEXT = {"va": "center", "fontsize": 9.5, "color": INK}
 
 
@@ -19,36 +20,46 @@ def entries(benchmark: str) -> list[dict[str, Any]]:
     return [entry for entry in results["entries"] if not entry["failure"]]
 
 
+def colour(name: str) -> str:
+    if name in BASELINES or name.startswith("read:"):
+        return GREY
+    return ORANGE if "swd" in name else BLUE
+
+
+def label(axes: Axes, entry: dict[str, Any], offset: int) -> None:
+    """The milliseconds, and how often the weights were read for the threshold."""
+    t, readings = entry["median_ms"], entry.get("readings")
+    text = f"{t:,.0f}" if t >= 100 else f"{t:.3g}"
+    if readings is not None:
+        text += f"   {readings} reading{'s' if readings > 1 else ''}"
+    at = (t, entry["name"])
+    axes.annotate(text, at, (offset, 0), textcoords="offset points", **TEXT)
+
+
 figure = new_figure(12, 3.6)
-for axes, title, group, colour in zip(
-    figure.subplots(1, 2),
-    ("An optimizer step", "The threshold alone"),
-    (entries("optimizer_step"), entries("selection")),
-    (BLUE, ORANGE),
-    strict=True,
+steps, alone = figure.subplots(1, 2)
+plain(steps, "An optimizer step", "milliseconds", "")
+plain(alone, "The threshold alone", "milliseconds, logarithmic", "")
+for axes, benchmark, offset in (
+    (steps, "optimizer_step", 5),
+    (alone, "selection", 10),
 ):
-    plain(axes, title, "milliseconds", "")
+    group = entries(benchmark)
     names = [entry["name"] for entry in group]
     times = [entry["median_ms"] for entry in group]
-    colours = [
-        GREY if name in BASELINES or name.startswith("read") else colour
-        for name in names
-    ]
-    wide = max(times) > 50 * min(times)
-    if wide:  # bars need a zero, which a logarithmic axis has not
+    colours = [colour(name) for name in names]
+    if axes is alone:  # bars need a zero, which a logarithmic axis has not
         axes.scatter(times, names, s=70, c=colours)
-        axes.set(xscale="log", xlim=(min(times) / 3, 6 * max(times)))
-        axes.margins(y=0.12)
+        axes.set(xscale="log", xlim=(min(times) / 3, 8 * max(times)))
+        axes.margins(y=0.08)
         axes.minorticks_off()
         axes.grid(axis="x", color=PALE)
         axes.set_axisbelow(True)
     else:
         axes.barh(names, times, color=colours, height=0.62)
-        axes.margins(x=0.14)
-    for name, t in zip(names, times, strict=True):
-        text = f"{t:,.0f}" if t >= 100 else f"{t:.3g}"
-        offset = (10 if wide else 5, 0)
-        axes.annotate(text, (t, name), offset, textcoords="offset points", **TEXT)
+        axes.margins(x=0.35)
+    for entry in group:
+        label(axes, entry, offset)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
 save(figure, "step_cost")

@@ -1,0 +1,77 @@
+"""The table of selection.md, written from the results in benchmarks/results/.
+
+python docs/figures/cost_table.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "selection.md"
+START, END = "<!-- from docs/figures/cost_table.py -->\n", "<!-- to here -->\n"
+SIZES = ("4.3M", "25.6M")
+ALONE = {
+    "swd_jax: warm, same weights": "threshold, weights unchanged",
+    "swd_jax: warm, moved weights": "threshold, weights moved by a thousandth",
+    "swd_jax: cold": "threshold, cold",
+    "bisection: a read for each bit": "bisection, a read for each bit",
+    "np.partition on the host, copy included": "`np.partition`, with its copy",
+    "jax.lax.top_k": "`jax.lax.top_k`",
+    "jnp.sort": "`jnp.sort`",
+}
+
+
+def results(benchmark: str) -> list[dict[str, Any]]:
+    folder = ROOT / "benchmarks" / "results"
+    files = [folder / f"{benchmark}-cpu-{size}.json" for size in SIZES]
+    return [json.loads(file.read_text()) for file in files]
+
+
+def entry(result: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(entry for entry in result["entries"] if entry["name"] == name)
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def row(label: str, cells: list[str]) -> str:
+    return " | ".join(["", label, *cells, ""]).strip() + "\n"
+
+
+def table() -> str:
+    alone, steps = results("selection"), results("optimizer_step")
+    heads = [f"{r['weights'] / 1e6:.1f} M weights, {r['leaves']} leaves" for r in alone]
+    lines = [row("", heads), row("---", ["---"] * len(heads))]
+    reads = [
+        min(e["median_ms"] for e in r["entries"] if e["name"].startswith("read"))
+        for r in alone
+    ]
+    lines.append(row("one plain read of the weights", list(map(milliseconds, reads))))
+    for name, label in ALONE.items():
+        cells = []
+        for of_size in (entry(r, name) for r in alone):
+            cell = milliseconds(of_size["median_ms"])
+            if "readings" in of_size:
+                cell += f", {of_size['readings']} reading"
+                cell += "s" if of_size["readings"] > 1 else ""
+            cells.append(cell)
+        lines.append(row(label, cells))
+    for step in steps[0]["entries"]:
+        name, base = step["name"], step["baseline"]
+        if name == base:
+            continue
+        ratios = [entry(r, name)["times_baseline"] for r in steps]
+        cells = [f"{ratio:.2f} times {base.split(',')[0]}" for ratio in ratios]
+        lines.append(row(name, cells))
+    return "".join(lines)
+
+
+def main() -> None:
+    before, rest = PAGE.read_text().split(START)
+    _, after = rest.split(END)
+    PAGE.write_text(f"{before}{START}\n{table()}\n{END}{after}")
+
+
+main()
