@@ -20,6 +20,9 @@ unsigned integers of 8, 16 or 32 bits in the leaf's shape, at least 1; None for 
 # From this many on, one unsigned 32-bit sum could wrap round.
 _WRAPS_FROM = 1 << 32
 
+# How many parts of an array are separated at once.
+_SEPARATED = 64
+
 # So few bits at a time are summed by rows rather than all at once.
 _DIGIT_BITS = 8
 
@@ -50,25 +53,35 @@ def sum_integers(values: jax.Array) -> jax.Array:
     return count_true([[everywhere]], [values])[0, 0]
 
 
-def sum_integers_as_float(values: jax.Array) -> jax.Array:
-    """The same as the nearest float32, or nearly, which is less to compile."""
-    ones = jnp.ones(values.shape, jnp.uint32)
-    bits = _digit_bits(values)
-    sums, _ = _reduced(_digits(ones, values, bits), 1 << bits, [])
-    digits = sums.astype(jnp.float32) if sums.ndim == 1 else _wide.to_float32(sums)
-    total = jnp.zeros((), jnp.float32)
-    for digit in digits[::-1]:
+def sums_as_float(leaves: Sequence[jax.Array]) -> jax.Array:
+    """The sums of leaves of such integers as floats: float32, shape (leaves,).
+
+    The nearest ones, or nearly, which is less to compile.
+    """
+    bits = [_digit_bits(values) for values in leaves]
+    sums: list[list[jax.Array]] = []
+    for values, of_digit in zip(leaves, bits, strict=True):
+        ones = jnp.ones(values.shape, jnp.uint32)
+        digits = _digits(ones, values, of_digit)
+        sums.append(_reduced(digits, 1 << of_digit, [])[0])
+    total = jnp.zeros(len(leaves), jnp.float32)
+    for i in reversed(range(max(map(len, sums), default=0))):
+        none = jnp.zeros((), jnp.uint32)
+        column = [of_leaf[i] if i < len(of_leaf) else none for of_leaf in sums]
         # Products with a power of two are exact: nothing depends on how it is compiled.
-        total = total * float(1 << bits) + digit
+        places = np.array([2.0 ** (i * of_digit) for of_digit in bits], np.float32)
+        total = total + _to_float32(column) * places
     return total
 
 
-def largest(keys: jax.Array) -> jax.Array:
-    """The largest key of a leaf, shape (); 0 if there is none."""
-    ones = jnp.ones(keys.shape, jnp.uint32)
-    greatest = jnp.array(jnp.iinfo(keys.dtype).max, keys.dtype)
-    _, [least] = _reduced([ones], 1, [greatest - keys])
-    return greatest - least
+def largest(leaves: Sequence[jax.Array]) -> jax.Array:
+    """The largest key of each leaf, shape (leaves,); 0 if there is none."""
+    greatest = jnp.array(jnp.iinfo(leaves[0].dtype).max, leaves[0].dtype)
+    least: list[jax.Array] = []
+    for keys in leaves:
+        ones = jnp.ones(keys.shape, jnp.uint32)
+        least += _reduced([ones], 1, [greatest - keys])[1]
+    return greatest - jnp.stack(least)
 
 
 def sums_and_minima(
@@ -87,11 +100,11 @@ def sums_and_minima(
     """
     if cost is None or isinstance(cost, int):
         sums, minima = _reduced(ones, 1, compared)
-        return times(sums, cost), minima
+        return times(jnp.stack(sums), cost), minima
     bits = _digit_bits(cost)
     digits = [digit for each in ones for digit in _digits(each, cost, bits)]
     sums, minima = _reduced(digits, 1 << bits, compared)
-    wides = _as_wide(sums).reshape(len(ones), -1, _wide.LIMBS)
+    wides = _as_wide(jnp.stack(sums)).reshape(len(ones), -1, _wide.LIMBS)
     return _from_digits(wides, bits), minima
 
 
@@ -102,18 +115,20 @@ def times(sums: jax.Array, cost: int | None) -> jax.Array:
 
 def _reduced(
     addends: Sequence[jax.Array], greatest: int, compared: Sequence[jax.Array]
-) -> tuple[jax.Array, list[jax.Array]]:
-    """Sums of unsigned integers of at most `greatest`, and minima of others."""
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Sums of unsigned integers of at most `greatest`, and minima of others.
+
+    The sums are 32-bit integers, shape (), where they cannot wrap round, else wide.
+    """
     if addends[0].size * greatest < _WRAPS_FROM:
-        sums, minima = joint_reduction(addends, compared, range(addends[0].ndim))
-        return jnp.stack(sums), minima
+        return joint_reduction(addends, compared, range(addends[0].ndim))
     # Each row along the longest axis has a sum of its own first.
     longest = int(np.argmax(addends[0].shape))
     sums, minima = joint_reduction(addends, compared, [longest])
     total = _wide.from_uint32(jnp.stack(sums))
     while total.ndim > 2:
         total = _wide.sum_long_axis(total)
-    return total, [jnp.min(rows) for rows in minima]
+    return list(total), [jnp.min(rows) for rows in minima]
 
 
 def _digit_bits(values: jax.Array | np.ndarray) -> int:
@@ -147,7 +162,7 @@ def joint_reduction(
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Sums of some arrays and minima of others, all of one shape, in one reading."""
     # A single array has company, and a barrier keeps the compiler from dropping it.
-    alone = len(added) + len(compared) == 1
+    alone = len(added) == 1 and not compared
     summed = [*added, 1 - added[0]] if alone else [*added]
     operands = [*summed, *compared]
     initial = [np.zeros((), array.dtype) for array in summed]
@@ -165,8 +180,37 @@ def joint_reduction(
     return list(reduced[: len(added)]), list(reduced[len(summed) :])
 
 
+def separate(numbers: jax.Array) -> list[jax.Array]:
+    """The parts of a small array along its last axis, each in a buffer of its own.
+
+    Parts that are only sliced would be fused into what uses them: every leaf's loop
+    would have another offset in it, and be compiled anew.
+    """
+    count = numbers.shape[-1]
+    if count == 1:
+        return [numbers[..., 0]]
+    if jnp.issubdtype(numbers.dtype, jnp.floating):
+        patterns = numbers.view(f"int{8 * numbers.dtype.itemsize}")
+        return [pattern.view(numbers.dtype) for pattern in separate(patterns)]
+    # Anything that has several results will do, if it cannot be optimized away: the
+    # minimum of each part and itself.
+    parts = jnp.split(jnp.stack([numbers, numbers]), count, axis=-1)
+    minima: list[jax.Array] = []
+    for start in range(0, count, _SEPARATED):
+        some = parts[start : start + _SEPARATED]
+        minima += joint_reduction([], some, [0, numbers.ndim])[1]
+    return minima
+
+
 def _as_wide(sums: jax.Array) -> jax.Array:
     return _wide.from_uint32(sums) if sums.ndim == 1 else sums
+
+
+def _to_float32(sums: Sequence[jax.Array]) -> jax.Array:
+    if all(each.ndim == 0 for each in sums):
+        return jnp.stack(sums).astype(jnp.float32)
+    wides = [each if each.ndim else _wide.from_uint32(each) for each in sums]
+    return _wide.to_float32(jnp.stack(wides))
 
 
 def stacked(sums: Sequence[jax.Array]) -> jax.Array:

@@ -168,7 +168,7 @@ def order_statistics(
     search = jax.lax.while_loop(
         lambda search: jnp.any(search.high - search.low > 1), read, start
     )
-    found = [low << unit for low in search.low]
+    found = _reductions.separate(search.low << unit)
     return Found(found, search.below_low, search.readings)
 
 
@@ -241,7 +241,7 @@ def _read(
     """What one reading tells of every group's candidates."""
     # One array for each group and not one for all, of which every leaf would read its
     # own part: so leaves of one shape share one compiled loop.
-    of_groups = [candidates[:, i] for i in range(len(groups))]
+    of_groups = _reductions.separate(candidates)
     # Inside a loop the compiler would move the keys, which no candidate changes, out
     # of it and keep a copy of all of them. The barrier ties them to the candidates.
     operands, of_groups = jax.lax.optimization_barrier((operands, of_groups))

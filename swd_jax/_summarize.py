@@ -122,10 +122,11 @@ def _measured(weights: jax.Array, lost: jax.Array, one: jax.Array) -> _Measured:
     zero = _float_order.is_zero(weights, one)
     dtype = _float_order.score_dtype(weights.dtype)
     weights = _float_order.widen(weights, dtype)
+    norm, pruned_norm = _criteria.l2_norms([weights, jnp.where(lost, weights, 0)])
     return _Measured(
         _reductions.count_true([[zero, zero | lost, ~jnp.isfinite(weights)]])[0],
-        _criteria.l2_norm(weights),
-        _criteria.l2_norm(jnp.where(lost, weights, 0)),
+        norm,
+        pruned_norm,
     )
 
 

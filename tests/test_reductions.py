@@ -58,6 +58,14 @@ def test_leaves_too_large_for_one_sum_are_counted_axis_by_axis(summed_by_rows):
     assert to_ints(counts) == [[mask.sum(), (~mask).sum()], [1, 1]]
 
 
+def sum_as_float(values) -> jax.Array:
+    return _reductions.sums_as_float([values])[0]
+
+
+def largest(keys: jax.Array) -> jax.Array:
+    return _reductions.largest([keys])[0]
+
+
 def test_a_leaf_past_2_to_the_32_is_traced_without_64_bit_types():
     shape = jax.ShapeDtypeStruct((61, 256, 7168, 2048), jnp.bool_)
     counts = jax.eval_shape(lambda mask: _reductions.count_true([[mask, ~mask]]), shape)
@@ -85,20 +93,20 @@ def test_a_row_may_be_as_long_as_it_likes(shape):
     # 2**25 times 255 is more than 32 bits hold, though each row fits.
     values = jnp.full(shape, 255, jnp.uint8)
     assert _wide.to_int(jax.jit(_reductions.sum_integers)(values)) == 255 << 25
-    assert float(jax.jit(_reductions.sum_integers_as_float)(values)) == 255 << 25
+    assert float(jax.jit(sum_as_float)(values)) == 255 << 25
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_float_of_a_sum_is_the_nearest_or_nearly(shape):
     values = integers(shape, "uint32")
-    got = _reductions.sum_integers_as_float(values)
+    got = sum_as_float(values)
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(float(got), float(total(values)), rtol=3e-7)
 
 
 def test_the_float_of_a_large_leafs_sum_is_the_nearest_or_nearly(summed_by_rows):
     values = integers((7, 5, 3), "uint32")
-    got = _reductions.sum_integers_as_float(values)
+    got = sum_as_float(values)
     np.testing.assert_allclose(float(got), float(total(values)), rtol=3e-7)
 
 
@@ -107,14 +115,30 @@ def test_the_float_of_a_sum_depends_on_no_order_and_no_shape():
     row = values.ravel()
     shuffled = np.random.default_rng(1).permutation(row)
     ways = [values, row, np.sort(row), shuffled, shuffled.reshape(2, 30, 40)]
-    sums = {float(_reductions.sum_integers_as_float(way)) for way in ways}
+    sums = {float(sum_as_float(way)) for way in ways}
     assert len(sums) == 1
+
+
+def test_sums_of_leaves_of_all_sizes_are_each_its_own(summed_by_rows):
+    # Of different numbers of digits, and some of them too large for 32 bits.
+    leaves = [
+        integers(shape, "uint32") for shape in [*SHAPES[1:], (7, 5, 3), (70_000,)]
+    ]
+    got = _reductions.sums_as_float(leaves)
+    assert got.shape == (len(leaves),)
+    np.testing.assert_allclose(got, [float(total(leaf)) for leaf in leaves], rtol=3e-7)
+
+
+def test_the_largest_of_several_leaves_are_each_its_own():
+    leaves = [integers(shape, "uint16").astype(np.int32) for shape in SHAPES]
+    got = _reductions.largest([jnp.asarray(leaf) for leaf in leaves])
+    np.testing.assert_array_equal(got, [np.max(leaf, initial=0) for leaf in leaves])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_largest_key_of_nothing_is_zero(shape):
     keys = np.random.default_rng(0).integers(0, 2**31, shape, "int32")
-    got = _reductions.largest(jnp.asarray(keys))
+    got = largest(jnp.asarray(keys))
     assert got.shape == ()
     assert got.dtype == jnp.int32
     assert got == np.max(keys, initial=0)
@@ -122,13 +146,13 @@ def test_the_largest_key_of_nothing_is_zero(shape):
 
 @pytest.mark.parametrize("value", [0, 5, 2**31 - 1])
 def test_the_largest_is_found_at_the_ends_of_the_range(value):
-    assert _reductions.largest(jnp.full((2, 3), value, jnp.int32)) == value
+    assert largest(jnp.full((2, 3), value, jnp.int32)) == value
 
 
 def test_the_largest_key_of_a_large_leaf(summed_by_rows):
     keys = integers((7, 5, 3), "uint16").astype(np.int32)
     keys[6, 4, 1] = 70_000
-    assert _reductions.largest(jnp.asarray(keys)) == 70_000
+    assert largest(jnp.asarray(keys)) == 70_000
 
 
 class TestSumsAndMinima:
@@ -209,3 +233,30 @@ def test_counts_times_a_cost_are_wide():
     assert _reductions.times(counts, None) is counts
     [got] = to_ints(_reductions.times(counts, 2**31 + 5)[None])
     assert got == [0, 7 * (2**31 + 5), (2**32 - 1) * (2**31 + 5)]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+@pytest.mark.parametrize("shape", [(1,), (2,), (65,), (3, 1), (4, 150)])
+def test_the_parts_of_an_array_are_separated(shape, dtype):
+    numbers = np.random.default_rng(0).integers(-(2**31), 2**31, shape)
+    # As floats, whatever patterns these are: subnormal numbers and NaN too.
+    numbers = numbers.astype(np.int32).view(dtype)
+    parts = jax.jit(_reductions.separate)(jnp.asarray(numbers))
+    assert [part.shape for part in parts] == [shape[:-1]] * shape[-1]
+    got = np.stack([np.asarray(part).view(np.int32) for part in parts], axis=-1)
+    np.testing.assert_array_equal(got, numbers.view(np.int32))
+
+
+def test_loops_that_read_separated_parts_are_compiled_once():
+    """What separating is for: the parts have no offset of their own in the program."""
+
+    def masked(leaves, limits):
+        parts = _reductions.separate(limits)
+        return [leaf < limit for leaf, limit in zip(leaves, parts, strict=True)]
+
+    leaves = [jnp.ones((8, 8), jnp.int32)] * 30
+    compiled = jax.jit(masked).lower(leaves, jnp.arange(30, dtype=jnp.int32)).compile()
+    computations = compiled.as_text().split("\n\n")
+    compared = [text for text in computations if " compare(" in text]
+    assert len(compared) == 30
+    assert not any(" slice(" in text for text in compared)
