@@ -77,6 +77,8 @@ class Ranking:
         """k of every group: wide numbers, shape (groups, 4)."""
         return jnp.stack([_sparsity.pruned_count(sparsity, n) for n in self.sizes()])
 
+    # Compiled once for all steps, even of a training loop that is not.
+    @jax.jit
     def thresholds(
         self,
         counts: jax.Array,

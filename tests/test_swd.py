@@ -263,3 +263,20 @@ def test_gradients_flow_through_an_update():
         return jnp.sum(updates)
 
     np.testing.assert_allclose(jax.grad(moved)(weights), [[0.5, 0.5, 0.0, 0.0]])
+
+
+def test_a_loop_that_is_not_jitted_compiles_nothing_after_its_first_steps(caplog):
+    params = {"kernel": jnp.linspace(-1, 1, 60).reshape(6, 10)}
+    gradients = jax.tree.map(jnp.ones_like, params)
+    tx = swd_jax.swd(0.5, weight_decay=5e-4, a=1.0)
+    state = tx.init(params)
+    for step in range(4):
+        caplog.clear()
+        with jax.log_compiles():
+            updates, state = tx.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        compiled = [r for r in caplog.records if "Compiling" in r.getMessage()]
+        # The first step must, or this would see nothing at all; the second has a
+        # state that is no longer a fresh one.
+        assert compiled or step > 0
+    assert not compiled
