@@ -1,5 +1,7 @@
 """The Python in the pages and the README runs, and prints what they say."""
 
+import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -33,3 +35,34 @@ def test_what_a_page_prints_is_compared(tmp_path):
     page.write_text("```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n")
     with pytest.raises(AssertionError, match=r"page\.md"):
         check_snippets.run(page)
+
+
+def test_the_table_of_costs_is_that_of_the_committed_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "figures"))
+    cost_table = importlib.import_module("cost_table")
+    page = (ROOT / "docs" / "selection.md").read_text()
+    assert cost_table.START + "\n" + cost_table.table() in page
+
+
+def test_the_readme_quotes_the_committed_results():
+    folder = ROOT / "benchmarks" / "results"
+    page = " ".join((ROOT / "README.md").read_text().split())
+
+    def of(benchmark, name, key):
+        result = json.loads((folder / f"{benchmark}-cpu-25.6M.json").read_text())
+        [entry] = [e for e in result["entries"] if e["name"] == name]
+        return entry[key]
+
+    moved = of("selection", "swd_jax: warm, moved weights", "median_ms")
+    cold = of("selection", "swd_jax: cold", "median_ms")
+    sort = of("selection", "jnp.sort", "median_ms")
+    top_k = of("selection", "jax.lax.top_k", "median_ms")
+    step = of("optimizer_step", "swd + adam", "times_baseline")
+    tenth = of("optimizer_step", "swd + adam, update_every=10", "times_baseline")
+    for words in (
+        f"takes {moved:.0f} ms once",
+        f"and {cold:.0f} ms without",
+        f"`jnp.sort` takes {sort:,.0f} and `jax.lax.top_k` {top_k:,.0f}",
+        f"takes {step:.1f} times a plain one, and with `update_every=10` {tenth:.1f}",
+    ):
+        assert words in page

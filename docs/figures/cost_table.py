@@ -10,7 +10,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "selection.md"
 START, END = "<!-- from docs/figures/cost_table.py -->\n", "<!-- to here -->\n"
-SIZES = ("4.3M", "25.6M")
+SIZES = ("4.3M", "25.6M", "4.1M")
 ALONE = {
     "swd_jax: warm, same weights": "threshold, weights unchanged",
     "swd_jax: warm, moved weights": "threshold, weights moved by a thousandth",
@@ -74,4 +74,5 @@ def main() -> None:
     PAGE.write_text(f"{before}{START}\n{table()}\n{END}{after}")
 
 
-main()
+if __name__ == "__main__":
+    main()
