@@ -1,5 +1,8 @@
 """Ready-made schedules: the growth of the decay, the rise of the target."""
 
+import itertools
+from collections.abc import Sequence
+
 import optax
 
 from swd_jax import _numbers
@@ -101,3 +104,97 @@ def cubic_sparsity(final: float, begin: int, end: int) -> optax.Schedule:
         transition_steps=end - begin,
         transition_begin=begin,
     )
+
+
+def staircase_sparsity(final: float, steps: Sequence[int]) -> optax.Schedule:
+    """A target sparsity that rises at a few steps: pruning at once, or in rounds.
+
+        s(t) = 1 - (1 - final) ** (i / n)   from the i-th of n steps on, 0 before
+
+    so that every round takes the same part of what is left, and the last one is at
+    `final`. With a single step this is one-shot pruning, after which training goes on
+    as fine-tuning.
+
+    Args:
+      final: the sparsity to end with, in [0, 1).
+      steps: the optimizer steps at which it rises, in ascending order, each at least 0.
+
+    Returns:
+      A schedule for `Target(sparsity=...)`, made for `magnitude_pruning`.
+
+    Raises:
+      ValueError: if an argument is out of range, or there are no steps.
+
+    Examples:
+      >>> import swd_jax
+      >>> in_rounds = swd_jax.staircase_sparsity(0.75, [100, 200])
+      >>> [round(float(in_rounds(step)), 4) for step in (0, 99, 100, 199, 200, 1000)]
+      [0.0, 0.0, 0.5, 0.5, 0.75, 0.75]
+      >>> at_once = swd_jax.Target(swd_jax.staircase_sparsity(0.9, [1000]))
+
+    Source: Han et al., "Learning both weights and connections" (arXiv 1506.02626),
+    section 3.4; the same part of what is left: Frankle & Carbin, "The lottery ticket
+    hypothesis" (arXiv 1803.03635), section 2.
+    """
+    value = _numbers.as_decimal("final", final)
+    if value is None:
+        raise ValueError(
+            "final must be known when the schedule is made, got a traced value: give "
+            "Target a function of the step instead"
+        )
+    if not 0 <= value < 1:
+        raise ValueError(f"final must be in [0, 1), got {final!r}")
+    _check_ascending("steps", steps)
+    kept = 1 - float(value)
+    levels = [1 - kept ** (i / len(steps)) for i in range(len(steps))]
+    constants = [optax.constant_schedule(level) for level in (*levels, float(value))]
+    return optax.join_schedules(constants, list(steps))
+
+
+def rewind(schedule: optax.Schedule, steps: Sequence[int], to: int) -> optax.Schedule:
+    """A learning rate that goes back to where it was, each time something is pruned.
+
+        lr(t)            before the first of the steps
+        lr(to + t - t_i)  from the step t_i on, until the next
+
+    Args:
+      schedule: the learning rate lr, a schedule of the optimizer step.
+      steps: t_i, the optimizer steps at which it goes back, in ascending order: those
+        of `staircase_sparsity`.
+      to: the step of `schedule` to which it goes back, at least 0.
+
+    Returns:
+      A schedule for the optimizer.
+
+    Raises:
+      ValueError: if an argument is out of range, or there are no steps.
+
+    Examples:
+      >>> import optax, swd_jax
+      >>> falling = optax.linear_schedule(1.0, 0.0, transition_steps=10)
+      >>> again = swd_jax.rewind(falling, [10], to=5)
+      >>> [round(float(again(step)), 4) for step in (0, 5, 9, 10, 12, 15)]
+      [1.0, 0.5, 0.1, 0.5, 0.3, 0.0]
+
+    Source: Renda et al., "Comparing rewinding and fine-tuning in neural network
+    pruning" (arXiv 2003.02389), section 2.
+    """
+    if not callable(schedule):
+        raise ValueError(
+            "schedule must be a schedule of the step, such as "
+            f"optax.cosine_decay_schedule(...), got {schedule!r}"
+        )
+    _check_ascending("steps", steps)
+    _numbers.check_step_count("to", to, least=0)
+    return optax.join_schedules(
+        [schedule, *[lambda step: schedule(step + to)] * len(steps)], list(steps)
+    )
+
+
+def _check_ascending(name: str, steps: Sequence[int]) -> None:
+    """Raise if these are not whole numbers, at least one, each above the last."""
+    for step in steps:
+        _numbers.check_step_count(name, step, least=0)
+    rising = all(first < second for first, second in itertools.pairwise(steps))
+    if len(steps) == 0 or not rising:
+        raise ValueError(f"{name} must be some steps in ascending order, got {steps!r}")

@@ -94,9 +94,8 @@ def pruned_count(sparsity: Fraction | jax.Array, weights: int) -> jax.Array:
     Returns:
       k, never more than n - 1: one weight is always kept.
     """
-    most = max(weights - 1, 0)
     if isinstance(sparsity, Fraction):
-        return jnp.asarray(_wide.from_int(min(int(sparsity * weights), most)))
+        return jnp.asarray(_wide.from_int(known_count(sparsity, weights)))
     value = jnp.where(sparsity > 0, jnp.minimum(sparsity, 1), 0)
     # Times 2**24 is exact, and so is all that follows.
     binary = _wide.from_uint32(jnp.round(value * (1 << 24)).astype(jnp.uint32))
@@ -105,4 +104,9 @@ def pruned_count(sparsity: Fraction | jax.Array, weights: int) -> jax.Array:
     decimal = _wide.divide(_wide.divide(decimal, 1 << 12), 1 << 12)
     count = _wide.multiply(decimal, weights)
     count = _wide.divide(_wide.divide(count, 10**4), 10**3)
-    return _wide.minimum(count, jnp.asarray(_wide.from_int(most)))
+    return _wide.minimum(count, jnp.asarray(_wide.from_int(max(weights - 1, 0))))
+
+
+def known_count(sparsity: Fraction, weights: int) -> int:
+    """The same for a sparsity that is known."""
+    return min(int(sparsity * weights), max(weights - 1, 0))

@@ -5,20 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from swd_jax import (
-    _float_order,
-    _guesses,
-    _numbers,
-    _paths,
-    _ranking,
-    _selection,
-    _sparsity,
-    _wide,
-)
-from swd_jax._prunable import find_prunable
+from swd_jax import _float_order, _numbers, _renewal, _sparsity
 from swd_jax._target import Target, as_target
 
 
@@ -153,16 +142,14 @@ def selective_decay(
     _numbers.check_step_count("update_every", update_every, least=1)
 
     def init_fn(params: optax.Params) -> SwdState:
-        leaves = find_prunable(target.prunable, _paths.flatten(params), params)
-        dtype = _float_order.score_dtype(*(leaf.weights.dtype for leaf in leaves))
-        shape = (len(leaves),) if target.scope == "local" else ()
+        first = _renewal.start(target, params)
         return SwdState(
-            count=jnp.zeros((), jnp.int32),
+            count=first.step,
             multiplier=jnp.zeros((), jnp.float32),
             coefficient=jnp.zeros((), jnp.float32),
-            threshold=jnp.zeros(shape, dtype),
-            threshold_change=jnp.zeros(shape, dtype),
-            selected_fraction=jnp.zeros((), jnp.float32),
+            threshold=first.threshold,
+            threshold_change=first.threshold_change,
+            selected_fraction=first.fraction,
         )
 
     def update_fn(
@@ -172,71 +159,34 @@ def selective_decay(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SwdState]:
         del extra_args
-        if params is None:
-            raise ValueError(
-                "params is None, but selective weight decay needs the weights: call "
-                "update(updates, state, params)"
+        matched = _renewal.match(updates, params, "selective weight decay")
+        multiplier = _numbers.coefficient_at(a, state.count)
+        decay = multiplier * _numbers.coefficient_at(weight_decay, state.count)
+        rate = decay * _numbers.coefficient_at(learning_rate, state.count)
+        last = _renewal.Remembered(
+            state.count,
+            state.threshold,
+            state.threshold_change,
+            state.selected_fraction,
+        )
+        due = _renewal.is_due(state.count, update_every)
+        selection = _renewal.select(target, params, last, due)
+        decayed = [
+            _where_selected(
+                selected, combine, matched.of(leaf), jnp.asarray(leaf.weights), rate
             )
-        tree, leaves, ranking = _ranking.rank(params, target)
-        flat = _paths.flatten(updates)
-        positions = _paths.matched_positions("updates", flat, tree)
-        step = state.count
-        multiplier = _numbers.coefficient_at(a, step)
-        decay = multiplier * _numbers.coefficient_at(weight_decay, step)
-        rate = decay * _numbers.coefficient_at(learning_rate, step)
-        threshold, change = state.threshold, state.threshold_change
-        fraction, decayed = state.selected_fraction, {}
-        if leaves:
-            always = isinstance(update_every, int) and update_every == 1
-            due = True if always else step % update_every == 0
-            limits, below, _ = _thresholds(ranking, target, state, due)
-            selected = ranking.below(limits)
-            for leaf, chosen in zip(leaves, selected, strict=True):
-                position = positions[leaf.position]
-                update = jnp.asarray(flat.leaves[position])
-                weight = jnp.asarray(leaf.weights)
-                decayed[position] = _where_selected(
-                    chosen, combine, update, weight, rate
-                )
-            thresholds = _float_order.from_key(jnp.stack(limits), ranking.dtype)
-            threshold = thresholds.reshape(threshold.shape).astype(threshold.dtype)
-            change = jnp.where(due, _change(state, threshold), change)
-            fraction = jnp.where(due, _fraction(below, sum(ranking.sizes())), fraction)
-        return flat.rebuilt(decayed), SwdState(
-            count=jnp.asarray(optax.safe_increment(step)),
+            for leaf, selected in zip(selection.leaves, selection.masks, strict=True)
+        ]
+        return matched.replaced(selection.leaves, decayed), SwdState(
+            count=_renewal.next_count(state.count),
             multiplier=multiplier.astype(jnp.float32),
             coefficient=decay.astype(jnp.float32),
-            threshold=threshold,
-            threshold_change=change,
-            selected_fraction=fraction.astype(jnp.float32),
+            threshold=selection.threshold,
+            threshold_change=selection.threshold_change,
+            selected_fraction=selection.fraction,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _thresholds(
-    ranking: _ranking.Ranking, target: Target, state: SwdState, due: bool | jax.Array
-) -> _selection.Found:
-    """The thresholds' keys, renewed now or of the state's, and how many are below."""
-    sparsity = _sparsity.sparsity_at(target.sparsity, state.count)
-    last = _guesses.Last(
-        jnp.atleast_1d(state.threshold).astype(ranking.dtype),
-        jnp.atleast_1d(state.threshold_change).astype(ranking.dtype),
-    )
-    renew = None if due is True else jnp.asarray(due)
-    return ranking.thresholds(ranking.counts(sparsity), last=last, renew=renew)
-
-
-def _change(state: SwdState, threshold: jax.Array) -> jax.Array:
-    """How far the threshold has moved since the state's."""
-    known = (state.count > 0) & jnp.isfinite(state.threshold) & jnp.isfinite(threshold)
-    return jnp.where(known, threshold - state.threshold, 0)
-
-
-def _fraction(below: jax.Array, total: int) -> jax.Array:
-    """The selected share of all prunable weights."""
-    selected = _wide.to_float32(_wide.sum_last_but_one(below))
-    return selected / np.float32(max(total, 1))
 
 
 def _where_selected(
