@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import rich.console
 from environment import available_bytes
+
 from models import Size
 
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}

@@ -437,5 +437,5 @@ def test_it_chains_with_any_optimizer(form, base):
     assert types(after) == types(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
     if form != "keep_pruned":
-        fraction = optax.tree_utils.tree_get(state, "selected_fraction")
-        assert 0 < float(fraction) <= 0.75
+        name = "pruned_fraction" if "pruning" in form else "selected_fraction"
+        assert 0 < float(optax.tree_utils.tree_get(state, name)) <= 0.75

@@ -1,0 +1,1 @@
+"""Training runs of the paper's experiments: what, how, and what came of them."""

@@ -1,0 +1,46 @@
+"""What results depend on besides their settings."""
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment() -> dict[str, Any]:
+    """Command, date, commit, hardware and versions, for the JSON of results."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout
+    packages = ("swd-jax", "jax", "jaxlib", "optax", "flax", "numpy")
+    cpu_info = Path("/proc/cpuinfo")
+    cpu = [
+        line.split(":")[1].strip()
+        for line in (cpu_info.read_text().splitlines() if cpu_info.exists() else [])
+        if line.startswith("model name")
+    ]
+    script = Path(sys.argv[0]).resolve()
+    if script.is_relative_to(ROOT):
+        script = script.relative_to(ROOT)
+    return {
+        "command": " ".join(["python", script.as_posix(), *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": commit.strip() or None,
+        "hardware": {
+            "platform": jax.default_backend(),
+            "device_kind": jax.devices()[0].device_kind,
+            "cpu": cpu[0] if cpu else platform.processor() or None,
+            "cores": len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "versions": {"python": platform.python_version()}
+        | {package: metadata.version(package) for package in packages},
+    }

@@ -1,0 +1,159 @@
+"""Figures of results."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import tables
+
+# Okabe & Ito: colours that everybody can tell apart.
+BLUE, ORANGE, GREEN, SKY = "#0072b2", "#d55e00", "#009e73", "#56b4e9"
+INK, GREY = "#33393f", "#8a939b"
+STYLES = {
+    "swd": {"color": SKY, "marker": "o", "linestyle": "--"},
+    "swd-normalized": {"color": SKY, "marker": "s", "linestyle": ":"},
+    "swd-rising": {"color": BLUE, "marker": "o", "linewidth": 2.2},
+    "swd-rising-normalized": {"color": BLUE, "marker": "s", "linestyle": ":"},
+    "gradual": {"color": ORANGE, "marker": "^", "linewidth": 2.2},
+    "fine-tuned": {"color": GREEN, "marker": "v"},
+}
+
+
+def draw(name: str, results: Sequence[tables.Result], folder: Path) -> list[Path]:
+    """All figures that the results are good for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {}
+    if len(tables.columns_of(results)) > 1:
+        made[name] = accuracy_figure(results)
+        made[f"{name}-curves"] = curves_figure(results)
+    if "a_min=" in results[0]["run"]["variant"]:
+        made[name] = heat_map(results)
+    paths = []
+    for stem, figure in made.items():
+        path = folder / f"{stem}.png"
+        # No date or version inside: the same picture is the same file.
+        figure.savefig(path, metadata={"Software": None})
+        paths.append(path)
+    return paths
+
+
+def accuracy_figure(results: Sequence[tables.Result]) -> Figure:
+    """Accuracy after pruning over what is kept, a line for each method."""
+    of_row, columns = tables.cells(results), tables.columns_of(results)
+    figure = Figure(figsize=(9, 5.2), dpi=160, layout="constrained")
+    axes = figure.add_subplot()
+    dense = of_row.get("dense", {}).get("100")
+    if dense is not None:
+        axes.axhline(dense.mean, color=INK, linewidth=0.8)
+        axes.annotate("dense", (1, dense.mean), xycoords=("axes fraction", "data"))
+    for row in sorted(of_row, key=lambda row: row not in STYLES):
+        if row == "dense":
+            continue
+        known = [column for column in columns if column in of_row[row]]
+        style = STYLES.get(row, {"color": GREY, "alpha": 0.75, "linewidth": 0.9})
+        cells = [of_row[row][column] for column in known]
+        axes.errorbar(
+            [float(column) for column in known],
+            [cell.mean for cell in cells],
+            [cell.spread for cell in cells],
+            label=row,
+            capsize=2,
+            **style,
+        )
+        if row not in STYLES and known:
+            axes.annotate(
+                row, (float(known[-1]), cells[-1].mean), color=GREY, fontsize=7
+            )
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.set_xticks([float(c) for c in columns], columns)
+    axes.minorticks_off()
+    _plain(axes, tables.caption(results), "% of the weights kept", "test accuracy, %")
+    axes.legend(fontsize=8, frameon=False, ncols=2)
+    return figure
+
+
+def curves_figure(results: Sequence[tables.Result]) -> Figure:
+    """What happens while one network becomes sparse: one seed, the hardest target."""
+    column = tables.columns_of(results)[-1]
+    shown = ("swd", "swd-rising", "gradual", "fine-tuned")
+    chosen = [
+        result
+        for result in results
+        if tables.column_of(result) == column
+        and tables.row_of(result) in shown
+        and result["run"]["seed"] == min(r["run"]["seed"] for r in results)
+    ]
+    panels = {
+        "test": "test accuracy before pruning, %",
+        "residual": "share of the norm to be pruned",
+        "migrated_in": "weights that became selected",
+        "multiplier": "multiplier a",
+    }
+    figure = Figure(figsize=(9, 5.6), dpi=160, layout="constrained")
+    axes = figure.subplots(2, 2).ravel()
+    for one, (key, label) in zip(axes, panels.items(), strict=True):
+        for result in chosen:
+            curve = result["curves"].get(key)
+            if curve is None:
+                continue
+            points = len(curve)
+            epochs = result["run"]["epochs"] / points * np.arange(1, points + 1)
+            row = tables.row_of(result)
+            style = {k: v for k, v in STYLES[row].items() if k != "marker"}
+            values = np.array([np.nan if v is None else v for v in curve], float)
+            one.plot(epochs, values, label=row, **style)
+        if key in ("multiplier",):
+            one.set_yscale("log")
+        _plain(one, "", "epoch", label)
+    axes[0].set_title(f"{column} % kept, one seed", loc="left", fontsize=10, color=INK)
+    axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def heat_map(results: Sequence[tables.Result]) -> Figure:
+    """Accuracy after pruning, and what pruning cost, over a_min and a_max."""
+    of_row = tables.cells(results)
+    numbers: dict[tuple[float, float], tables.Cell] = {}
+    for row, columns in of_row.items():
+        found = re.search(r"a_min=(\S+) a_max=(\S+)", row)
+        if found:
+            [cell] = columns.values()
+            numbers[float(found[1]), float(found[2])] = cell
+    lows = sorted({low for low, _ in numbers})
+    highs = sorted({high for _, high in numbers})
+    figure = Figure(figsize=(10, 4.2), dpi=160, layout="constrained")
+    panels: list[tuple[str, Any]] = [
+        ("test accuracy after pruning, %", lambda cell: cell.mean),
+        ("points lost by pruning", lambda cell: cell.lost),
+    ]
+    for axes, (title, value) in zip(figure.subplots(1, 2), panels, strict=True):
+        grid = np.full((len(lows), len(highs)), np.nan)
+        for (low, high), cell in numbers.items():
+            grid[lows.index(low), highs.index(high)] = value(cell)
+        axes.imshow(grid, origin="lower", aspect="auto", cmap="cividis")
+        for (y, x), number in np.ndenumerate(grid):
+            if np.isfinite(number):
+                middle = np.nanmean([np.nanmin(grid), np.nanmax(grid)])
+                color = "black" if number > middle else "white"
+                text = f"{number:.1f}"
+                axes.text(x, y, text, ha="center", va="center", color=color, fontsize=8)
+        axes.set_xticks(range(len(highs)), [f"{high:g}" for high in highs])
+        axes.set_yticks(range(len(lows)), [f"{low:g}" for low in lows])
+        _plain(axes, title, "a_max", "a_min")
+    figure.suptitle(tables.caption(results), fontsize=9, color=INK, x=0.01, ha="left")
+    return figure
+
+
+def _plain(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_xlabel(x, fontsize=9.5, color=INK)
+    axes.set_ylabel(y, fontsize=9.5, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(which="both", color=GREY, labelcolor=INK, labelsize=9)

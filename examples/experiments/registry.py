@@ -1,0 +1,246 @@
+"""The experiments by name: which runs each of them consists of."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from experiments.methods import check_method
+from experiments.run import Run
+
+BASELINES = (
+    "one-shot",
+    "stronger-decay",
+    "fine-tuned",
+    "fine-tuned-normalized",
+    "rewound",
+    "iterative",
+    "gradual",
+    "gradual-normalized",
+    "soft",
+    "straight-through",
+    "rigl",
+    "set",
+)
+SWD = ("swd", "swd-normalized", "swd-rising", "swd-rising-normalized")
+
+
+def grid(
+    base: Run, methods: Iterable[str], kept: Iterable[float], seeds: int
+) -> list[Run]:
+    """Every method at every part of the weights kept, in percent; and a dense one."""
+    runs = [dataclasses.replace(base, method="dense", seed=s) for s in range(seeds)]
+    for method in methods:
+        runs += [
+            dataclasses.replace(
+                base, method=method, sparsity=round(1 - percent / 100, 9), seed=seed
+            )
+            for percent in kept
+            for seed in range(seeds)
+        ]
+    return runs
+
+
+def cora() -> list[Run]:
+    """GCN on Cora: the Planetoid split, all methods, 50 % to 0.5 % kept, 10 seeds."""
+    base = Run(
+        experiment="cora",
+        data="cora",
+        model="gcn",
+        method="dense",
+        sparsity=0.0,
+        seed=0,
+        epochs=300,
+        learning_rate=0.01,
+        decay="constant",
+        weight_decay=5e-4,
+    )
+    return grid(base, (*SWD, *BASELINES), (50, 20, 10, 5, 2, 1, 0.5), seeds=10)
+
+
+def digits_base(experiment: str) -> Run:
+    return Run(
+        experiment=experiment,
+        data="digits",
+        model="lenet-300-100",
+        method="dense",
+        sparsity=0.0,
+        seed=0,
+        epochs=60,
+        batch_size=64,
+        learning_rate=3e-3,
+    )
+
+
+def digits() -> list[Run]:
+    """LeNet-300-100 on scikit-learn's digits: all methods, 10 % to 0.5 %, 5 seeds."""
+    return grid(digits_base("digits"), (*SWD, *BASELINES), (10, 5, 2, 1, 0.5), seeds=5)
+
+
+def digits_grid() -> list[Run]:
+    """The grid over a_min and a_max at 2 % kept, 3 seeds: a heat map."""
+    base = dataclasses.replace(
+        digits_base("digits-grid"), method="swd-rising", sparsity=0.98
+    )
+    return [
+        dataclasses.replace(
+            base,
+            a_min=a_min,
+            a_max=a_max,
+            seed=seed,
+            variant=f"a_min={a_min:g} a_max={a_max:g}",
+        )
+        for a_min in (1e-2, 1e-1, 1e0, 1e1, 1e2)
+        for a_max in (1e2, 1e3, 1e4, 1e5, 1e6, 1e7)
+        for seed in range(3)
+        if a_min <= a_max
+    ]
+
+
+def digits_ablations() -> list[Run]:
+    """What each part of SWD is good for: with one of them left out, 5 seeds."""
+    base = digits_base("digits-ablations")
+    rows = [
+        ("swd-rising", {}),
+        ("swd", {}),
+        ("fixed-multiplier", {"a_max": 1e2, "variant": "a=100"}),
+        ("fixed-multiplier", {"a_max": 1e4, "variant": "a=10000"}),
+        ("not-selective", {}),
+        ("frozen-selection", {}),
+        ("swd-rising", {"update_every": 10, "variant": "update_every=10"}),
+        ("swd-rising", {"update_every": 100, "variant": "update_every=100"}),
+    ]
+    return [
+        dataclasses.replace(
+            base,
+            method=method,
+            sparsity=round(1 - percent / 100, 9),
+            seed=seed,
+            **changes,
+        )
+        for method, changes in rows
+        for percent in (5, 2, 1)
+        for seed in range(5)
+    ]
+
+
+def mnist() -> list[Run]:
+    """LeNet-5 on MNIST: all methods, 10 % to 0.5 % kept, 5 seeds."""
+    base = Run(
+        experiment="mnist",
+        data="mnist",
+        model="lenet-5",
+        method="dense",
+        sparsity=0.0,
+        seed=0,
+        epochs=15,
+        batch_size=128,
+        learning_rate=3e-3,
+    )
+    return grid(base, (*SWD, *BASELINES), (5, 2, 1, 0.5), seeds=5)
+
+
+def cifar10_small() -> list[Run]:
+    """ResNet-20 with 16 maps on a part of CIFAR-10: a budget that a CPU has."""
+    base = Run(
+        experiment="cifar10-small",
+        data="cifar10",
+        model="resnet-20x16",
+        method="dense",
+        sparsity=0.0,
+        seed=0,
+        epochs=20,
+        batch_size=128,
+        learning_rate=3e-3,
+        weight_decay=5e-4,
+        train_images=10_000,
+        test_images=2_000,
+    )
+    methods = ("swd", "swd-rising-normalized", "fine-tuned", "gradual", "one-shot")
+    return grid(base, methods, (5, 1), seeds=1)
+
+
+def paper_cifar10(width: int) -> list[Run]:
+    """The paper's own recipe: ResNet-20, 300 epochs of SGD, its targets, 3 seeds."""
+    base = Run(
+        experiment=f"cifar10-resnet20x{width}",
+        data="cifar10",
+        model=f"resnet-20x{width}",
+        method="dense",
+        sparsity=0.0,
+        seed=0,
+        epochs=300,
+        batch_size=128,
+        learning_rate=0.1,
+        optimizer="sgd",
+        decay="steps",
+        weight_decay=5e-4,
+        a_max=1e5,
+    )
+    methods = (*SWD, "fine-tuned", "rewound", "gradual", "one-shot")
+    kept = (50, 20, 10, 5, 2.5, 1, 0.5, 0.1)
+    return grid(base, methods, kept, seeds=3)
+
+
+def cifar10_scales() -> list[Run]:
+    """Structured, in its first form: channels by the scales of batch norm."""
+    base = dataclasses.replace(
+        paper_cifar10(64)[0], experiment="cifar10-scales", mu=1e-4
+    )
+    return grid(base, ("swd-scales", "slimming"), (50, 20, 10, 5, 2.5), seeds=3)
+
+
+EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
+    "cora": cora,
+    "digits": digits,
+    "digits-grid": digits_grid,
+    "digits-ablations": digits_ablations,
+    "mnist": mnist,
+    "cifar10-small": cifar10_small,
+    "cifar10-resnet20x64": lambda: paper_cifar10(64),
+    "cifar10-resnet20x16": lambda: paper_cifar10(16),
+    "cifar10-scales": cifar10_scales,
+}
+
+
+def runs_of(name: str) -> list[Run]:
+    """The runs of an experiment.
+
+    Raises:
+      ValueError: for a name that is none.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(
+            f"experiment must be one of {', '.join(EXPERIMENTS)}; got {name!r}"
+        )
+    return EXPERIMENTS[name]()
+
+
+def chosen(
+    runs: list[Run],
+    *,
+    methods: Iterable[str] = (),
+    kept: Iterable[float] = (),
+    seeds: int | None = None,
+    epochs: int | None = None,
+) -> list[Run]:
+    """A part of an experiment, or the same with another budget.
+
+    Raises:
+      ValueError: for a method that is unknown, or if nothing is left.
+    """
+    methods, kept = list(methods), [f"{percent:g}" for percent in kept]
+    for method in methods:
+        check_method(method)
+    part = [
+        run if epochs is None else dataclasses.replace(run, epochs=epochs)
+        for run in runs
+        if (not methods or run.method in methods)
+        and (not kept or run.kept_percent in kept or run.method == "dense")
+        and (seeds is None or run.seed < seeds)
+    ]
+    if not part:
+        there = sorted({run.method for run in runs})
+        raise ValueError(
+            f"the experiment has no such runs. Its methods are {', '.join(there)}; "
+            f"kept, in percent: {', '.join(sorted({run.kept_percent for run in runs}))}"
+        )
+    return part

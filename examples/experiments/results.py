@@ -1,0 +1,125 @@
+"""Results of runs: one JSON file each, written whole or not at all."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from experiments.run import Run
+
+FORMAT = 1
+"""Of the files. A reader takes no other."""
+
+_DIGITS = 6
+
+
+class BadResult(ValueError):
+    """A result file that cannot be used, and what to do about it."""
+
+
+def write(folder: Path, run: Run, result: dict[str, Any]) -> Path:
+    """Write the result of a run. A kill leaves the old file, or none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{run.name}.json"
+    content = {"format": FORMAT, "run": run.as_dict()} | _rounded(result)
+    # Strictly: NaN is no JSON.
+    text = json.dumps(content, allow_nan=False) + "\n"
+    with tempfile.NamedTemporaryFile(
+        "w", dir=folder, prefix=".", suffix=".part", delete=False
+    ) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+    return path
+
+
+def finished(folder: Path, runs: Iterable[Run]) -> set[str]:
+    """The names of those runs that have a result in the folder already.
+
+    Raises:
+      BadResult: if one is broken, or was made with other settings.
+    """
+    done = set()
+    for run in runs:
+        path = folder / f"{run.name}.json"
+        if not path.exists():
+            continue
+        before = read_file(path)["run"]
+        wanted = json.loads(json.dumps(run.as_dict()))
+        for key in wanted:
+            if before.get(key) != wanted[key]:
+                raise BadResult(
+                    f"{path} was made with {key}={before.get(key)!r}, and now {key} is "
+                    f"{wanted[key]!r}. Give another folder (--results), or delete it."
+                )
+        done.add(run.name)
+    return done
+
+
+def read(place: Path) -> list[dict[str, Any]]:
+    """All results in a folder, or in a file with one on each line.
+
+    Raises:
+      BadResult: if there are none, or one cannot be used.
+    """
+    if place.is_dir():
+        results = [read_file(path) for path in sorted(place.glob("*.json"))]
+    elif place.exists():
+        lines = place.read_text().splitlines()
+        results = [_checked(line, f"{place}:{i + 1}") for i, line in enumerate(lines)]
+    else:
+        results = []
+    if not results:
+        raise BadResult(f"no results in {place}: make some with paper.py run")
+    return results
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """One result."""
+    return _checked(path.read_text(), str(path))
+
+
+def collect(folder: Path, target: Path) -> int:
+    """Write the results of a folder to one file, a line each. Returns how many."""
+    results = read(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part")
+    part.write_text("".join(json.dumps(result) + "\n" for result in results))
+    os.replace(part, target)
+    return len(results)
+
+
+def _checked(text: str, where: str) -> dict[str, Any]:
+    try:
+        result = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadResult(
+            f"{where} is not a whole result ({error}). Delete it and run again."
+        ) from error
+    known = result.get("format") if isinstance(result, dict) else None
+    if known != FORMAT:
+        raise BadResult(
+            f"{where} has format {known!r}, written by another version; this one reads "
+            f"format {FORMAT}. Give another folder (--results), or run again."
+        )
+    missing = {"run", "curves", "final"} - result.keys()
+    if missing:
+        raise BadResult(
+            f"{where} has no {sorted(missing)[0]!r}. Delete it and run again."
+        )
+    return result
+
+
+def _rounded(value: Any) -> Any:
+    """Floats with as many digits as say something; None for what is not finite."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,86 @@
+"""Everything that one training depends on, and what its result is called."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One network, trained once."""
+
+    experiment: str
+    """The table it belongs to."""
+    data: str
+    """Name of the data set."""
+    model: str
+    """Name of the model."""
+    method: str
+    """Name of the method."""
+    sparsity: float
+    """Fraction of the weights to prune. 0 for dense training."""
+    seed: int
+    """Of the initial weights, the batches and everything else that is random."""
+    epochs: int
+    """In all, fine-tuning included: the same for every method."""
+    learning_rate: float
+    """At the start."""
+    batch_size: int | None = None
+    """Images a step; None for graphs, of which every step takes the whole."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """SGD has a momentum of 0.9."""
+    decay: Literal["constant", "cosine", "steps"] = "cosine"
+    """How the learning rate falls: not, to 0, or to a tenth at each third."""
+    weight_decay: float = 0.0
+    """Ordinary decay (L2) of all weights of two or more dimensions."""
+    mu: float = 5e-4
+    """Strength of the selective decay, before its multiplier."""
+    a_min: float = 0.1
+    """The multiplier at the first step."""
+    a_max: float = 1e6
+    """The multiplier at the last step."""
+    rise: float = 0.7
+    """Part of the training in which a rising target rises."""
+    dense_part: float = 2 / 3
+    """Part of the training before a method that prunes at once does so."""
+    update_every: int = 1
+    """Optimizer steps between two renewals of the threshold."""
+    train_images: int | None = None
+    """A reduced budget: so many of the training images."""
+    test_images: int | None = None
+    """A reduced budget: so many of the test images."""
+    variant: str = ""
+    """What tells runs apart that differ in other numbers than sparsity and seed."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sparsity < 1:
+            raise ValueError(f"sparsity must be in [0, 1), got {self.sparsity}")
+        for name in ("epochs", "learning_rate", "a_min"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be greater than 0, got {value}")
+
+    @property
+    def row(self) -> str:
+        """The row of a table: the method, and what else is particular."""
+        return f"{self.method} {self.variant}".strip()
+
+    @property
+    def kept_percent(self) -> str:
+        """What is left, as it is written: "0.5"."""
+        return f"{round(100 * (1 - self.sparsity), 6):g}"
+
+    @property
+    def name(self) -> str:
+        """Of the result file: letters that every file system takes."""
+        variant = self.variant.replace(" ", "_").replace("=", "")
+        parts = [self.method, variant, f"kept{self.kept_percent}", f"seed{self.seed}"]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def program(self) -> "Run":
+        """The run without what a compiled program is given when it starts."""
+        return dataclasses.replace(self, sparsity=0.0, seed=0)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)

@@ -1,0 +1,199 @@
+"""One compiled program for a method: seeds side by side, epochs under `scan`."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import swd_jax
+from experiments.methods import (
+    SPARSE_FROM_THE_START,
+    Method,
+    Training,
+    make_method,
+)
+from experiments.run import Run
+from experiments.tasks import Task
+from models import macs
+
+# About how often a training is looked at.
+_POINTS = 30
+
+
+class Carry(NamedTuple):
+    """What goes from step to step."""
+
+    params: Any
+    rest: Any
+    optimizer_state: Any
+    kept: Any
+    """What pruning would have kept when it was last looked at."""
+    step: jax.Array
+    key: jax.Array
+
+
+class Trained(NamedTuple):
+    """Networks after training, one for each seed along the first axis."""
+
+    curves: dict[str, np.ndarray]
+    """shape=(points, seeds)"""
+    final: dict[str, np.ndarray]
+    """shape=(seeds,)"""
+    params: Any
+    """Pruned."""
+
+
+class Program:
+    """Trains a method for any sparsity and any seeds, compiled once."""
+
+    def __init__(self, task: Task, run: Run) -> None:
+        self.task, self.run = task, run
+        self.steps = run.epochs * task.steps_per_epoch
+        # As near to the wanted number of points as divides the epochs.
+        self.points = max(n for n in range(1, _POINTS + 1) if run.epochs % n == 0)
+        abstract = nnx.eval_shape(lambda: task.make(nnx.Rngs(0)))
+        self.definition, _, _ = nnx.split(abstract, nnx.Param, ...)
+        self._start = jax.jit(jax.vmap(self._start_one, in_axes=(0, None)))
+        go_on = jax.vmap(self._go_on_one, in_axes=(0, None, None))
+        self._go_on = jax.jit(go_on, donate_argnums=0)
+        self._end = jax.jit(jax.vmap(self._end_one, in_axes=(0, None, None)))
+
+    def train(self, seeds: list[int], sparsity: float) -> Iterator[int | Trained]:
+        """Train; tells after each part how many epochs it was, and what came of all."""
+        known = np.asarray(sparsity, np.float32)
+        carry = self._start(jnp.asarray(seeds), known)
+        curves: list[dict[str, Any]] = []
+        for _ in range(self.points):
+            carry, point = self._go_on(carry, self.task.data, known)
+            curves.append(jax.device_get(point))
+            yield self.run.epochs // self.points
+        final, params = self._end(carry, self.task.data, known)
+        yield Trained(
+            {key: np.stack([point[key] for point in curves]) for key in curves[0]},
+            jax.device_get(final),
+            params,
+        )
+
+    def method(self, sparsity: Any) -> Method:
+        """The method at a sparsity that may be traced."""
+        known = self.run.method in SPARSE_FROM_THE_START
+        return make_method(
+            Training(
+                self.run,
+                self.run.sparsity if known else sparsity,
+                self.steps,
+                self.task.steps_per_epoch,
+            )
+        )
+
+    def _model(self, params: Any, rest: Any, *, training: bool) -> nnx.Module:
+        model = nnx.merge(self.definition, params, rest, copy=True)
+        model.train() if training else model.eval()
+        return model
+
+    def _start_one(self, seed: jax.Array, sparsity: jax.Array) -> Carry:
+        for_model, key = jax.random.split(jax.random.key(seed))
+        model = self.task.make(nnx.Rngs(for_model))
+        _, params, rest = nnx.split(model, nnx.Param, ...)
+        state = self.method(sparsity).transform.init(params)
+        kept = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
+        return Carry(params, rest, state, kept, jnp.zeros((), jnp.int32), key)
+
+    def _go_on_one(
+        self, carry: Carry, data: Any, sparsity: jax.Array
+    ) -> tuple[Carry, dict[str, jax.Array]]:
+        """Some epochs, and a look at where they led to."""
+        method = self.method(sparsity)
+
+        def step(carry: Carry, batch: jax.Array) -> tuple[Carry, jax.Array]:
+            key = jax.random.fold_in(carry.key, carry.step)
+
+            def loss(params: Any) -> tuple[jax.Array, Any]:
+                params = method.trained(params, carry.step)
+                model = self._model(params, carry.rest, training=True)
+                value = self.task.loss(model, data, batch, key)
+                return value, nnx.split(model, nnx.Param, ...)[2]
+
+            (value, rest), gradients = jax.value_and_grad(loss, has_aux=True)(
+                carry.params
+            )
+            updates, state = method.transform.update(
+                gradients, carry.optimizer_state, carry.params
+            )
+            params = optax.apply_updates(carry.params, updates)
+            moved = carry._replace(params=params, rest=rest, optimizer_state=state)
+            return moved._replace(step=carry.step + 1), value
+
+        def epoch(carry: Carry, _: None) -> tuple[Carry, jax.Array]:
+            key = jax.random.fold_in(carry.key, -1 - carry.step)
+            carry, losses = jax.lax.scan(step, carry, self.task.batches(key))
+            return carry, losses.mean()
+
+        epochs = self.run.epochs // self.points
+        carry, losses = jax.lax.scan(epoch, carry, length=epochs)
+        return self._looked_at(method, carry, data, losses[-1])
+
+    def _looked_at(
+        self, method: Method, carry: Carry, data: Any, loss: jax.Array
+    ) -> tuple[Carry, dict[str, jax.Array]]:
+        step = carry.step
+        params = method.trained(carry.params, step)
+        kept = swd_jax.prune_mask(carry.params, method.target, step=step)
+        point = {"step": step, "loss": loss}
+        point |= self._accuracies(params, carry.rest, data)
+        point["residual"] = _residual(carry.params, kept, method.target)
+        pairs = list(
+            zip(jax.tree.leaves(carry.kept), jax.tree.leaves(kept), strict=True)
+        )
+        leaves = prunable_leaves(carry.params, method.target)
+        total = sum(weights.size for _, _, weights in leaves)
+        point["migrated_in"] = sum(jnp.sum(old & ~new) for old, new in pairs) / total
+        point["migrated_out"] = sum(jnp.sum(~old & new) for old, new in pairs) / total
+        for name in ("multiplier", "threshold", "selected_fraction", "pruned_fraction"):
+            value = optax.tree_utils.tree_get(carry.optimizer_state, name)
+            if value is not None:
+                point[name] = value
+        return carry._replace(kept=kept), point
+
+    def _end_one(
+        self, carry: Carry, data: Any, sparsity: jax.Array
+    ) -> tuple[dict[str, jax.Array], Any]:
+        method = self.method(sparsity)
+        params = method.trained(carry.params, carry.step)
+        pruned = swd_jax.prune(params, method.target, step=carry.step)
+        before = self._accuracies(params, carry.rest, data)
+        after = self._accuracies(pruned, carry.rest, data)
+        final = {f"{part}_before": value for part, value in before.items()}
+        final |= {f"{part}_after": value for part, value in after.items()}
+        kept = swd_jax.prune_mask(params, method.target, step=carry.step)
+        final["residual"] = _residual(params, kept, method.target)
+        return final, pruned
+
+    def _accuracies(self, params: Any, rest: Any, data: Any) -> dict[str, jax.Array]:
+        model = self._model(params, rest, training=False)
+        return self.task.accuracies(model, data)
+
+
+def _residual(params: Any, kept: Any, target: swd_jax.Target) -> jax.Array:
+    """The share of the norm of the prunable weights that pruning takes away."""
+    masks = jax.tree.leaves(kept)
+    pairs = [(weights, masks[i]) for i, _, weights in prunable_leaves(params, target)]
+    lost = sum(jnp.sum(jnp.where(mask, 0, weights) ** 2) for weights, mask in pairs)
+    whole = sum(jnp.sum(weights**2) for weights, _ in pairs)
+    return jnp.sqrt(lost / jnp.maximum(whole, 1e-30))
+
+
+def prunable_leaves(params: Any, target: swd_jax.Target) -> list[tuple[int, str, Any]]:
+    """Position, path and weights of the leaves that a target prunes.
+
+    Of a target whose `prunable` is a predicate, as those of all methods are.
+    """
+    named = [
+        (i, macs.leaf_name(path), leaf)
+        for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(params))
+    ]
+    return [each for each in named if target.prunable(each[1], each[2])]
