@@ -137,17 +137,13 @@ def staircase_sparsity(final: float, steps: Sequence[int]) -> optax.Schedule:
     hypothesis" (arXiv 1803.03635), section 2.
     """
     value = _numbers.as_decimal("final", final)
-    if value is None:
-        raise ValueError(
-            "final must be known when the schedule is made, got a traced value: give "
-            "Target a function of the step instead"
-        )
-    if not 0 <= value < 1:
+    if value is not None and not 0 <= value < 1:
         raise ValueError(f"final must be in [0, 1), got {final!r}")
     _check_ascending("steps", steps)
-    kept = 1 - float(value)
-    levels = [1 - kept ** (i / len(steps)) for i in range(len(steps))]
-    constants = [optax.constant_schedule(level) for level in (*levels, float(value))]
+    # A number as a float, which keeps the decimal that it prints as; or what is traced.
+    last = final if value is None else float(value)
+    levels = [1 - (1 - last) ** (i / len(steps)) for i in range(len(steps))]
+    constants = [optax.constant_schedule(level) for level in (*levels, last)]
     return optax.join_schedules(constants, list(steps))
 
 

@@ -1,8 +1,6 @@
 """The networks of the examples, against layer tables and numbers of their papers."""
 
-import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +10,6 @@ import pytest
 from flax import nnx
 
 import swd_jax
-
-# The examples are scripts: Python puts their folder on the path when it runs them.
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-
 from models import macs
 from models.gcn import GCN, SparseGraph
 from models.layers import convolution

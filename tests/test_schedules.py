@@ -152,6 +152,11 @@ class TestStaircase:
         )
         assert int((pruned["kernel"] == 0).sum()) == 29
 
+    def test_the_final_sparsity_may_be_traced(self):
+        at = jax.jit(lambda s, t: swd_jax.staircase_sparsity(s, [2, 4])(t))
+        got = [float(at(0.96, step)) for step in (1, 2, 4)]
+        np.testing.assert_allclose(got, [0, 0.8, 0.96], rtol=1e-6)
+
     @pytest.mark.parametrize("steps", [[], [5, 5], [5, 3], [-1], [1.5]])
     def test_steps_that_do_not_rise_are_an_error(self, steps):
         with pytest.raises(ValueError, match="steps must be"):

@@ -1,0 +1,276 @@
+"""The experiment runner: what it trains and writes, and what it says of mistakes."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import paper
+from experiments import figures, methods, registry, results, tables
+from experiments.run import Run
+from experiments.tasks import make_task
+from experiments.training import Program
+
+ROOT = Path(__file__).parents[1]
+COMMITTED = sorted((ROOT / "docs" / "results").glob("*.jsonl"))
+
+TINY = Run(
+    experiment="tiny",
+    data="digits",
+    model="lenet-300-100",
+    method="swd-rising",
+    sparsity=0.9,
+    seed=0,
+    epochs=4,
+    batch_size=32,
+    learning_rate=1e-2,
+    a_max=1e5,
+    train_images=128,
+    test_images=100,
+)
+
+
+@pytest.fixture(autouse=True)
+def _promotion_of_ranks(monkeypatch):
+    # Users' own models and Flax's layers add biases to rows.
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def task():
+    return make_task(TINY, None, None)
+
+
+@pytest.fixture
+def tiny_experiment(monkeypatch):
+    """An experiment of two methods, two targets and two seeds."""
+    runs = registry.grid(TINY, ["swd-rising", "one-shot"], (10, 5), seeds=2)
+    monkeypatch.setitem(registry.EXPERIMENTS, "tiny", lambda: runs)
+    return runs
+
+
+def content(folder):
+    """The results by name, without what differs from time to time."""
+    found = {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
+    for result in found.values():
+        del result["seconds"], result["environment"]
+    return found
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_method_can_be_traced_from_start_to_end(task, name):
+    run = dataclasses.replace(TINY, method=name)
+    program = Program(task, methods.static(run))
+    seeds, sparsity = jax.numpy.arange(2), np.float32(0.9)
+    if name in ("slimming", "swd-scales"):  # of which this model has none
+        with pytest.raises(ValueError, match="matches none of the parameters"):
+            jax.eval_shape(program._start, seeds, sparsity)
+        return
+    carry = jax.eval_shape(program._start, seeds, sparsity)
+    after, point = jax.eval_shape(program._go_on, carry, task.data, sparsity)
+    assert jax.tree.structure(after) == jax.tree.structure(carry)
+    assert point["test"].shape == point["residual"].shape == (2,)
+    final, params = jax.eval_shape(program._end, after, task.data, sparsity)
+    assert final["test_after"].shape == (2,)
+    assert jax.tree.structure(params) == jax.tree.structure(carry.params)
+
+
+def test_an_experiment_is_run_once_and_goes_on_where_it_was_stopped(
+    tiny_experiment, tmp_path, capsys
+):
+    folder = tmp_path / "tiny"
+    paper.run("tiny", results_folder=tmp_path)
+    first = content(folder)
+    assert set(first) == {f"{run.name}.json" for run in tiny_experiment}
+    for result in first.values():
+        final, run = result["final"], result["run"]
+        # Of 64 * 300 + 300 * 100 + 100 * 10 weights, to the last one.
+        pruned = 0 if run["method"] == "dense" else round(50_200 * run["sparsity"])
+        assert final["kept"] == final["prunable"] - pruned == 50_200 - pruned
+        assert final["multiply_adds_left"] == final["kept"]
+        assert len(result["curves"]["test"]) == 4
+        assert 0 <= final["test_after"] <= 100
+    assert "swd-rising" in capsys.readouterr().out
+    # A killed run leaves no file behind, or none that is whole.
+    lost = folder / "swd-rising-kept5-seed1.json"
+    kept = folder / "one-shot-kept10-seed0.json"
+    before = kept.stat().st_mtime_ns
+    lost.unlink()
+    paper.run("tiny", results_folder=tmp_path)
+    assert content(folder) == first
+    assert kept.stat().st_mtime_ns == before
+    assert "9 of 10 runs have results" in capsys.readouterr().out
+
+
+def test_seeds_side_by_side_are_the_seeds_one_by_one(task):
+    program = Program(task, TINY.program)
+    *_, both = program.train([0, 1], 0.9)
+    for seed in (0, 1):
+        *_, alone = program.train([seed], 0.9)
+        np.testing.assert_allclose(
+            alone.curves["loss"][:, 0], both.curves["loss"][:, seed], rtol=0.05
+        )
+        np.testing.assert_array_equal(
+            alone.curves["selected_fraction"][:, 0],
+            both.curves["selected_fraction"][:, seed],
+        )
+
+
+def test_curves_tell_what_is_selected_and_what_moves(task):
+    *_, trained = Program(task, TINY.program).train([3], 0.9)
+    curves = {key: values[:, 0] for key, values in trained.curves.items()}
+    # The target rises over 0.7 of 16 steps; the last update before each look is
+    # step 3, 7, 11 and 15.
+    rising = optax.polynomial_schedule(0.0, 0.9, 3, 11)
+    expected = [float(rising(step)) for step in (3, 7, 11, 15)]
+    np.testing.assert_allclose(curves["selected_fraction"], expected, atol=1e-4)
+    growth = [0.1 * 1e6 ** (step / 16) for step in (3, 7, 11, 15)]
+    np.testing.assert_allclose(curves["multiplier"], growth, rtol=1e-4)
+    # Nothing is selected before: what is by now has moved in, less what has left.
+    now = [float(rising(step)) for step in (4, 8, 12, 16)]
+    net = np.cumsum(curves["migrated_in"] - curves["migrated_out"])
+    np.testing.assert_allclose(net, now, atol=1e-4)
+
+
+class TestErrors:
+    """What can be wrong is said in words that help."""
+
+    def test_an_unknown_experiment(self):
+        with pytest.raises(ValueError, match=r"must be one of cora, .*; got 'corra'"):
+            paper.run("corra")
+
+    def test_an_unknown_method(self):
+        with pytest.raises(ValueError, match=r"method must be one of dense, .*'swdd'"):
+            paper.run("digits", methods=("swdd",))
+
+    def test_a_target_that_the_experiment_does_not_have(self):
+        with pytest.raises(ValueError, match="kept, in percent: 0.5, 1, 10"):
+            paper.run("digits", methods=("swd",), kept=(3,))
+
+    def test_a_missing_data_folder(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            paper.run("cora", data=tmp_path / "nowhere", results_folder=tmp_path)
+
+    def test_a_result_that_is_not_whole(self, tiny_experiment, tmp_path):
+        path = tmp_path / "tiny" / f"{tiny_experiment[0].name}.json"
+        path.parent.mkdir()
+        path.write_text('{"format": 1, "run": {')
+        with pytest.raises(results.BadResult, match="not a whole result.*Delete it"):
+            paper.run("tiny", results_folder=tmp_path)
+
+    def test_a_result_of_another_version(self, tiny_experiment, tmp_path):
+        path = tmp_path / "tiny" / f"{tiny_experiment[0].name}.json"
+        path.parent.mkdir()
+        path.write_text('{"format": 0}')
+        with pytest.raises(results.BadResult, match="format 0, written by another"):
+            paper.run("tiny", results_folder=tmp_path)
+
+    def test_a_result_with_a_part_missing(self, tmp_path):
+        path = tmp_path / "x.json"
+        path.write_text('{"format": 1, "run": {}, "curves": {}}')
+        with pytest.raises(results.BadResult, match="has no 'final'"):
+            results.read(tmp_path)
+
+    def test_a_result_with_other_settings(self, tmp_path):
+        other = dataclasses.replace(TINY, epochs=7)
+        results.write(tmp_path, other, {"curves": {}, "final": {}})
+        with pytest.raises(results.BadResult, match="epochs=7, and now epochs is 4"):
+            results.finished(tmp_path, [TINY])
+
+    def test_no_results_at_all(self, tmp_path):
+        with pytest.raises(results.BadResult, match="no results in .*paper.py run"):
+            paper.table("digits-grid", results_folder=tmp_path)
+
+    def test_a_model_for_other_data(self):
+        with pytest.raises(ValueError, match="model must be one of .*'resnet-x'"):
+            make_task(dataclasses.replace(TINY, model="resnet-x"), None, None)
+
+    @pytest.mark.parametrize("size", [None, 0, 129])
+    def test_a_batch_that_does_not_fit(self, size):
+        with pytest.raises(ValueError, match="batch_size must be from 1 to 128"):
+            make_task(dataclasses.replace(TINY, batch_size=size), None, None)
+
+
+def test_numbers_that_are_none_are_written_as_null(tmp_path):
+    path = results.write(
+        tmp_path, TINY, {"curves": {"a": [float("nan"), 1.23456789]}, "final": {}}
+    )
+    assert json.loads(path.read_text())["curves"] == {"a": [None, 1.23457]}
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_failed_write_leaves_the_old_result(tmp_path):
+    path = results.write(tmp_path, TINY, {"curves": {}, "final": {}})
+    before = path.read_text()
+    with pytest.raises(TypeError):
+        results.write(tmp_path, TINY, {"curves": {"a": object()}, "final": {}})
+    assert path.read_text() == before
+
+
+def made_up(method, sparsity, seed, before, after, **changes):
+    run = dataclasses.replace(
+        TINY, method=method, sparsity=sparsity, seed=seed, **changes
+    )
+    final = {"test_before": before, "test_after": after}
+    return {"run": run.as_dict(), "data": "digits", "curves": {}, "final": final}
+
+
+def test_a_table_has_means_spreads_and_what_pruning_cost():
+    found = [
+        made_up("dense", 0.0, 0, 97.0, 97.0),
+        made_up("dense", 0.0, 1, 98.0, 98.0),
+        made_up("swd", 0.95, 0, 90.0, 90.0),
+        made_up("swd", 0.95, 1, 94.0, 94.0),
+        made_up("one-shot", 0.95, 0, 97.0, 30.0),
+        made_up("one-shot", 0.99, 0, 97.0, 20.0),
+    ]
+    heads, rows = tables.lines(found)
+    assert heads[1:] == ["5", "1"]
+    assert rows == [
+        ["swd", "92.0 ± 2.8", ""],
+        ["one-shot", "30.0 (-67.0)", "20.0 (-77.0)"],
+    ]
+    assert "dense 97.5 ± 0.7" in tables.caption(found)
+    assert tables.markdown(found).splitlines()[2] == "| % of the weights kept | 5 | 1 |"
+
+
+@pytest.mark.parametrize("place", COMMITTED, ids=lambda path: path.stem)
+def test_the_tables_of_the_docs_are_those_of_the_committed_results(place):
+    page = (ROOT / "docs" / "paper.md").read_text()
+    found = results.read(place)
+    # Means worked out again, from the lines of the file.
+    lines = [json.loads(line) for line in place.read_text().splitlines()]
+    for row, columns in tables.cells(found).items():
+        for column, cell in columns.items():
+            same = [
+                line["final"]["test_after"]
+                for line in lines
+                if f"{line['run']['method']} {line['run']['variant']}".strip() == row
+                and abs(100 - 100 * line["run"]["sparsity"] - float(column)) < 1e-6
+            ]
+            assert cell.seeds == len(same)
+            np.testing.assert_allclose(cell.mean, np.mean(same), rtol=1e-9)
+    if "a_min=" not in lines[0]["run"]["variant"]:  # that one is a heat map
+        assert tables.markdown(found) in page
+
+
+@pytest.mark.parametrize("place", COMMITTED, ids=lambda path: path.stem)
+def test_figures_are_drawn_from_the_committed_results(place, tmp_path):
+    drawn = figures.draw(place.stem, results.read(place), tmp_path)
+    assert place.stem in [path.stem for path in drawn]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_committed_results_say_where_they_come_from():
+    for place in COMMITTED:
+        for result in results.read(place):
+            about = result["environment"]
+            assert about["commit"], place
+            assert not about["commit"].endswith("-dirty"), place
+            assert about["hardware"]["cores"], place
+            assert about["command"].startswith("python examples/paper.py run"), place
