@@ -241,19 +241,29 @@ def not_selective(training: Training) -> Method:
     """The growing decay of all weights, and pruning at the end."""
     run = training.run
 
-    class Count(NamedTuple):
-        count: jax.Array
-
-    def update(updates: Any, state: Count, params: Any = None) -> tuple[Any, Count]:
+    def update(
+        updates: Any, state: optax.ScaleByScheduleState, params: Any = None
+    ) -> tuple[Any, optax.ScaleByScheduleState]:
         rate = run.mu * training.multiplier()(state.count)
         decayed = jax.tree.map(
             lambda u, w: u + rate * w if w.ndim > 1 else u, updates, params
         )
-        return decayed, Count(state.count + 1)
+        return decayed, optax.ScaleByScheduleState(state.count + 1)
 
-    decay = optax.GradientTransformation(lambda _: Count(jnp.zeros((), int)), update)
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    decay = optax.GradientTransformation(init, update)
     optimizer = optax.chain(decay, training.optimizer())
     return Method(optimizer, training.target(training.sparsity))
+
+
+class Frozen(NamedTuple):
+    """A selection that is made once."""
+
+    count: jax.Array
+    kept: Any
 
 
 def frozen_selection(training: Training) -> Method:
@@ -261,13 +271,9 @@ def frozen_selection(training: Training) -> Method:
     target = training.target(training.sparsity)
     begin = training.at(0.1)
 
-    class Frozen(NamedTuple):
-        count: jax.Array
-        kept: Any
-
     def init(params: Any) -> Frozen:
         kept = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
-        return Frozen(jnp.zeros((), int), kept)
+        return Frozen(jnp.zeros((), jnp.int32), kept)
 
     def update(updates: Any, state: Frozen, params: Any = None) -> tuple[Any, Frozen]:
         kept = jax.lax.cond(

@@ -27,7 +27,8 @@ def grid(
     base: Run, methods: Iterable[str], kept: Iterable[float], seeds: int
 ) -> list[Run]:
     """Every method at every part of the weights kept, in percent; and a dense one."""
-    runs = [dataclasses.replace(base, method="dense", seed=s) for s in range(seeds)]
+    dense = dataclasses.replace(base, method="dense", sparsity=0.0)
+    runs = [dataclasses.replace(dense, seed=seed) for seed in range(seeds)]
     for method in methods:
         runs += [
             dataclasses.replace(
