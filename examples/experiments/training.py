@@ -145,7 +145,8 @@ class Program:
         kept = swd_jax.prune_mask(carry.params, method.target, step=step)
         point = {"step": step, "loss": loss}
         point |= self._accuracies(params, carry.rest, data)
-        point["residual"] = _residual(carry.params, kept, method.target)
+        pruned = jax.tree.map(lambda w, k: jnp.where(k, w, 0), carry.params, kept)
+        point["residual"] = _residual(carry.params, pruned, method.target)
         pairs = list(
             zip(jax.tree.leaves(carry.kept), jax.tree.leaves(kept), strict=True)
         )
@@ -169,8 +170,7 @@ class Program:
         after = self._accuracies(pruned, carry.rest, data)
         final = {f"{part}_before": value for part, value in before.items()}
         final |= {f"{part}_after": value for part, value in after.items()}
-        kept = swd_jax.prune_mask(params, method.target, step=carry.step)
-        final["residual"] = _residual(params, kept, method.target)
+        final["residual"] = _residual(params, pruned, method.target)
         return final, pruned
 
     def _accuracies(self, params: Any, rest: Any, data: Any) -> dict[str, jax.Array]:
@@ -178,12 +178,12 @@ class Program:
         return self.task.accuracies(model, data)
 
 
-def _residual(params: Any, kept: Any, target: swd_jax.Target) -> jax.Array:
+def _residual(params: Any, pruned: Any, target: swd_jax.Target) -> jax.Array:
     """The share of the norm of the prunable weights that pruning takes away."""
-    masks = jax.tree.leaves(kept)
-    pairs = [(weights, masks[i]) for i, _, weights in prunable_leaves(params, target)]
-    lost = sum(jnp.sum(jnp.where(mask, 0, weights) ** 2) for weights, mask in pairs)
-    whole = sum(jnp.sum(weights**2) for weights, _ in pairs)
+    after = jax.tree.leaves(pruned)
+    pairs = [(weights, after[i]) for i, _, weights in prunable_leaves(params, target)]
+    lost = sum(jnp.sum((before - left) ** 2) for before, left in pairs)
+    whole = sum(jnp.sum(before**2) for before, _ in pairs)
     return jnp.sqrt(lost / jnp.maximum(whole, 1e-30))
 
 
