@@ -62,12 +62,15 @@ class Training(NamedTuple):
         return optax.constant_schedule(start)
 
     def optimizer(
-        self, learning_rate: optax.Schedule | None = None, *, decay_factor: float = 1.0
+        self,
+        learning_rate: optax.Schedule | None = None,
+        *,
+        weight_decay: float | None = None,
     ) -> optax.GradientTransformation:
         """Adam or SGD, with the ordinary decay in the gradient."""
         rate = learning_rate or self.learning_rate()
         decay = optax.add_decayed_weights(
-            decay_factor * self.run.weight_decay,
+            self.run.weight_decay if weight_decay is None else weight_decay,
             mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params),
         )
         if self.run.optimizer == "adam":
@@ -105,7 +108,7 @@ def dense(training: Training) -> Method:
 
 
 def stronger_decay(training: Training) -> Method:
-    optimizer = training.optimizer(decay_factor=10.0)
+    optimizer = training.optimizer(weight_decay=training.run.strong_decay)
     return Method(optimizer, training.target(training.sparsity))
 
 
@@ -185,36 +188,39 @@ def soft(training: Training) -> Method:
     return Method(optax.chain(training.optimizer(), pruning), target)
 
 
-def straight_through(training: Training) -> Method:
+def straight_through(training: Training, *, soft: bool = False) -> Method:
     target = training.rising()
 
     def trained(params: Any, step: jax.Array) -> Any:
-        return swd_jax.straight_through(params, target, step=step)
+        return swd_jax.straight_through(params, target, step=step, soft=soft)
 
     return Method(training.optimizer(), target, trained)
 
 
+def straight_through_soft(training: Training) -> Method:
+    return straight_through(training, soft=True)
+
+
 def rigl(training: Training) -> Method:
-    target = swd_jax.Target(training.sparsity, scope="local")
     wrapped = swd_jax.rigl(
         training.optimizer(),
-        target,
+        # Not the paper's uniform distribution, which starves small leaves.
+        training.sparsity,
         until=training.at(0.75),
         update_every=max(training.steps // 100, 1),
         seed=training.run.seed,
     )
-    return Method(wrapped, target)
+    return Method(wrapped, training.target(training.sparsity))
 
 
 def sparse_evolution(training: Training) -> Method:
-    target = swd_jax.Target(training.sparsity, scope="local")
     wrapped = swd_jax.sparse_evolution(
         training.optimizer(),
-        target,
+        training.sparsity,
         update_every=max(training.steps // 100, 1),
         seed=training.run.seed,
     )
-    return Method(wrapped, target)
+    return Method(wrapped, training.target(training.sparsity))
 
 
 def slimming(training: Training) -> Method:
@@ -307,6 +313,7 @@ METHODS: dict[str, Callable[[Training], Method]] = {
     "gradual-normalized": gradual_normalized,
     "soft": soft,
     "straight-through": straight_through,
+    "straight-through-soft": straight_through_soft,
     "rigl": rigl,
     "set": sparse_evolution,
     "slimming": slimming,

@@ -17,6 +17,7 @@ BASELINES = (
     "gradual-normalized",
     "soft",
     "straight-through",
+    "straight-through-soft",
     "rigl",
     "set",
 )

@@ -33,6 +33,8 @@ class Run:
     """How the learning rate falls: not, to 0, or to a tenth at each third."""
     weight_decay: float = 0.0
     """Ordinary decay (L2) of all weights of two or more dimensions."""
+    strong_decay: float = 1e-3
+    """The same for the method that has nothing but more of it."""
     mu: float = 5e-4
     """Strength of the selective decay, before its multiplier."""
     a_min: float = 0.1
