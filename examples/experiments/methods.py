@@ -128,6 +128,20 @@ def swd_rising_normalized(training: Training) -> Method:
     return training.swd(training.rising("normalized_magnitude"))
 
 
+def swd_proximal(training: Training) -> Method:
+    """The form after the optimizer, which Adam does not normalise."""
+    target = training.rising()
+    run = training.run
+    decay = swd_jax.proximal_swd(
+        target,
+        weight_decay=run.mu,
+        a=swd_jax.exponential_growth(run.a_min, run.a_max, training.steps),
+        learning_rate=training.learning_rate(),
+        update_every=run.update_every,
+    )
+    return Method(optax.chain(training.optimizer(), decay), target)
+
+
 def gradual(training: Training, criterion: str = "magnitude") -> Method:
     target = training.rising(criterion)
     pruning = swd_jax.magnitude_pruning(target, update_every=training.run.update_every)
@@ -305,6 +319,7 @@ METHODS: dict[str, Callable[[Training], Method]] = {
     "swd-normalized": swd_normalized,
     "swd-rising": swd_rising,
     "swd-rising-normalized": swd_rising_normalized,
+    "swd-proximal": swd_proximal,
     "fine-tuned": fine_tuned,
     "fine-tuned-normalized": fine_tuned_normalized,
     "rewound": rewound,

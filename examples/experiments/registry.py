@@ -21,7 +21,11 @@ BASELINES = (
     "rigl",
     "set",
 )
-SWD = ("swd", "swd-normalized", "swd-rising", "swd-rising-normalized")
+SWD = ("swd", "swd-normalized", "swd-rising", "swd-rising-normalized", "swd-proximal")
+
+
+# After Adam nothing normalises the decay: it takes a larger multiplier.
+PROXIMAL = {"swd-proximal": {"a_min": 1e2, "a_max": 1e10}}
 
 
 def grid(
@@ -33,7 +37,11 @@ def grid(
     for method in methods:
         runs += [
             dataclasses.replace(
-                base, method=method, sparsity=round(1 - percent / 100, 9), seed=seed
+                base,
+                method=method,
+                sparsity=round(1 - percent / 100, 9),
+                seed=seed,
+                **PROXIMAL.get(method, {}),
             )
             for percent in kept
             for seed in range(seeds)
@@ -54,6 +62,8 @@ def cora() -> list[Run]:
         learning_rate=0.01,
         decay="constant",
         weight_decay=5e-4,
+        a_min=10.0,
+        a_max=1e8,
     )
     return grid(base, (*SWD, *BASELINES), (50, 20, 10, 5, 2, 1, 0.5), seeds=10)
 
@@ -69,6 +79,10 @@ def digits_base(experiment: str) -> Run:
         epochs=60,
         batch_size=64,
         learning_rate=3e-3,
+        strong_decay=1e-2,
+        a_min=10.0,
+        a_max=1e8,
+        rise=0.5,
     )
 
 
@@ -90,8 +104,8 @@ def digits_grid() -> list[Run]:
             seed=seed,
             variant=f"a_min={a_min:g} a_max={a_max:g}",
         )
-        for a_min in (1e-2, 1e-1, 1e0, 1e1, 1e2)
-        for a_max in (1e2, 1e3, 1e4, 1e5, 1e6, 1e7)
+        for a_min in (1e-1, 1e0, 1e1, 1e2, 1e3)
+        for a_max in (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
         for seed in range(3)
         if a_min <= a_max
     ]
@@ -103,8 +117,9 @@ def digits_ablations() -> list[Run]:
     rows = [
         ("swd-rising", {}),
         ("swd", {}),
-        ("fixed-multiplier", {"a_max": 1e2, "variant": "a=100"}),
-        ("fixed-multiplier", {"a_max": 1e4, "variant": "a=10000"}),
+        ("fixed-multiplier", {"a_max": 1e3, "variant": "a=1e3"}),
+        ("fixed-multiplier", {"a_max": 1e5, "variant": "a=1e5"}),
+        ("fixed-multiplier", {"a_max": 1e7, "variant": "a=1e7"}),
         ("not-selective", {}),
         ("frozen-selection", {}),
         ("swd-rising", {"update_every": 10, "variant": "update_every=10"}),
@@ -136,6 +151,10 @@ def mnist() -> list[Run]:
         epochs=15,
         batch_size=128,
         learning_rate=3e-3,
+        strong_decay=1e-2,
+        a_min=10.0,
+        a_max=1e8,
+        rise=0.5,
     )
     return grid(base, (*SWD, *BASELINES), (5, 2, 1, 0.5), seeds=5)
 
@@ -153,6 +172,9 @@ def cifar10_small() -> list[Run]:
         batch_size=128,
         learning_rate=3e-3,
         weight_decay=5e-4,
+        a_min=10.0,
+        a_max=1e8,
+        rise=0.5,
         train_images=10_000,
         test_images=2_000,
     )
