@@ -72,7 +72,9 @@ def test_every_method_can_be_traced_from_start_to_end(task, name):
             jax.eval_shape(program._start, seeds, sparsity)
         return
     carry = jax.eval_shape(program._start, seeds, sparsity)
-    after, point = jax.eval_shape(program._go_on, carry, task.data, sparsity)
+    after, loss = jax.eval_shape(program._epochs, carry, task.data, sparsity)
+    assert loss.shape == (2,)
+    after, point = jax.eval_shape(program._look, after, task.data, sparsity)
     assert jax.tree.structure(after) == jax.tree.structure(carry)
     assert point["test"].shape == point["residual"].shape == (2,)
     final, params = jax.eval_shape(program._end, after, task.data, sparsity)
@@ -123,6 +125,17 @@ def test_seeds_side_by_side_are_the_seeds_one_by_one(program):
         np.testing.assert_array_equal(
             alone.curves["selected_fraction"][:, 0],
             both.curves["selected_fraction"][:, seed],
+        )
+
+
+def test_steps_one_by_one_are_those_of_a_scan(task, program):
+    """As convolutions are trained on a CPU."""
+    one_by_one = Program(task._replace(step_by_step=True), TINY.program)
+    *_, alone = one_by_one.train([3], 0.9)
+    *_, scanned = program.train([3], 0.9)
+    for key in ("loss", "selected_fraction", "multiplier"):
+        np.testing.assert_allclose(
+            alone.curves[key], scanned.curves[key], rtol=0.05, err_msg=key
         )
 
 
@@ -267,7 +280,7 @@ def test_the_tables_of_the_docs_are_those_of_the_committed_results(place):
 @pytest.mark.parametrize("place", COMMITTED, ids=lambda path: path.stem)
 def test_figures_are_drawn_from_the_committed_results(place, tmp_path):
     drawn = figures.draw(place.stem, results.read(place), tmp_path)
-    assert place.stem in [path.stem for path in drawn]
+    assert f"paper-{place.stem}" in [path.stem for path in drawn]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 

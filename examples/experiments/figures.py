@@ -29,10 +29,10 @@ def draw(name: str, results: Sequence[tables.Result], folder: Path) -> list[Path
     folder.mkdir(parents=True, exist_ok=True)
     made = {}
     if len(tables.columns_of(results)) > 1:
-        made[name] = accuracy_figure(results)
-        made[f"{name}-curves"] = curves_figure(results)
+        made[f"paper-{name}"] = accuracy_figure(results)
+        made[f"paper-{name}-curves"] = curves_figure(results)
     if "a_min=" in results[0]["run"]["variant"]:
-        made[name] = heat_map(results)
+        made = {f"paper-{name}": heat_map(results)}
     paths = []
     for stem, figure in made.items():
         path = folder / f"{stem}.png"

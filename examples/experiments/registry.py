@@ -148,7 +148,7 @@ def mnist() -> list[Run]:
         method="dense",
         sparsity=0.0,
         seed=0,
-        epochs=15,
+        epochs=10,
         batch_size=128,
         learning_rate=3e-3,
         strong_decay=1e-2,

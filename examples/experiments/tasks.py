@@ -28,6 +28,9 @@ class Task(NamedTuple):
     data_name: str
     make: Callable[[nnx.Rngs], nnx.Module]
     steps_per_epoch: int
+    step_by_step: bool
+    """Whether each step is a program of its own, and not a part of a `scan`: XLA's CPU
+    backend is slow with convolutions in loops."""
     batches: Callable[[jax.Array], jax.Array]
     """random key -> what each step of an epoch learns from, (steps, ...)."""
     loss: Callable[[nnx.Module, Any, jax.Array, jax.Array], jax.Array]
@@ -130,6 +133,7 @@ def _image_task(run: Run, images: Images) -> Task:
         data_name=images.name,
         make=make,
         steps_per_epoch=steps,
+        step_by_step=jax.default_backend() == "cpu" and run.model != "lenet-300-100",
         batches=batches,
         loss=loss,
         accuracies=accuracies,
@@ -206,6 +210,7 @@ def _graph_task(graph: Any) -> Task:
         data_name=graph.name,
         make=make,
         steps_per_epoch=1,
+        step_by_step=False,
         batches=lambda key: jnp.zeros((1, 0), jnp.int32),
         loss=loss,
         accuracies=accuracies,

@@ -58,8 +58,14 @@ class Program:
         abstract = nnx.eval_shape(lambda: task.make(nnx.Rngs(0)))
         self.definition, _, _ = nnx.split(abstract, nnx.Param, ...)
         self._start = jax.jit(jax.vmap(self._start_one, in_axes=(0, None)))
-        go_on = jax.vmap(self._go_on_one, in_axes=(0, None, None))
-        self._go_on = jax.jit(go_on, donate_argnums=0)
+        self._batches = jax.jit(jax.vmap(self._batches_one))
+        seeds_and_batches = (0, 0, None, None)
+        step = jax.vmap(self._step_one, in_axes=seeds_and_batches)
+        self._step = jax.jit(step, donate_argnums=0)
+        epochs = jax.vmap(self._epochs_one, in_axes=(0, None, None))
+        self._epochs = jax.jit(epochs, donate_argnums=0)
+        look = jax.vmap(self._look_one, in_axes=(0, None, None))
+        self._look = jax.jit(look, donate_argnums=0)
         self._end = jax.jit(jax.vmap(self._end_one, in_axes=(0, None, None)))
 
     def train(self, seeds: list[int], sparsity: float) -> Iterator[int | Trained]:
@@ -68,8 +74,9 @@ class Program:
         carry = self._start(jnp.asarray(seeds), known)
         curves: list[dict[str, Any]] = []
         for _ in range(self.points):
-            carry, point = self._go_on(carry, self.task.data, known)
-            curves.append(jax.device_get(point))
+            carry, loss = self._learn(carry, known)
+            carry, point = self._look(carry, self.task.data, known)
+            curves.append(jax.device_get(point | {"loss": loss}))
             yield self.run.epochs // self.points
         final, params = self._end(carry, self.task.data, known)
         yield Trained(
@@ -103,53 +110,67 @@ class Program:
         kept = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
         return Carry(params, rest, state, kept, jnp.zeros((), jnp.int32), key)
 
-    def _go_on_one(
+    def _learn(self, carry: Carry, sparsity: np.ndarray) -> tuple[Carry, jax.Array]:
+        """Some epochs, and the mean loss of the last."""
+        if not self.task.step_by_step:
+            return self._epochs(carry, self.task.data, sparsity)
+        for _ in range(self.run.epochs // self.points):
+            batches, losses = self._batches(carry), []
+            for i in range(self.task.steps_per_epoch):
+                batch = batches[:, i]
+                carry, loss = self._step(carry, batch, self.task.data, sparsity)
+                losses.append(loss)
+        return carry, jnp.stack(losses).mean(0)
+
+    def _epochs_one(
         self, carry: Carry, data: Any, sparsity: jax.Array
-    ) -> tuple[Carry, dict[str, jax.Array]]:
-        """Some epochs, and a look at where they led to."""
-        method = self.method(sparsity)
-
+    ) -> tuple[Carry, jax.Array]:
         def step(carry: Carry, batch: jax.Array) -> tuple[Carry, jax.Array]:
-            key = jax.random.fold_in(carry.key, carry.step)
-
-            def loss(params: Any) -> tuple[jax.Array, Any]:
-                params = method.trained(params, carry.step)
-                model = self._model(params, carry.rest, training=True)
-                value = self.task.loss(model, data, batch, key)
-                return value, nnx.split(model, nnx.Param, ...)[2]
-
-            (value, rest), gradients = jax.value_and_grad(loss, has_aux=True)(
-                carry.params
-            )
-            updates, state = method.transform.update(
-                gradients, carry.optimizer_state, carry.params
-            )
-            params = optax.apply_updates(carry.params, updates)
-            moved = carry._replace(params=params, rest=rest, optimizer_state=state)
-            return moved._replace(step=carry.step + 1), value
+            return self._step_one(carry, batch, data, sparsity)
 
         def epoch(carry: Carry, _: None) -> tuple[Carry, jax.Array]:
-            key = jax.random.fold_in(carry.key, -1 - carry.step)
-            carry, losses = jax.lax.scan(step, carry, self.task.batches(key))
+            carry, losses = jax.lax.scan(step, carry, self._batches_one(carry))
             return carry, losses.mean()
 
         epochs = self.run.epochs // self.points
         carry, losses = jax.lax.scan(epoch, carry, length=epochs)
-        return self._looked_at(method, carry, data, losses[-1])
+        return carry, losses[-1]
 
-    def _looked_at(
-        self, method: Method, carry: Carry, data: Any, loss: jax.Array
+    def _batches_one(self, carry: Carry) -> jax.Array:
+        return self.task.batches(jax.random.fold_in(carry.key, -1 - carry.step))
+
+    def _step_one(
+        self, carry: Carry, batch: jax.Array, data: Any, sparsity: jax.Array
+    ) -> tuple[Carry, jax.Array]:
+        method = self.method(sparsity)
+        key = jax.random.fold_in(carry.key, carry.step)
+
+        def loss(params: Any) -> tuple[jax.Array, Any]:
+            params = method.trained(params, carry.step)
+            model = self._model(params, carry.rest, training=True)
+            value = self.task.loss(model, data, batch, key)
+            return value, nnx.split(model, nnx.Param, ...)[2]
+
+        (value, rest), gradients = jax.value_and_grad(loss, has_aux=True)(carry.params)
+        updates, state = method.transform.update(
+            gradients, carry.optimizer_state, carry.params
+        )
+        params = optax.apply_updates(carry.params, updates)
+        moved = carry._replace(params=params, rest=rest, optimizer_state=state)
+        return moved._replace(step=carry.step + 1), value
+
+    def _look_one(
+        self, carry: Carry, data: Any, sparsity: jax.Array
     ) -> tuple[Carry, dict[str, jax.Array]]:
-        step = carry.step
+        """What is known of the network now, and what pruning it would do."""
+        method, step = self.method(sparsity), carry.step
         params = method.trained(carry.params, step)
         kept = swd_jax.prune_mask(carry.params, method.target, step=step)
-        point = {"step": step, "loss": loss}
-        point |= self._accuracies(params, carry.rest, data)
         pruned = jax.tree.map(lambda w, k: jnp.where(k, w, 0), carry.params, kept)
+        point = {"step": step} | self._accuracies(params, carry.rest, data)
         point["residual"] = _residual(carry.params, pruned, method.target)
-        pairs = list(
-            zip(jax.tree.leaves(carry.kept), jax.tree.leaves(kept), strict=True)
-        )
+        before, now = jax.tree.leaves(carry.kept), jax.tree.leaves(kept)
+        pairs = list(zip(before, now, strict=True))
         leaves = prunable_leaves(carry.params, method.target)
         total = sum(weights.size for _, _, weights in leaves)
         point["migrated_in"] = sum(jnp.sum(old & ~new) for old, new in pairs) / total

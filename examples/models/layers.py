@@ -74,3 +74,13 @@ def require_choice(name: str, value: object, choices: tuple[object, ...]) -> Non
     if value not in choices:
         listed = " or ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be {listed}, not {value!r}.")
+
+
+def largest_of_four(x: jax.Array) -> jax.Array:
+    """Max pooling of 2 x 2, without overlap; an odd last row or column is left out.
+
+    Not `nnx.max_pool`, whose gradient is slow on CPUs.
+    """
+    images, height, width, maps = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return x.reshape(images, height // 2, 2, width // 2, 2, maps).max((2, 4))

@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from models.layers import convolution, require_choice, require_positive
+from models.layers import convolution, largest_of_four, require_choice, require_positive
 
 
 class LeNet300(nnx.Module):
@@ -67,8 +67,8 @@ class LeNet5(nnx.Module):
         self.dense3 = nnx.Linear(84, classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = nnx.max_pool(nnx.relu(self.conv1(images)), (2, 2), strides=(2, 2))
-        x = nnx.max_pool(nnx.relu(self.conv2(x)), (2, 2), strides=(2, 2))
+        x = largest_of_four(nnx.relu(self.conv1(images)))
+        x = largest_of_four(nnx.relu(self.conv2(x)))
         x = x.reshape(x.shape[0], -1)
         x = nnx.relu(self.dense1(x))
         x = nnx.relu(self.dense2(x))

@@ -6,6 +6,7 @@ from flax import nnx
 from models.layers import (
     ConvolutionWithNorm,
     average_over_pixels,
+    largest_of_four,
     require_choice,
     require_positive,
 )
@@ -68,7 +69,7 @@ class VGG(nnx.Module):
         for stage in self.stages:
             for layer in stage:
                 x = nnx.relu(layer(x))
-            x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+            x = largest_of_four(x)
         return self.head(x)
 
 
