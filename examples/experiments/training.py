@@ -10,12 +10,8 @@ import optax
 from flax import nnx
 
 import swd_jax
-from experiments.methods import (
-    SPARSE_FROM_THE_START,
-    Method,
-    Training,
-    make_method,
-)
+from experiments.method import Method, Training
+from experiments.methods import SPARSE_FROM_THE_START, make_method
 from experiments.run import Run
 from experiments.tasks import Task
 from models import macs

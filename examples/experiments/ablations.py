@@ -1,0 +1,69 @@
+"""Ablations of selective weight decay: one thing less, to see what it is good for."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import swd_jax
+from experiments.method import Method, Training
+
+
+def fixed_multiplier(training: Training) -> Method:
+    """The multiplier does not grow: `a_max` from the first step on."""
+    return training.swd(training.rising(), a=training.run.a_max)
+
+
+def not_selective(training: Training) -> Method:
+    """The growing decay of all weights, and pruning at the end."""
+    run = training.run
+
+    def update(
+        updates: Any, state: optax.ScaleByScheduleState, params: Any = None
+    ) -> tuple[Any, optax.ScaleByScheduleState]:
+        rate = run.mu * training.multiplier()(state.count)
+        decayed = jax.tree.map(
+            lambda u, w: u + rate * w if w.ndim > 1 else u, updates, params
+        )
+        return decayed, optax.ScaleByScheduleState(state.count + 1)
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    decay = optax.GradientTransformation(init, update)
+    optimizer = optax.chain(decay, training.optimizer())
+    return Method(optimizer, training.target(training.sparsity))
+
+
+class Frozen(NamedTuple):
+    """A selection that is made once."""
+
+    count: jax.Array
+    kept: Any
+
+
+def frozen_selection(training: Training) -> Method:
+    """What is selected after a tenth of the training stays selected."""
+    target = training.target(training.sparsity)
+    begin = training.at(0.1)
+
+    def init(params: Any) -> Frozen:
+        kept = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
+        return Frozen(jnp.zeros((), jnp.int32), kept)
+
+    def update(updates: Any, state: Frozen, params: Any = None) -> tuple[Any, Frozen]:
+        kept = jax.lax.cond(
+            state.count == begin,
+            lambda: swd_jax.prune_mask(params, target),
+            lambda: state.kept,
+        )
+        rate = training.run.mu * training.multiplier()(state.count)
+        decayed = jax.tree.map(
+            lambda u, w, k: jnp.where(k, u, u + rate * w), updates, params, kept
+        )
+        return decayed, Frozen(state.count + 1, kept)
+
+    decay = optax.GradientTransformation(init, update)
+    return Method(optax.chain(decay, training.optimizer()), target)

@@ -1,0 +1,94 @@
+"""What a method is made of: a chain, a target, and the training they are part of."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+import swd_jax
+from experiments.run import Run
+
+MOMENTUM = 0.9
+
+
+class Method(NamedTuple):
+    """One way to a sparse network."""
+
+    transform: optax.GradientTransformation
+    target: swd_jax.Target
+    """What is pruned in the end, or would be at any step."""
+    trained: Callable[[Any, jax.Array], Any] = lambda params, step: params
+    """(params, step) -> the parameters with which the network computes."""
+
+
+class Training(NamedTuple):
+    """What a method may need to know of the training that it is part of."""
+
+    run: Run
+    sparsity: Any  # a number, or a tracer where one program trains for all of them
+    steps: int
+    steps_per_epoch: int
+
+    def at(self, part: float) -> int:
+        """The step after a part of the training."""
+        return max(1, round(part * self.steps))
+
+    def target(self, sparsity: Any, criterion: str = "magnitude") -> swd_jax.Target:
+        return swd_jax.Target(sparsity, criterion=criterion)
+
+    def rising(self, criterion: str = "magnitude") -> swd_jax.Target:
+        end = self.at(self.run.rise)
+        sparsity = swd_jax.cubic_sparsity(self.sparsity, begin=0, end=end)
+        return self.target(sparsity, criterion)
+
+    def learning_rate(self, steps: int | None = None) -> optax.Schedule:
+        steps = steps or self.steps
+        start = self.run.learning_rate
+        if self.run.decay == "cosine":
+            return optax.cosine_decay_schedule(start, steps)
+        if self.run.decay == "steps":
+            thirds = {steps // 3: 0.1, 2 * steps // 3: 0.1}
+            return optax.piecewise_constant_schedule(start, thirds)
+        return optax.constant_schedule(start)
+
+    def optimizer(
+        self,
+        learning_rate: optax.Schedule | None = None,
+        *,
+        weight_decay: float | None = None,
+    ) -> optax.GradientTransformation:
+        """Adam or SGD, with the ordinary decay in the gradient."""
+        rate = learning_rate or self.learning_rate()
+        decay = optax.add_decayed_weights(
+            self.run.weight_decay if weight_decay is None else weight_decay,
+            mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params),
+        )
+        if self.run.optimizer == "adam":
+            return optax.chain(decay, optax.adam(rate))
+        return optax.chain(decay, optax.sgd(rate, momentum=MOMENTUM))
+
+    def multiplier(self) -> optax.Schedule:
+        """a(t), held below where SGD diverges."""
+        run = self.run
+        a = swd_jax.exponential_growth(run.a_min, run.a_max, self.steps)
+        if run.optimizer == "adam":
+            return a
+        return swd_jax.bound_multiplier(
+            a,
+            learning_rate=self.learning_rate(),
+            weight_decay=run.mu,
+            momentum=MOMENTUM,
+        )
+
+    def swd(self, target: swd_jax.Target, **options: Any) -> Method:
+        decay = swd_jax.swd(
+            target,
+            **{
+                "weight_decay": self.run.mu,
+                "a": self.multiplier(),
+                "update_every": self.run.update_every,
+            }
+            | options,
+        )
+        return Method(optax.chain(decay, self.optimizer()), target)
