@@ -8,7 +8,9 @@ import jax
 # The experiments say the same of their results.
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
-from experiments.environment import environment as environment
+from experiments.environment import environment  # noqa: E402
+
+__all__ = ["available_bytes", "environment"]
 
 
 def available_bytes() -> int | None:
