@@ -8,7 +8,7 @@ import jax
 # The experiments say the same of their results.
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
-from experiments.environment import environment  # noqa: E402
+from experiments.environment import environment
 
 __all__ = ["available_bytes", "environment"]
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,40 @@ def test_digits_loses_nothing_at_95_percent(tmp_path):
     assert swd["accuracy_after"] >= dense - 1.0
     assert swd["accuracy_after"] >= swd["accuracy_before"] - 0.1
     assert means["one-shot magnitude"]["accuracy_after"] < dense - 20
+
+
+@pytest.mark.slow
+def test_an_experiment_that_is_killed_goes_on_with_the_runs_it_has(tmp_path):
+    arguments = "paper.py run digits --methods dense gradual --kept 5 --seeds 4".split()
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(EXAMPLES / arguments[0]), *arguments[1:]]
+    folder = tmp_path / "results" / "digits"
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+    ) as process:
+        while len(list(folder.glob("*.json"))) < 6 and process.poll() is None:
+            time.sleep(0.05)
+        process.kill()
+    before = {p.name: p.read_text() for p in folder.glob("*.json")}
+    assert 6 <= len(before) < 8
+    assert all(json.loads(text)["final"] for text in before.values())
+    done = run(arguments, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(before)} of 8 runs have results" in done.stdout
+    assert len(list(folder.glob("*.json"))) == 8
+    assert all((folder / name).read_text() == text for name, text in before.items())
+
+
+def test_paper_names_its_experiments_and_explains_its_commands(tmp_path):
+    done = run(["paper.py", "list"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "cora" in done.stdout
+    assert "cifar10-resnet20x64" in done.stdout
+    done = run(["paper.py", "table", "corra"], tmp_path)
+    assert done.returncode == 1
+    assert "experiment must be one of" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run(["paper.py", "run", "cora", "--data", "nowhere"], tmp_path)
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
