@@ -88,7 +88,7 @@ def magnitude_pruning(
 
     def lost(weights: jax.Array, below: jax.Array, step: "_Step") -> jax.Array:
         zero = _float_order.is_zero(weights, step.one)
-        return jnp.where(step.due, below, zero) | (zero & step.any_pruned)
+        return (below & step.due) | (zero & step.any_pruned)
 
     _numbers.check_step_count("update_every", update_every, least=1)
     return _pruning("magnitude_pruning", target, update_every, lost)
