@@ -1,7 +1,7 @@
 """Selective weight decay for JAX: networks that become sparse while they train.
 
 target = swd_jax.Target(0.9)
-a = swd_jax.exponential_growth(a_min=0.1, a_max=4e4, total_steps=steps)
+a = swd_jax.exponential_growth(a_min=10, a_max=1e6, total_steps=steps)
 tx = optax.chain(swd_jax.swd(target, weight_decay=5e-4, a=a), optax.adam(1e-3))
 ...                                    # an ordinary, jitted optax loop
 params = swd_jax.prune(params, target)
