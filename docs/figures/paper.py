@@ -19,7 +19,9 @@ def main() -> None:
     page = PAGE.read_text()
     for place in sorted((ROOT / "docs" / "results").glob("*.jsonl")):
         found = results.read(place)
-        figures.draw(place.stem, found, ROOT / "docs" / "images")
+        for image in figures.draw(place.stem, found, ROOT / "docs" / "images"):
+            if image.name not in page:
+                image.unlink()
         start, end = (part.format(place.stem) for part in PART)
         if start in page:
             before, _, rest = page.partition(start)

@@ -50,32 +50,50 @@ def accuracy_figure(results: Sequence[tables.Result]) -> Figure:
     dense = of_row.get("dense", {}).get("100")
     if dense is not None:
         axes.axhline(dense.mean, color=INK, linewidth=0.8)
-        axes.annotate("dense", (1, dense.mean), xycoords=("axes fraction", "data"))
-    for row in sorted(of_row, key=lambda row: row not in STYLES):
-        if row == "dense":
-            continue
+        axes.annotate(
+            "dense", (1, dense.mean), xycoords=("axes fraction", "data"), va="bottom"
+        )
+    others = {}
+    for row in sorted(of_row, key=lambda row: row in STYLES):
         known = [column for column in columns if column in of_row[row]]
+        if row == "dense" or not known:
+            continue
         style = STYLES.get(row, {"color": GREY, "alpha": 0.75, "linewidth": 0.9})
         cells = [of_row[row][column] for column in known]
         axes.errorbar(
             [float(column) for column in known],
             [cell.mean for cell in cells],
             [cell.spread for cell in cells],
-            label=row,
+            label=row if row in STYLES else None,
             capsize=2,
             **style,
         )
-        if row not in STYLES and known:
-            axes.annotate(
-                row, (float(known[-1]), cells[-1].mean), color=GREY, fontsize=7
-            )
+        if row not in STYLES:
+            others[row] = cells[-1].mean
+    _label_at_the_right(axes, others)
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set_xticks([float(c) for c in columns], columns)
     axes.minorticks_off()
     _plain(axes, tables.caption(results), "% of the weights kept", "test accuracy, %")
-    axes.legend(fontsize=8, frameon=False, ncols=2)
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
     return figure
+
+
+def _label_at_the_right(axes: Axes, ends: dict[str, float]) -> None:
+    """Name lines where they end, each name a little below the last."""
+    low, high = axes.get_ylim()
+    last = float("inf")
+    for row, end in sorted(ends.items(), key=lambda item: -item[1]):
+        last = min(end, last - 0.033 * (high - low))
+        axes.annotate(
+            row,
+            (1.0, last),
+            xycoords=("axes fraction", "data"),
+            color=GREY,
+            fontsize=8,
+            va="center",
+        )
 
 
 def curves_figure(results: Sequence[tables.Result]) -> Figure:

@@ -85,11 +85,14 @@ def caption(results: Sequence[Result]) -> str:
     epochs = sorted({result["run"]["epochs"] for result in results})
     seeds = len({result["run"]["seed"] for result in results})
     dense = cells(results).get("dense", {}).get("100")
+    columns = columns_of(results)
     parts = [
         f"{run['model']} on {results[0]['data']}",
         f"{' or '.join(map(str, epochs))} epochs in all",
         f"{seeds} seeds" if seeds > 1 else "1 seed",
     ]
+    if len(columns) == 1:
+        parts.append(f"{columns[0]} % kept")
     if dense is not None:
         parts.append(f"dense {dense.mean:.1f} ± {dense.spread:.1f}")
     return ", ".join(parts)
