@@ -202,7 +202,7 @@ class TestErrors:
 
     def test_no_results_at_all(self, tmp_path):
         with pytest.raises(results.BadResult, match="no results in .*paper.py run"):
-            paper.table("digits-grid", results_folder=tmp_path)
+            paper.table("cifar10-scales", results_folder=tmp_path)
 
     def test_a_model_for_other_data(self):
         with pytest.raises(ValueError, match="model must be one of .*'resnet-x'"):
