@@ -27,6 +27,9 @@ except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 
 NOISE = 1e-3
+# Bytes a number that XLA's sorts on a CPU take beyond what its memory analysis counts
+# (measured at 50 million float32: a peak of 20 bytes each, of which it counts 4).
+HIDDEN_IN_A_SORT = 16
 READS = {
     "read: jnp.sum of each leaf": alternatives.total,
     "read: jnp.max of each leaf": alternatives.greatest,
@@ -82,6 +85,7 @@ def entries(config: Config) -> tuple[list[Entry], list[jax.Array]]:
         return Entry(name, function, (weights,), compared_with=tuple(READS), **options)
 
     ranked = sum(leaf.size for leaf in alternatives.prunable(weights))
+    hidden = HIDDEN_IN_A_SORT * ranked if jax.default_backend() == "cpu" else 0
     found = [
         *(
             Entry(name, read, (weights,), compared_with=tuple(READS))
@@ -94,8 +98,8 @@ def entries(config: Config) -> tuple[list[Entry], list[jax.Array]]:
         other(
             PARTITION, alternatives.by_partition, on_host=True, temp_bytes=4 * ranked
         ),
-        other("jax.lax.top_k", alternatives.by_top_k),
-        other("jnp.sort", alternatives.by_sorting),
+        other("jax.lax.top_k", alternatives.by_top_k, hidden_bytes=hidden),
+        other("jnp.sort", alternatives.by_sorting, hidden_bytes=hidden),
     ]
     return found, weights
 

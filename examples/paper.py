@@ -25,6 +25,7 @@ from experiments.runner import run_all
 COMMITTED = Path(__file__).parent.parent / "docs" / "results"
 
 Name = Annotated[str, tyro.conf.Positional]
+Results = Annotated[Path, tyro.conf.arg(name="results")]
 
 
 def new_console() -> rich.console.Console:
@@ -47,7 +48,7 @@ def run(
     name: Name,
     /,
     data: Path | None = None,
-    results_folder: Annotated[Path, tyro.conf.arg(name="results")] = Path("results"),
+    results_folder: Results = Path("results"),
     methods: tuple[str, ...] = (),
     kept: tuple[float, ...] = (),
     seeds: int | None = None,
@@ -101,7 +102,7 @@ def place_of(name: str, folder: Path) -> Path:
 def table(
     name: Name,
     /,
-    results_folder: Annotated[Path, tyro.conf.arg(name="results")] = Path("results"),
+    results_folder: Results = Path("results"),
     markdown: bool = False,
 ) -> None:
     """Print the table of an experiment.
@@ -121,7 +122,7 @@ def table(
 def plot(
     name: Name,
     /,
-    results_folder: Annotated[Path, tyro.conf.arg(name="results")] = Path("results"),
+    results_folder: Results = Path("results"),
     output: Path = Path("results"),
 ) -> None:
     """Draw the figures of an experiment.
@@ -139,7 +140,7 @@ def plot(
 def collect(
     name: Name,
     /,
-    results_folder: Annotated[Path, tyro.conf.arg(name="results")] = Path("results"),
+    results_folder: Results = Path("results"),
     output: Path = COMMITTED,
 ) -> None:
     """Write all results of an experiment to one file, a line each, to commit it.

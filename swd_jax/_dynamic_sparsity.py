@@ -15,6 +15,7 @@ from swd_jax import (
     _ranking,
     _renewal,
     _sparsity,
+    _updates,
 )
 from swd_jax._target import Target, as_target
 
@@ -75,14 +76,14 @@ def dynamic_sparsity(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, DynamicState]:
-        matched = _renewal.match(updates, params, name)
+        matched = _updates.match(updates, params, name)
         _, leaves, ranking = _ranking.rank(params, target)
         gradients = [matched.of(leaf) for leaf in leaves]
         share = fraction(state.count)
 
         def held(updates: Any, active: list[jax.Array]) -> Any:
             """Updates that set to zero what is not active."""
-            matched = _renewal.match(updates, params, name)
+            matched = _updates.match(updates, params, name)
             new = [matched.of(leaf) for leaf in leaves]
             triples = zip(active, new, ranking.weights, strict=True)
             held = [jnp.where(m, u, -w.astype(u.dtype)) for m, u, w in triples]

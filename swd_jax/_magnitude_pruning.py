@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from swd_jax import _float_order, _numbers, _renewal, _sparsity
+from swd_jax import _float_order, _numbers, _renewal, _sparsity, _updates
 from swd_jax._target import Target, as_target
 
 
@@ -186,7 +186,7 @@ def _pruning(
         **extra_args: Any,
     ) -> tuple[optax.Updates, PruningState]:
         del extra_args
-        matched = _renewal.match(updates, params, name)
+        matched = _updates.match(updates, params, name)
         due = _renewal.is_due(state.count, period)
         if not at_once:
             due &= state.count > 0

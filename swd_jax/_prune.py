@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from swd_jax import _paths, _ranking, _sparsity
+from swd_jax import _paths, _ranking, _sparsity, _updates
 from swd_jax._target import Target, as_target
 
 Tree = TypeVar("Tree")
@@ -161,21 +161,16 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         del extra_args
-        if params is None:
-            raise ValueError(
-                "params is None, but keep_pruned needs the weights: call "
-                "update(updates, state, params)"
-            )
-        tree, flat = _paths.flatten(params), _paths.flatten(updates)
-        positions = _paths.matched_positions("updates", flat, tree)
+        matched = _updates.match(updates, params, "keep_pruned")
+        tree = _paths.flatten(params)
         mask_positions = _mask_positions(masks, tree)
         held = {}
-        for i, position in positions.items():
-            update = jnp.asarray(flat.leaves[position])
+        for i, position in matched.positions.items():
+            update = jnp.asarray(matched.flat.leaves[position])
             to_zero = -jnp.asarray(tree.leaves[i]).astype(update.dtype)
             kept = masks.leaves[mask_positions[i]]
             held[position] = jnp.where(kept, update, to_zero)
-        return flat.rebuilt(held), state
+        return matched.flat.rebuilt(held), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -107,42 +107,6 @@ def _fraction(below: jax.Array, total: int) -> jax.Array:
     return selected / np.float32(max(total, 1))
 
 
-class Matched(NamedTuple):
-    """Updates with their leaves where the parameters have theirs."""
-
-    flat: _paths.Flat
-    positions: dict[int, int]
-
-    def of(self, leaf: PrunableLeaf) -> jax.Array:
-        """The update of a leaf of the parameters."""
-        return jnp.asarray(self.flat.leaves[self.positions[leaf.position]])
-
-    def replaced(
-        self, leaves: list[PrunableLeaf], changed: list[jax.Array]
-    ) -> optax.Updates:
-        """The updates with those of some leaves changed."""
-        pairs = zip(leaves, changed, strict=True)
-        return self.flat.rebuilt(
-            {self.positions[leaf.position]: update for leaf, update in pairs}
-        )
-
-
-def match(updates: optax.Updates, params: Any, who: str) -> Matched:
-    """Match the updates to the parameters.
-
-    Raises:
-      ValueError: if there are no parameters, or the updates have another structure.
-    """
-    if params is None:
-        raise ValueError(
-            f"params is None, but {who} needs the weights: call "
-            "update(updates, state, params)"
-        )
-    flat = _paths.flatten(updates)
-    tree = _paths.flatten(params)
-    return Matched(flat, _paths.matched_positions("updates", flat, tree))
-
-
 def next_count(count: jax.Array) -> jax.Array:
     """One more, without wrapping round."""
     return jnp.asarray(optax.safe_increment(count))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from swd_jax import _float_order, _numbers, _paths, _prunable, _renewal
+from swd_jax import _float_order, _numbers, _paths, _prunable, _renewal, _updates
 
 _SCALE_NAMES = {"scale", "scales", "gamma"}
 
@@ -95,7 +95,7 @@ def network_slimming(
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.ScaleByScheduleState]:
         del extra_args
-        matched = _renewal.match(updates, params, "network_slimming")
+        matched = _updates.match(updates, params, "network_slimming")
         rate = _numbers.coefficient_at(strength, state.count)
         found = leaves(params)
         pressed = [_pressed(matched.of(leaf), leaf.weights, rate) for leaf in found]

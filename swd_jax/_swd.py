@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from swd_jax import _float_order, _numbers, _renewal, _sparsity
+from swd_jax import _float_order, _numbers, _renewal, _sparsity, _updates
 from swd_jax._target import Target, as_target
 
 
@@ -159,7 +159,7 @@ def selective_decay(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SwdState]:
         del extra_args
-        matched = _renewal.match(updates, params, "selective weight decay")
+        matched = _updates.match(updates, params, "selective weight decay")
         multiplier = _numbers.coefficient_at(a, state.count)
         decay = multiplier * _numbers.coefficient_at(weight_decay, state.count)
         rate = decay * _numbers.coefficient_at(learning_rate, state.count)

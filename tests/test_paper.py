@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 import paper
 from experiments import figures, methods, registry, results, tables
+from experiments.environment import without_folder
 from experiments.run import Run
 from experiments.tasks import make_task
 from experiments.training import Program
@@ -292,3 +294,18 @@ def test_committed_results_say_where_they_come_from():
             assert not about["commit"].endswith("-dirty"), place
             assert about["hardware"]["cores"], place
             assert about["command"].startswith("python examples/paper.py run"), place
+            arguments = re.split("[ =]", about["command"])
+            assert not any(Path(each).is_absolute() for each in arguments), place
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("/srv/data", "DIR"),
+        ("--data=/srv/data", "--data=DIR"),
+        ("data", "data"),
+        ("--seeds=3", "--seeds=3"),
+    ],
+)
+def test_a_command_names_no_folder_of_a_machine(argument, shown):
+    assert without_folder(argument) == shown

@@ -28,8 +28,9 @@ def environment() -> dict[str, Any]:
     script = Path(sys.argv[0]).resolve()
     if script.is_relative_to(ROOT):
         script = script.relative_to(ROOT)
+    arguments = [without_folder(argument) for argument in sys.argv[1:]]
     return {
-        "command": " ".join(["python", script.as_posix(), *sys.argv[1:]]),
+        "command": " ".join(["python", script.as_posix(), *arguments]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit.strip() or None,
         "hardware": {
@@ -44,3 +45,9 @@ def environment() -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {package: metadata.version(package) for package in packages},
     }
+
+
+def without_folder(argument: str) -> str:
+    """The argument, with DIR for a path that means nothing on another machine."""
+    option, equals, value = argument.rpartition("=")
+    return f"{option}{equals}DIR" if Path(value).is_absolute() else argument
