@@ -20,6 +20,8 @@ from models import Size
 
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
 RESULTS = Path(__file__).parent / "results"
+# A normal random number takes this much memory in the making.
+BYTES_TO_MAKE_ONE = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +93,11 @@ class Entry:
             )
 
     def carried_bytes(self) -> int:
+        """What the first arguments take, and what it takes to make the largest."""
         shapes = jax.tree.leaves(jax.eval_shape(self.carried))
-        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
+        largest = max((math.prod(leaf.shape) for leaf in shapes), default=0)
+        held = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
+        return held + BYTES_TO_MAKE_ONE * largest
 
     def time(self) -> float:
         """Seconds for one step, of as many as are timed together."""
