@@ -2,6 +2,7 @@
 
 import jax
 from flax import nnx
+from jax.typing import DTypeLike
 
 # He et al. 2015 (arXiv 1502.01852), equation 14: keeps the variance of gradients.
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -16,9 +17,13 @@ def convolution(
     groups: int = 1,
     padding: int | str | None = None,
     bias: bool = False,
+    dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A square kernel. Pads both sides alike, so that stride 1 keeps the image size."""
+    """A square kernel. Pads both sides alike, so that stride 1 keeps the image size.
+
+    It computes in `dtype`, by default in that of its input. Weights are float32.
+    """
     # "SAME" would pad only one side of an image of even size under stride 2.
     return nnx.Conv(
         inputs,
@@ -29,6 +34,7 @@ def convolution(
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=he_normal,
+        dtype=dtype,
         rngs=rngs,
     )
 
@@ -45,13 +51,24 @@ class ConvolutionWithNorm(nnx.Module):
         stride: int = 1,
         groups: int = 1,
         bias: bool = False,
+        dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         self.conv = convolution(
-            inputs, outputs, size, stride=stride, groups=groups, bias=bias, rngs=rngs
+            inputs,
+            outputs,
+            size,
+            stride=stride,
+            groups=groups,
+            bias=bias,
+            dtype=dtype,
+            rngs=rngs,
         )
         # Flax's default of 0.99 would need hundreds of steps to forget its start.
-        self.norm = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-5, rngs=rngs)
+        # Means and variances are float32, whatever the dtype.
+        self.norm = nnx.BatchNorm(
+            outputs, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(self.conv(x))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from models.layers import (
     ConvolutionWithNorm,
@@ -27,13 +28,20 @@ class PaddingShortcut(nnx.Module):
 
 
 def make_shortcut(
-    inputs: int, outputs: int, stride: int, kind: str, rngs: nnx.Rngs
+    inputs: int,
+    outputs: int,
+    stride: int,
+    kind: str,
+    dtype: DTypeLike | None,
+    rngs: nnx.Rngs,
 ) -> nnx.Module:
     """What is added to a block's output: options A ("padding") and B of section 4.1."""
     same_shape = inputs == outputs and stride == 1
     if kind == "padding" or same_shape:  # nothing to pad: the identity
         return PaddingShortcut(inputs, outputs, stride)
-    return ConvolutionWithNorm(inputs, outputs, 1, stride=stride, rngs=rngs)
+    return ConvolutionWithNorm(
+        inputs, outputs, 1, stride=stride, dtype=dtype, rngs=rngs
+    )
 
 
 class BasicBlock(nnx.Module):
@@ -42,11 +50,19 @@ class BasicBlock(nnx.Module):
     expansion = 1  # output maps for each map inside
 
     def __init__(
-        self, inputs: int, maps: int, stride: int, shortcut: str, *, rngs: nnx.Rngs
+        self,
+        inputs: int,
+        maps: int,
+        stride: int,
+        shortcut: str,
+        *,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
     ) -> None:
-        self.first = ConvolutionWithNorm(inputs, maps, 3, stride=stride, rngs=rngs)
-        self.second = ConvolutionWithNorm(maps, maps, 3, rngs=rngs)
-        self.shortcut = make_shortcut(inputs, maps, stride, shortcut, rngs)
+        common = {"dtype": dtype, "rngs": rngs}
+        self.first = ConvolutionWithNorm(inputs, maps, 3, stride=stride, **common)
+        self.second = ConvolutionWithNorm(maps, maps, 3, **common)
+        self.shortcut = make_shortcut(inputs, maps, stride, shortcut, **common)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.second(nnx.relu(self.first(x)))
@@ -63,13 +79,21 @@ class BottleneckBlock(nnx.Module):
     expansion = 4
 
     def __init__(
-        self, inputs: int, maps: int, stride: int, shortcut: str, *, rngs: nnx.Rngs
+        self,
+        inputs: int,
+        maps: int,
+        stride: int,
+        shortcut: str,
+        *,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
     ) -> None:
         outputs = self.expansion * maps
-        self.first = ConvolutionWithNorm(inputs, maps, 1, rngs=rngs)
-        self.second = ConvolutionWithNorm(maps, maps, 3, stride=stride, rngs=rngs)
-        self.third = ConvolutionWithNorm(maps, outputs, 1, rngs=rngs)
-        self.shortcut = make_shortcut(inputs, outputs, stride, shortcut, rngs)
+        common = {"dtype": dtype, "rngs": rngs}
+        self.first = ConvolutionWithNorm(inputs, maps, 1, **common)
+        self.second = ConvolutionWithNorm(maps, maps, 3, stride=stride, **common)
+        self.third = ConvolutionWithNorm(maps, outputs, 1, **common)
+        self.shortcut = make_shortcut(inputs, outputs, stride, shortcut, **common)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = nnx.relu(self.first(x))
@@ -82,7 +106,8 @@ class ResNet(nnx.Module):
 
     Use `cifar_resnet` and `imagenet_resnet` to make one. `blocks` is the number of
     blocks in each stage; every stage but the first halves height and width and doubles
-    the number of maps.
+    the number of maps. It computes in `dtype`, by default in that of the images; its
+    weights are float32, its output at least that.
     """
 
     def __init__(
@@ -95,22 +120,24 @@ class ResNet(nnx.Module):
         classes: int,
         channels: int,
         shortcut: str,
+        dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         require_positive(width=width, classes=classes, channels=channels)
         require_choice("shortcut", shortcut, SHORTCUTS)
         self.large_images = large_images
+        common = {"dtype": dtype, "rngs": rngs}
         if large_images:
-            self.stem = ConvolutionWithNorm(channels, width, 7, stride=2, rngs=rngs)
+            self.stem = ConvolutionWithNorm(channels, width, 7, stride=2, **common)
         else:
-            self.stem = ConvolutionWithNorm(channels, width, 3, rngs=rngs)
+            self.stem = ConvolutionWithNorm(channels, width, 3, **common)
         self.blocks = nnx.List()
         inputs = width
         for stage, count in enumerate(blocks):
             maps = width * 2**stage
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                self.blocks.append(block(inputs, maps, stride, shortcut, rngs=rngs))
+                self.blocks.append(block(inputs, maps, stride, shortcut, **common))
                 inputs = maps * block.expansion
         self.dense = nnx.Linear(inputs, classes, rngs=rngs)
 
@@ -121,6 +148,8 @@ class ResNet(nnx.Module):
             x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=both_sides)
         for block in self.blocks:
             x = block(x)
+        # At least float32 from here on: it costs little, and the loss needs it.
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return self.dense(average_over_pixels(x))
 
 
@@ -131,6 +160,7 @@ def cifar_resnet(
     shortcut: str = "projection",
     classes: int = 10,
     channels: int = 3,
+    dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> ResNet:
     """The networks of section 4.2, for images of about 32x32 pixels.
@@ -142,6 +172,7 @@ def cifar_resnet(
             norm, or "padding" with zeros, which has no parameters.
         classes: Of images.
         channels: Of an image.
+        dtype: To compute in, by default that of the images.
         rngs: For the initial weights.
     """
     count, rest = divmod(depth - 2, 6)
@@ -155,6 +186,7 @@ def cifar_resnet(
         classes=classes,
         channels=channels,
         shortcut=shortcut,
+        dtype=dtype,
         rngs=rngs,
     )
 
@@ -165,6 +197,7 @@ def imagenet_resnet(
     width: int = 64,
     classes: int = 1000,
     channels: int = 3,
+    dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> ResNet:
     """ResNet-18 or ResNet-50 (table 1), for images of about 224x224 pixels."""
@@ -177,5 +210,6 @@ def imagenet_resnet(
         classes=classes,
         channels=channels,
         shortcut="projection",
+        dtype=dtype,
         rngs=rngs,
     )

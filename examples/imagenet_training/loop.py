@@ -1,0 +1,284 @@
+"""A whole run: from the folder to the pruned network."""
+
+import contextlib
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+import swd_jax
+from imagenet_training import pipeline, placement
+from imagenet_training.checkpoints import Checkpoints, save_pruned
+from imagenet_training.config import IMAGENET_CLASSES, IMAGENET_IMAGES, Config
+from imagenet_training.folder import BadFolder, find_images, find_validation_images
+from imagenet_training.metrics import Metrics, Speed
+from imagenet_training.trainer import Network, Sums, Trainer, TrainState, best_network
+
+
+class Data(NamedTuple):
+    """Where the batches come from; None for noise."""
+
+    images: int
+    classes: int
+    fingerprint: str
+    train: grain.MapDataset[pipeline.Batch] | None
+    validation: grain.MapDataset[pipeline.Batch] | None
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train, evaluate, prune, evaluate. Returns what it writes to result.json."""
+    if config.distributed:
+        jax.distributed.initialize(
+            config.coordinator, config.process_count, config.process_index
+        )
+    placement.check_batch_size(config.batch_size)
+    mesh = placement.make_mesh()
+    config.output.mkdir(parents=True, exist_ok=True)  # or fail before the work is done
+    data = find_data(config)
+    steps = config.total_steps(data.images)
+    steps_per_epoch = config.steps_per_epoch(data.images)
+    trainer = Trainer(config, mesh, data.classes, steps, steps_per_epoch)
+    checkpoints = Checkpoints(config, data.fingerprint)
+    state = checkpoints.restore(trainer.abstract, trainer.shardings)
+    resumed = state is not None
+    if state is None:
+        state = trainer.start()
+    first = int(state.step)
+    metrics = Metrics(config, first, steps)
+    metrics.say(_describe(config, data, steps, mesh))
+    if resumed:
+        metrics.say(f"Goes on from step {first:,}.")
+    with metrics.progress:
+        state = train(config, trainer, data, checkpoints, metrics, state, steps)
+    checkpoints.save(steps, state)
+    checkpoints.close()
+    result = finish(config, trainer, data, metrics, state, steps)
+    metrics.close()
+    return result
+
+
+def find_data(config: Config) -> Data:
+    """What to train and evaluate on."""
+    if config.synthetic:
+        return Data(IMAGENET_IMAGES, IMAGENET_CLASSES, "noise", None, None)
+    if config.data is None:
+        raise BadFolder(
+            "data: no folder is given. Name the one with train/<class>/*.JPEG, "
+            "--data DIR, or train on noise: --synthetic"
+        )
+    if not config.data.is_dir():
+        raise BadFolder(
+            f"data: there is no folder {config.data}. Name the one with "
+            "train/<class>/*.JPEG: --data DIR"
+        )
+    train = find_images("data", config.data / "train")
+    validation = find_validation_images(config.data, config.val_folder, train.classes)
+    index, count = jax.process_index(), jax.process_count()
+    if len(train) < config.batch_size:
+        raise ValueError(
+            f"batch_size must be at most the {len(train):,} images of "
+            f"{train.root}, got {config.batch_size}: give a smaller --batch-size"
+        )
+    common = {
+        "resolution": config.resolution,
+        "batch_size": config.batch_size,
+        "bad_images": pipeline.BadImageList(
+            config.output.resolve() / f"bad_images-{index}.txt"
+        ),
+        "share": pipeline.Share(index, count),
+    }
+    return Data(
+        len(train),
+        len(train.classes),
+        train.fingerprint(),
+        pipeline.training_batches(train, seed=config.seed, **common),
+        pipeline.evaluation_batches(validation, **common),
+    )
+
+
+def train(
+    config: Config,
+    trainer: Trainer,
+    data: Data,
+    checkpoints: Checkpoints,
+    metrics: Metrics,
+    state: TrainState,
+    steps: int,
+) -> TrainState:
+    """Train from the state's step to the last."""
+    first = int(state.step)
+    every = config.evaluate_every * config.steps_per_epoch(data.images)
+    speed = Speed()
+    before: Any = None
+    with contextlib.closing(
+        training_arrays(config, data, trainer.mesh, first)
+    ) as batches:
+        for step in range(first + 1, steps + 1):
+            # This only begins a step: the next batch is made while the devices compute.
+            # But no more than one ahead, for their memory holds the batches.
+            state, values = trainer.step(state, next(batches))
+            jax.block_until_ready(before)
+            before = values
+            if step == first + 1:
+                jax.block_until_ready(values)
+                speed.restart(step)  # compiled by now
+                metrics.show(step)
+            elif step % config.log_every == 0 or step == steps:
+                point = _point(trainer, state, values)  # waits for the step
+                point["images_per_second"] = speed.images_per_second(
+                    step, config.batch_size
+                )
+                metrics.write(step, "train", point)
+                metrics.show(step, point)
+            else:
+                metrics.show(step)
+            if step < steps and step % config.checkpoint_every == 0:
+                checkpoints.save(step, state)
+                speed.restart(step)
+            if step < steps and step % every == 0 and data.validation is not None:
+                scores = evaluate(config, trainer, data, best_network(state))
+                metrics.write(step, "evaluation", scores)
+                metrics.say(f"Step {step:,}: {_scores(scores)}")
+                speed.restart(step)
+    return state
+
+
+def training_arrays(
+    config: Config, data: Data, mesh: Mesh, start: int
+) -> Generator[dict[str, jax.Array]]:
+    """The batches on the devices, from number `start` on."""
+    if data.train is None:
+        batch = _noise(config, mesh)
+        while True:
+            yield batch
+    with contextlib.closing(
+        pipeline.iterate(
+            data.train, start=start, threads=config.threads, workers=config.workers
+        )
+    ) as batches:
+        for batch in batches:
+            yield placement.to_devices(mesh, batch)
+
+
+def _noise(config: Config, mesh: Mesh) -> dict[str, jax.Array]:
+    shape = (config.batch_size, config.resolution, config.resolution, 3)
+
+    def make() -> dict[str, jax.Array]:
+        for_images, for_labels = jax.random.split(jax.random.key(config.seed))
+        return {
+            "images": jax.random.bits(for_images, shape, jnp.uint8),
+            "labels": jax.random.randint(for_labels, shape[:1], 0, IMAGENET_CLASSES),
+        }
+
+    return jax.jit(make, out_shardings=placement.divided_batch(mesh))()
+
+
+def evaluate(
+    config: Config, trainer: Trainer, data: Data, network: Network
+) -> dict[str, float]:
+    """Loss, and the share of the images that are right, in percent."""
+    assert data.validation is not None
+    total = before = Sums()
+    with contextlib.closing(
+        pipeline.iterate(data.validation, start=0, threads=config.threads, workers=0)
+    ) as batches:
+        for batch in batches:
+            sums = trainer.evaluate(network, placement.to_devices(trainer.mesh, batch))
+            # Those of the batch before: the devices are at work on this one.
+            total, before = _add(total, before), sums
+    total = _add(total, before)
+    images = float(total.images)
+    if images == 0:
+        raise BadFolder(
+            "val_folder: none of its images can be decoded. Name another: "
+            "--val-folder DIR"
+        )
+    return {
+        "loss": float(total.loss) / images,
+        "top1": 100 * float(total.top1) / images,
+        "top5": 100 * float(total.top5) / images,
+        "images": images,
+    }
+
+
+def finish(
+    config: Config,
+    trainer: Trainer,
+    data: Data,
+    metrics: Metrics,
+    state: TrainState,
+    steps: int,
+) -> dict[str, Any]:
+    """Prune, and say what that did."""
+    result: dict[str, Any] = {"steps": steps}
+    network = best_network(state)
+    if data.validation is not None:
+        result["trained"] = evaluate(config, trainer, data, network)
+        metrics.write(steps, "evaluation", result["trained"])
+        metrics.say(f"Trained:  {_scores(result['trained'])}")
+    if config.sparsity:
+        before = swd_jax.summarize(
+            trainer.gather(network.params), trainer.target, step=steps
+        )
+        network = network._replace(params=trainer.prune(network.params))
+        if data.validation is not None:
+            result["pruned"] = evaluate(config, trainer, data, network)
+            metrics.write(steps, "pruned", result["pruned"])
+            metrics.say(f"Pruned:   {_scores(result['pruned'])}")
+        after = swd_jax.summarize(
+            trainer.gather(network.params), trainer.target, step=steps
+        )
+        result["obtained_sparsity"] = after.obtained_sparsity
+        result["residual"] = before.residual
+        metrics.say(f"\n{after}\n")
+        metrics.say(
+            f"Pruning took away {before.residual:.2%} of the norm of the weights."
+        )
+        place = save_pruned(config, network)
+        metrics.say(f"Written: {place}")
+    file = config.output / "result.json"
+    if metrics.first:
+        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    metrics.say(f"Written: {file}")
+    return result
+
+
+def _add(total: Sums, sums: Sums) -> Sums:
+    return Sums(*(a + np.float64(b) for a, b in zip(total, sums, strict=True)))
+
+
+def _point(
+    trainer: Trainer, state: TrainState, values: dict[str, jax.Array]
+) -> dict[str, float]:
+    """What there is to say about a step, read from the devices."""
+    point = {name: float(value) for name, value in values.items()}
+    point["learning_rate"] = float(trainer.learning_rate(int(state.step) - 1))
+    for name in ("multiplier", "threshold", "selected_fraction"):
+        value = optax.tree_utils.tree_get(state.optimizer_state, name)
+        if value is not None:
+            point[name] = float(value)
+    return point
+
+
+def _scores(scores: dict[str, float]) -> str:
+    return (
+        f"top-1 {scores['top1']:.2f} %, top-5 {scores['top5']:.2f} %, "
+        f"loss {scores['loss']:.4f}, {scores['images']:,.0f} images"
+    )
+
+
+def _describe(config: Config, data: Data, steps: int, mesh: Mesh) -> str:
+    kind = jax.devices()[0].device_kind
+    source: Path | str | None = "noise" if config.synthetic else config.data
+    return (
+        f"ResNet-{config.depth} on {source}: {data.images:,} images, {data.classes:,} "
+        f"classes, {steps:,} steps of {config.batch_size:,}; {mesh.size} x {kind}, "
+        f"{config.mesh}."
+    )
