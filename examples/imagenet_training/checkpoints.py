@@ -92,19 +92,20 @@ class Checkpoints:
 
 
 def save_pruned(config: Config, network: Any) -> Path:
-    """The pruned network, by itself."""
+    """The pruned network by itself, as NumPy arrays, to be read on any machine."""
     place = config.output.resolve() / "pruned"
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(place, by_path(network), force=True)
+        checkpointer.save(place, by_path(jax.device_get(network)), force=True)
     return place
 
 
 def by_path(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by their paths."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    named = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        named[name.removesuffix("/value")] = leaf  # of the Flax variable
+    return named
 
 
 def _check_same_run(config: Config) -> None:

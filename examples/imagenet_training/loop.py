@@ -241,7 +241,7 @@ def finish(
         metrics.say(
             f"Pruning took away {before.residual:.2%} of the norm of the weights."
         )
-        place = save_pruned(config, network)
+        place = save_pruned(config, trainer.gather(network))
         metrics.say(f"Written: {place}")
     file = config.output / "result.json"
     if metrics.first:
