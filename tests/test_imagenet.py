@@ -7,6 +7,7 @@ import math
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -720,6 +721,47 @@ def test_workers_change_nothing(data, tmp_path):
     finish(command(data, threads))
     finish(command(data, workers, "--workers", "2"))
     assert_same_bits(threads, workers)
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["data", "fsdp"])
+def test_two_processes_train_on_the_same_batches_as_one(mesh, data, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = ["--mesh", mesh, "--sparsity", "0", "--learning-rate", "0.01"]
+    finish(command(data, one, *arguments))
+    arguments += ["--distributed", "--coordinator", f"127.0.0.1:{free_port()}"]
+    processes = []
+    for index in ("0", "1"):
+        place = ["--process-count", "2", "--process-index", index]
+        processes.append(
+            subprocess.Popen(
+                command(data, two, *arguments, *place),
+                env=environment(4),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        printed = [process.communicate(timeout=400)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert "top-1" in printed[0]
+    assert "top-1" not in printed[1]  # the first one speaks for both
+    # Their batches are divided differently, so that sums are rounded differently.
+    expected, found = final_state(one), final_state(two)
+    for name, leaf in expected.items():
+        np.testing.assert_allclose(
+            found[name], leaf, rtol=1e-2, atol=1e-4, err_msg=name
+        )
 
 
 @pytest.mark.slow
