@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from swd_jax import _numbers, _sparsity
+from swd_jax._shards import AxisName
 from swd_jax._swd import selective_decay
 from swd_jax._target import Target
 
@@ -16,6 +17,7 @@ def decoupled_swd(
     a: _numbers.Number | optax.Schedule,
     learning_rate: _numbers.Number | optax.Schedule,
     update_every: int = 1,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Selective weight decay on the final update. Goes AFTER the optimizer.
 
@@ -47,6 +49,7 @@ def decoupled_swd(
       learning_rate: the optimizer's own, at least 0; a number or a schedule of the
         optimizer step.
       update_every: the threshold is renewed every so many optimizer steps.
+      axis_name: as for `swd`.
 
     Returns:
       A transformation with the state and the habits of `swd`.
@@ -80,6 +83,7 @@ def decoupled_swd(
         a=a,
         learning_rate=learning_rate,
         update_every=update_every,
+        axis_name=axis_name,
     )
 
 
@@ -90,6 +94,7 @@ def proximal_swd(
     a: _numbers.Number | optax.Schedule,
     learning_rate: _numbers.Number | optax.Schedule,
     update_every: int = 1,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Selective weight decay as a proximal step. Goes AFTER the optimizer.
 
@@ -118,6 +123,7 @@ def proximal_swd(
       learning_rate: the optimizer's own, at least 0; a number or a schedule of the
         optimizer step.
       update_every: the threshold is renewed every so many optimizer steps.
+      axis_name: as for `swd`.
 
     Returns:
       A transformation with the state and the habits of `swd`.
@@ -154,4 +160,5 @@ def proximal_swd(
         a=a,
         learning_rate=learning_rate,
         update_every=update_every,
+        axis_name=axis_name,
     )

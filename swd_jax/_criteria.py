@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from swd_jax import _float_order, _reductions
+from swd_jax._shards import Shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +21,17 @@ class Criterion:
       score: elementwise: the weights of a leaf and its statistic to scores of at least
         zero. Called at every reading of the weights, so that no array of scores need
         exist.
-      statistics: of all leaves, what the score needs to know of each as a whole,
-        worked out once a step; None if nothing.
+      statistics: of all leaves, and of how they are divided by hand, what the score
+        needs to know of each as a whole, worked out once a step; None if nothing.
       keeps_precision: whether a score has no more significant bits than its weight, as
         |w| has. Thresholds among weights of 16 bits are then found sooner.
     """
 
     name: str
     score: Callable[[jax.Array, Any], jax.Array]
-    statistics: Callable[[Sequence[jax.Array]], list[jax.Array]] | None = None
+    statistics: (
+        Callable[[Sequence[jax.Array], Shards | None], list[jax.Array]] | None
+    ) = None
     keeps_precision: bool = False
 
     def __repr__(self) -> str:
@@ -46,7 +49,7 @@ def _scaled_magnitude(weights: jax.Array, scale: jax.Array) -> jax.Array:
     return jnp.abs(weights) * scale
 
 
-def l2_norms(leaves: Sequence[jax.Array]) -> jax.Array:
+def l2_norms(leaves: Sequence[jax.Array], shards: Shards | None = None) -> jax.Array:
     r"""The L2 norms of the finite weights of leaves, however large or small they are.
 
     .. math:: \frac{p}{2} \sqrt{\textstyle\sum_i q_i / 2^{27}}, \quad
@@ -57,19 +60,20 @@ def l2_norms(leaves: Sequence[jax.Array]) -> jax.Array:
 
     Args:
       leaves: of one type, float32 or float64; at least one.
+      shards: how they are divided by hand, if they are.
 
     Returns:
       Their norms, shape (leaves,), all worked out together: with a thousand leaves,
       what is compiled counts.
     """
     info = jnp.finfo(leaves[0].dtype)
-    largest = _reductions.largest([_finite_keys(leaf) for leaf in leaves])
+    largest = _reductions.largest([_finite_keys(leaf) for leaf in leaves], shards)
     powers = _float_order.from_key(largest >> info.nmant << info.nmant, info.dtype)
     some = powers >= info.tiny
     # At most 4: a factor of 1 / p would not be a normal number for the largest p.
     scales = _reductions.separate(2 / jnp.where(some, powers, 1))
     squares = [_squares(*each) for each in zip(leaves, scales, strict=True)]
-    sums = _reductions.sums_as_float(squares)
+    sums = _reductions.sums_as_float(squares, shards)
     half_roots = jnp.sqrt(sums * 2.0**-29).astype(info.dtype)
     return jnp.where(some, half_roots * powers, 0)
 
@@ -86,9 +90,11 @@ def _squares(weights: jax.Array, scale: jax.Array) -> jax.Array:
     return (jnp.square(shares) * 2.0**27).astype(jnp.int32).astype(jnp.uint32)
 
 
-def _reciprocal_norms(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+def _reciprocal_norms(
+    leaves: Sequence[jax.Array], shards: Shards | None
+) -> list[jax.Array]:
     """1 / ||w|| of each leaf, in the range of normal numbers; 1 for a leaf of zeros."""
-    norms = l2_norms(leaves)
+    norms = l2_norms(leaves, shards)
     tiny = jnp.finfo(norms.dtype).tiny
     factors = 1 / jnp.where(norms > 0, jnp.clip(norms, tiny, 1 / tiny), 1)
     return _reductions.separate(factors)
@@ -140,12 +146,15 @@ def scores(
     return criterion.score(_float_order.widen(weights, dtype), statistic)
 
 
-@functools.partial(jax.jit, static_argnames=("criterion", "dtype"))
+@functools.partial(jax.jit, static_argnames=("criterion", "dtype", "shards"))
 def statistics(
-    criterion: Criterion, leaves: list[jax.Array], dtype: jnp.dtype
+    criterion: Criterion,
+    leaves: list[jax.Array],
+    dtype: jnp.dtype,
+    shards: Shards | None = None,
 ) -> list[jax.Array | None]:
     """What the criterion's score needs to know of each leaf."""
     if criterion.statistics is None or not leaves:
         return [None] * len(leaves)
     wide = [_float_order.widen(leaf, dtype) for leaf in leaves]
-    return [*criterion.statistics(wide)]
+    return [*criterion.statistics(wide, shards)]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from swd_jax import _float_order, _numbers, _renewal, _sparsity, _updates
+from swd_jax._shards import AxisName
 from swd_jax._target import Target, as_target
 
 
@@ -30,7 +31,10 @@ class PruningState(NamedTuple):
 
 
 def magnitude_pruning(
-    target: Target | _sparsity.Sparsity, *, update_every: int = 1
+    target: Target | _sparsity.Sparsity,
+    *,
+    update_every: int = 1,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Set the weights with the lowest scores to zero and hold them there. Goes LAST.
 
@@ -61,6 +65,7 @@ def magnitude_pruning(
         A constant prunes at the very first step.
       update_every: new weights are pruned every so many optimizer steps; between, no
         weight but zeros is held.
+      axis_name: as for `swd`.
 
     Returns:
       A transformation whose state is a `PruningState`: a few scalars, no masks. Its
@@ -91,11 +96,11 @@ def magnitude_pruning(
         return (below & step.due) | (zero & step.any_pruned)
 
     _numbers.check_step_count("update_every", update_every, least=1)
-    return _pruning("magnitude_pruning", target, update_every, lost)
+    return _pruning("magnitude_pruning", target, update_every, lost, axis_name)
 
 
 def soft_pruning(
-    target: Target | _sparsity.Sparsity, *, every: int
+    target: Target | _sparsity.Sparsity, *, every: int, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Set the weights with the lowest scores to zero, free to return. Goes LAST.
 
@@ -115,6 +120,7 @@ def soft_pruning(
     Args:
       target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
       every: m, optimizer steps from one pruning to the next, at least 1.
+      axis_name: as for `swd`.
 
     Returns:
       A transformation whose state is a `PruningState`, with the habits of
@@ -146,7 +152,7 @@ def soft_pruning(
         return below & step.due
 
     _numbers.check_step_count("every", every, least=1)
-    return _pruning("soft_pruning", target, every, lost, at_once=False)
+    return _pruning("soft_pruning", target, every, lost, axis_name, at_once=False)
 
 
 class _Step(NamedTuple):
@@ -162,6 +168,7 @@ def _pruning(
     target: Target | _sparsity.Sparsity,
     period: int,
     lost: Callable[[jax.Array, jax.Array, _Step], jax.Array],
+    axis_name: AxisName,
     *,
     at_once: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
@@ -172,6 +179,7 @@ def _pruning(
       target: what is pruned.
       period: the threshold is renewed every so many steps.
       lost: which weights of a leaf go, given those below the threshold.
+      axis_name: as for `swd`.
       at_once: whether the first step is one of them.
     """
     target = as_target(target)
@@ -190,7 +198,8 @@ def _pruning(
         due = _renewal.is_due(state.count, period)
         if not at_once:
             due &= state.count > 0
-        selection = _renewal.select(target, params, _renewal.Remembered(*state), due)
+        last = _renewal.Remembered(*state)
+        selection = _renewal.select(target, params, last, due, axis_name)
         thresholds = jnp.broadcast_to(selection.threshold, len(selection.leaves))
         any_pruned = [*(thresholds > 0)]
         # Always 1: one of two neighbours is odd. But no compiler knows.

@@ -9,6 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax import _paths, _ranking, _sparsity, _updates
+from swd_jax._shards import AxisName
 from swd_jax._target import Target, as_target
 
 Tree = TypeVar("Tree")
@@ -19,6 +20,7 @@ def prune(
     target: Target | _sparsity.Sparsity,
     *,
     step: ArrayLike | None = None,
+    axis_name: AxisName = None,
 ) -> Tree:
     """Set the weights that the target prunes to exactly zero.
 
@@ -36,6 +38,10 @@ def prune(
       target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
       step: where the target's sparsity is a schedule, the optimizer step at which it is
         wanted; by default the value on which the schedule settles.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the weights are
+        divided. Ties are then taken by the order of the leaves, of their parts' devices
+        and of positions within the part: as for whole leaves, where these are divided
+        along their first dimension.
 
     Returns:
       The same tree with the same dtypes and shardings, and zeros.
@@ -57,7 +63,7 @@ def prune(
     Source: the last step of algorithm 1 of arXiv 2011.10520.
     """
     target = as_target(target)
-    tree, leaves, ranking = _ranking.rank(params, target)
+    tree, leaves, ranking = _ranking.rank(params, target, axis_name)
     sparsity = _sparsity.sparsity_at(target.sparsity, step)
     pruned = _ranking.map_lost(_with_zeros, ranking, ranking.counts(sparsity))
     return tree.rebuilt(
@@ -70,6 +76,7 @@ def prune_mask(
     target: Target | _sparsity.Sparsity,
     *,
     step: ArrayLike | None = None,
+    axis_name: AxisName = None,
 ) -> Tree:
     """Which weights `prune` keeps: True = kept.
 
@@ -77,6 +84,7 @@ def prune_mask(
       params: any tree of arrays.
       target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
       step: as for `prune`.
+      axis_name: as for `prune`.
 
     Returns:
       The tree of the parameters with arrays of bools in their shapes; all True for
@@ -96,7 +104,7 @@ def prune_mask(
        [ True  True]]
     """
     target = as_target(target)
-    tree, leaves, ranking = _ranking.rank(params, target)
+    tree, leaves, ranking = _ranking.rank(params, target, axis_name)
     sparsity = _sparsity.sparsity_at(target.sparsity, step)
     kept = _ranking.map_lost(_is_kept, ranking, ranking.counts(sparsity))
     masks = {

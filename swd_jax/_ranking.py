@@ -23,6 +23,7 @@ from swd_jax import (
     _wide,
 )
 from swd_jax._prunable import PrunableLeaf, find_prunable
+from swd_jax._shards import AxisName, Shards, find_shards
 from swd_jax._target import Target
 
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ Result = TypeVar("Result")
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["weights", "statistics"],
-    meta_fields=["criterion", "dtype", "groups"],
+    meta_fields=["criterion", "dtype", "groups", "shards"],
 )
 @dataclasses.dataclass(frozen=True)
 class Ranking:
@@ -44,6 +45,7 @@ class Ranking:
       criterion: what scores them.
       dtype: the type in which their scores are compared, at least float32.
       groups: which positions in `weights` are ranked together.
+      shards: how the leaves are divided by hand, if they are.
     """
 
     weights: list[jax.Array]
@@ -51,6 +53,7 @@ class Ranking:
     criterion: _criteria.Criterion
     dtype: jnp.dtype
     groups: _selection.Groups
+    shards: Shards | None = None
 
     @property
     def operands(self) -> list[_selection.Operand]:
@@ -64,8 +67,12 @@ class Ranking:
         return [group_of[i] for i in range(len(self.weights))]
 
     def sizes(self) -> list[int]:
-        """How many weights each group has."""
-        return [sum(self.weights[i].size for i in group) for group in self.groups]
+        """How many weights each group has, on all devices together."""
+        return [sum(map(self._size, group)) for group in self.groups]
+
+    def _size(self, i: int) -> int:
+        parts = 1 if self.shards is None else self.shards.parts(i)
+        return self.weights[i].size * parts
 
     def keys(self, operand: _selection.Operand) -> jax.Array:
         """One leaf's scores as integers in the same order."""
@@ -112,6 +119,7 @@ class Ranking:
                 guesses=_guesses.candidates(last, self.dtype, keys, len(self.groups)),
                 renew=renew,
                 kept=None if last is None else _float_order.to_key(last.thresholds),
+                shards=self.shards,
             )
 
     def _zero_bits(self) -> int:
@@ -150,13 +158,15 @@ class Ranking:
         operands = list(zip(self.operands, settled.limits, strict=True))
         shapes = [leaf.shape for leaf in self.weights]
         quotas, _ = self.tie_quotas(settled)
-        cutoffs = _positions.position_cutoffs(self._tied, operands, shapes, quotas)
-        return [
-            below | (self._tied(operand) & _positions.is_before(shape, cutoff))
-            for below, operand, shape, cutoff in zip(
-                self.below_each(settled.limits), operands, shapes, cutoffs, strict=True
-            )
-        ]
+        cutoffs = _positions.position_cutoffs(
+            self._tied, operands, shapes, quotas, shards=self.shards
+        )
+        chosen = []
+        for i, below in enumerate(self.below_each(settled.limits)):
+            part = None if self.shards is None else self.shards.part(i)
+            before = _positions.is_before(shapes[i], cutoffs[i], part)
+            chosen.append(below | (self._tied(operands[i]) & before))
+        return chosen
 
     def tie_quotas(self, settled: "Settled") -> tuple[jax.Array, jax.Array]:
         """How many of each leaf's ties are taken, the first leaf's first.
@@ -165,7 +175,8 @@ class Ranking:
           That, and how many ties there are: wide numbers, shape (leaves, 4).
         """
         operands = zip(self.operands, settled.limits, strict=True)
-        counts = _reductions.count_true([[self._tied(each)] for each in operands])[:, 0]
+        ties = [[self._tied(each)] for each in operands]
+        counts = _reductions.count_true(ties, shards=self.shards)[:, 0]
         before = jnp.zeros_like(counts)
         for group in self.groups:
             if len(group) > 1:
@@ -278,9 +289,14 @@ def _map_below(
 
 
 def rank(
-    params: Any, target: Target
+    params: Any, target: Target, axis_name: AxisName = None
 ) -> tuple[_paths.Flat, list[PrunableLeaf], Ranking]:
     """Find and rank what a target prunes.
+
+    Args:
+      params: any tree of arrays.
+      target: what is pruned.
+      axis_name: mesh axes over which the arrays are divided by hand, if they are.
 
     Returns:
       The parameters flattened, their prunable leaves, and these leaves' ranking.
@@ -294,13 +310,15 @@ def rank(
     weights = [jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in leaves]
     criterion = _criteria.as_criterion(target.criterion)
     dtype = _float_order.score_dtype(*(leaf.dtype for leaf in weights))
+    shards = find_shards(weights, axis_name)
     ranking = Ranking(
         weights=weights,
-        statistics=_criteria.statistics(criterion, weights, dtype),
+        statistics=_criteria.statistics(criterion, weights, dtype, shards),
         criterion=criterion,
         dtype=dtype,
         groups=tuple((i,) for i in range(len(leaves)))
         if target.scope == "local"
         else (tuple(range(len(leaves))),),
+        shards=shards,
     )
     return tree, leaves, ranking

@@ -5,13 +5,17 @@ XLA's CPU backend splits a reduction of a single array in two and stores all the
 between, as many as there are weights; a joint one it does not.
 """
 
+import functools
+import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from swd_jax import _wide
+from swd_jax._shards import Shards, vary_as
 
 Cost = int | jax.Array | np.ndarray | None
 """What each element of a leaf counts for: one number of at least 1 for all of them, or
@@ -28,13 +32,16 @@ _DIGIT_BITS = 8
 
 
 def count_true(
-    leaves: Sequence[Sequence[jax.Array]], costs: Sequence[Cost] | None = None
+    leaves: Sequence[Sequence[jax.Array]],
+    costs: Sequence[Cost] | None = None,
+    shards: Shards | None = None,
 ) -> jax.Array:
     """How many elements of masks are true, leaf by leaf, or what they cost together.
 
     Args:
       leaves: for every leaf equally many masks in its shape.
       costs: what each element counts for; 1 if not given.
+      shards: how the leaves are divided by hand, if they are.
 
     Returns:
       Wide numbers, shape (leaves, masks, 4).
@@ -44,7 +51,11 @@ def count_true(
     for masks, cost in zip(leaves, costs, strict=True):
         ones = [mask.astype(jnp.uint32) for mask in masks]
         sums.append(sums_and_minima(ones, cost, [])[0])
-    return stacked(sums)
+    below = stacked(sums)
+    if shards is None:
+        return below
+    counted = [shards.once(i, of_leaf) for i, of_leaf in enumerate(below)]
+    return _wide.carry(shards.total(jnp.stack(counted)))
 
 
 def sum_integers(values: jax.Array) -> jax.Array:
@@ -53,17 +64,38 @@ def sum_integers(values: jax.Array) -> jax.Array:
     return count_true([[everywhere]], [values])[0, 0]
 
 
-def sums_as_float(leaves: Sequence[jax.Array]) -> jax.Array:
+def sums_as_float(
+    leaves: Sequence[jax.Array], shards: Shards | None = None
+) -> jax.Array:
     """The sums of leaves of such integers as floats: float32, shape (leaves,).
 
     The nearest ones, or nearly, which is less to compile.
     """
-    bits = [_digit_bits(values) for values in leaves]
+    sizes = [
+        values.size * (1 if shards is None else shards.parts(i))
+        for i, values in enumerate(leaves)
+    ]
+    pairs = zip(leaves, sizes, strict=True)
+    bits = [_digit_bits(values, size) for values, size in pairs]
     sums: list[list[jax.Array]] = []
     for values, of_digit in zip(leaves, bits, strict=True):
-        ones = jnp.ones(values.shape, jnp.uint32)
+        ones = jnp.ones_like(values, jnp.uint32)
         digits = _digits(ones, values, of_digit)
         sums.append(_reduced(digits, 1 << of_digit, [])[0])
+    if shards is not None:
+        # As if the leaves were whole, to the last bit: wide where those would be.
+        is_wide = [
+            size << of_digit >= _WRAPS_FROM
+            for size, of_digit in zip(sizes, bits, strict=True)
+        ]
+        counted = [
+            [shards.once(i, _widened(each) if is_wide[i] else each) for each in of_leaf]
+            for i, of_leaf in enumerate(sums)
+        ]
+        sums = [
+            [_wide.carry(each) if each.ndim else each for each in of_leaf]
+            for of_leaf in shards.total(counted)
+        ]
     total = jnp.zeros(len(leaves), jnp.float32)
     for i in reversed(range(max(map(len, sums), default=0))):
         none = jnp.zeros((), jnp.uint32)
@@ -74,14 +106,15 @@ def sums_as_float(leaves: Sequence[jax.Array]) -> jax.Array:
     return total
 
 
-def largest(leaves: Sequence[jax.Array]) -> jax.Array:
+def largest(leaves: Sequence[jax.Array], shards: Shards | None = None) -> jax.Array:
     """The largest key of each leaf, shape (leaves,); 0 if there is none."""
     greatest = jnp.array(jnp.iinfo(leaves[0].dtype).max, leaves[0].dtype)
     least: list[jax.Array] = []
     for keys in leaves:
-        ones = jnp.ones(keys.shape, jnp.uint32)
+        ones = jnp.ones_like(keys, jnp.uint32)
         least += _reduced([ones], 1, [greatest - keys])[1]
-    return greatest - jnp.stack(least)
+    stacked = jnp.stack(least)
+    return greatest - (stacked if shards is None else shards.least(stacked))
 
 
 def sums_and_minima(
@@ -101,7 +134,7 @@ def sums_and_minima(
     if cost is None or isinstance(cost, int):
         sums, minima = _reduced(ones, 1, compared)
         return times(jnp.stack(sums), cost), minima
-    bits = _digit_bits(cost)
+    bits = _digit_bits(cost, cost.size)
     digits = [digit for each in ones for digit in _digits(each, cost, bits)]
     sums, minima = _reduced(digits, 1 << bits, compared)
     wides = _as_wide(jnp.stack(sums)).reshape(len(ones), -1, _wide.LIMBS)
@@ -131,9 +164,14 @@ def _reduced(
     return list(total), [jnp.min(rows) for rows in minima]
 
 
-def _digit_bits(values: jax.Array | np.ndarray) -> int:
-    """How many bits of so many integers, or of a row, can be summed in 32."""
-    bits = 31 - (values.size - 1).bit_length()
+def _digit_bits(values: jax.Array | np.ndarray, size: int) -> int:
+    """How many bits of so many integers, or of a row, can be summed in 32.
+
+    Args:
+      values: the integers, or a part of them.
+      size: how many there are in all parts.
+    """
+    bits = 31 - (size - 1).bit_length()
     if bits >= _DIGIT_BITS:
         return bits
     return min(_DIGIT_BITS, 31 - (max(values.shape) - 1).bit_length())
@@ -161,6 +199,54 @@ def joint_reduction(
     added: Sequence[jax.Array], compared: Sequence[jax.Array], axes: Iterable[int]
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Sums of some arrays and minima of others, all of one shape, in one reading."""
+    devices = jax.device_count() if may_be_divided() else 1
+    arrays = vary_as(([*added], [*compared]), [*added, *compared])
+    return _joint_reduction(*arrays, tuple(axes), devices)
+
+
+def may_be_divided() -> bool:
+    """Whether the compiler may divide arrays among devices.
+
+    Not with a single device, nor inside `shard_map`, where they are divided already.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    by_hand = not mesh.empty and set(mesh.manual_axes) == set(mesh.axis_names)
+    return jax.device_count() > 1 and not by_hand
+
+
+# Arrays of one shape share what is traced.
+@functools.partial(jax.jit, static_argnames=("axes", "devices"))
+def _joint_reduction(
+    added: list[jax.Array],
+    compared: list[jax.Array],
+    axes: tuple[int, ...],
+    devices: int,
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    def together(
+        added: list[jax.Array], compared: list[jax.Array]
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        if devices == 1:
+            return _in_one_reduction(added, compared, axes)
+        # The partitioner gathers what devices have of a joint reduction, but reduces
+        # what they have of a single one. So there is a joint one of each part that is
+        # on one device, however the array is divided, and then single ones.
+        added = [_split(array, axes, devices) for array in added]
+        compared = [_split(array, axes, devices) for array in compared]
+        within = [axis + axes.index(axis) + 1 for axis in axes]
+        partial = _in_one_reduction(added, compared, tuple(within))
+        return _one_by_one(*partial, axes)
+
+    def apart(
+        added: list[jax.Array], compared: list[jax.Array]
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        return _one_by_one(added, compared, axes)
+
+    return jax.lax.platform_dependent(added, compared, cpu=together, default=apart)
+
+
+def _in_one_reduction(
+    added: list[jax.Array], compared: list[jax.Array], axes: tuple[int, ...]
+) -> tuple[list[jax.Array], list[jax.Array]]:
     # A single array has company, and a barrier keeps the compiler from dropping it.
     alone = len(added) == 1 and not compared
     summed = [*added, 1 - added[0]] if alone else [*added]
@@ -175,9 +261,40 @@ def joint_reduction(
         sums = [a + b for a, b in pairs[: len(summed)]]
         return sums + [jnp.minimum(a, b) for a, b in pairs[len(summed) :]]
 
-    reduced = jax.lax.reduce(operands, initial, combine, tuple(axes))
+    reduced = jax.lax.reduce(operands, initial, combine, axes)
     reduced = jax.lax.optimization_barrier(reduced)
     return list(reduced[: len(added)]), list(reduced[len(summed) :])
+
+
+def _one_by_one(
+    added: list[jax.Array], compared: list[jax.Array], axes: tuple[int, ...]
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """A reduction for each, which compilers for GPU and TPU join, so all are read once.
+
+    Of all devices' parts of a sharded array, numbers are exchanged and never arrays.
+    """
+    sums = [jnp.sum(array, axes, array.dtype) for array in added]
+    greatest = [np.array(np.iinfo(array.dtype).max) for array in compared]
+    pairs = zip(compared, greatest, strict=True)
+    return sums, [jnp.min(array, axes, initial=most) for array, most in pairs]
+
+
+def _split(array: jax.Array, axes: tuple[int, ...], devices: int) -> jax.Array:
+    """Split axes into (parts, within a part): as many parts as could be on devices."""
+    shape: list[int] = []
+    spec: list[Any] = []
+    kind = jax.typeof(array)
+    for axis, length in enumerate(array.shape):
+        # The parts that an axis is divided into divide its length and the devices.
+        parts = max(math.gcd(length, devices), 1)
+        shape += [parts, length // parts] if axis in axes else [length]
+        spec += [kind.sharding.spec[axis], None][: 1 + (axis in axes)]
+    if all(names is None for names in spec):  # as far as anyone knows
+        return array.reshape(shape)
+    sharding = jax.sharding.NamedSharding(
+        kind.sharding.mesh, jax.sharding.PartitionSpec(*spec)
+    )
+    return jax.lax.reshape(array, shape, out_sharding=sharding)
 
 
 def separate(numbers: jax.Array) -> list[jax.Array]:
@@ -209,8 +326,11 @@ def _as_wide(sums: jax.Array) -> jax.Array:
 def _to_float32(sums: Sequence[jax.Array]) -> jax.Array:
     if all(each.ndim == 0 for each in sums):
         return jnp.stack(sums).astype(jnp.float32)
-    wides = [each if each.ndim else _wide.from_uint32(each) for each in sums]
-    return _wide.to_float32(jnp.stack(wides))
+    return _wide.to_float32(jnp.stack([_widened(each) for each in sums]))
+
+
+def _widened(number: jax.Array) -> jax.Array:
+    return number if number.ndim else _wide.from_uint32(number)
 
 
 def stacked(sums: Sequence[jax.Array]) -> jax.Array:

@@ -9,6 +9,7 @@ import optax
 
 from swd_jax import _float_order, _guesses, _paths, _ranking, _sparsity, _wide
 from swd_jax._prunable import PrunableLeaf, find_prunable
+from swd_jax._shards import AxisName
 from swd_jax._target import Target
 
 
@@ -56,7 +57,11 @@ def is_due(count: jax.Array, every: int) -> bool | jax.Array:
 
 
 def select(
-    target: Target, params: Any, last: Remembered, due: bool | jax.Array
+    target: Target,
+    params: Any,
+    last: Remembered,
+    due: bool | jax.Array,
+    axis_name: AxisName,
 ) -> Selection:
     """Select by the threshold, renewed if that is due.
 
@@ -65,11 +70,12 @@ def select(
       params: the parameters.
       last: what was remembered.
       due: whether to renew the threshold for the target at step `last.step`.
+      axis_name: mesh axes over which the parameters are divided by hand, if they are.
 
     Returns:
       The selection, made from the current weights in either case.
     """
-    _, leaves, ranking = _ranking.rank(params, target)
+    _, leaves, ranking = _ranking.rank(params, target, axis_name)
     threshold, change, fraction = last.threshold, last.threshold_change, last.fraction
     if not leaves:
         return Selection([], [], threshold, change, fraction)

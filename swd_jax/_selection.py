@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax import _reductions, _tally, _wide
+from swd_jax._shards import Shards, vary_as
 
 Operand = Any
 """What the key function takes: a leaf, alone or with its statistics."""
@@ -88,6 +89,7 @@ def order_statistics(
     costs: Sequence[_reductions.Cost] | None = None,
     renew: jax.Array | None = None,
     kept: jax.Array | None = None,
+    shards: Shards | None = None,
 ) -> Found:
     """The greatest key of every group below which there is no more than its budget.
 
@@ -106,19 +108,25 @@ def order_statistics(
         and 0 below them. (A condition of the loop: for the branches of a `cond` round
         it, XLA copies all weights.)
       kept: keys, shape (groups,); with `renew`.
+      shards: how the leaves are divided by hand, if they are: what is counted is then
+        counted along its axes, and budgets are those of whole leaves.
 
     Returns:
       The thresholds, `keys.largest` where no key is above the budget.
     """
     sizes = [jax.eval_shape(key, operand).size for operand in operands]
-    totals = _totals(sizes, groups, costs)
+    if shards is not None:
+        sizes = [size * shards.parts(i) for i, size in enumerate(sizes)]
+    totals = _totals(sizes, groups, costs, shards)
     counts = [max(sum(sizes[i] for i in group), 1) for group in groups]
     mean_costs = _wide.to_float32(totals) / np.array(counts, np.float32)
     unit, largest = keys.zero_bits, keys.largest >> keys.zero_bits
     smooth_bits = keys.smooth_bits - keys.zero_bits
 
     def read(search: _Search) -> _Search:
-        tally = _read(key, operands, groups, search.candidates, costs)
+        tally = _read(
+            key, operands, groups, search.candidates, costs=costs, shards=shards
+        )
         candidates = search.candidates >> unit
         following = jnp.minimum(tally.next >> unit, largest)
         fits = ~_wide.less(budgets[None], tally.below) & (candidates <= largest)
@@ -165,8 +173,11 @@ def order_statistics(
         candidates=guesses >> unit << unit,
         readings=jnp.zeros((), jnp.int32),
     )
+    varying = jax.tree.leaves((operands, costs, budgets, guesses, renew, kept))
     search = jax.lax.while_loop(
-        lambda search: jnp.any(search.high - search.low > 1), read, start
+        lambda search: jnp.any(search.high - search.low > 1),
+        read,
+        vary_as(start, varying, shards),
     )
     found = _reductions.separate(search.low << unit)
     return Found(found, search.below_low, search.readings)
@@ -236,7 +247,9 @@ def _read(
     operands: Sequence[Operand],
     groups: Groups,
     candidates: jax.Array,
+    *,
     costs: Sequence[_reductions.Cost] | None,
+    shards: Shards | None,
 ) -> _tally.Tally:
     """What one reading tells of every group's candidates."""
     # One array for each group and not one for all, of which every leaf would read its
@@ -246,11 +259,14 @@ def _read(
     # of it and keep a copy of all of them. The barrier ties them to the candidates.
     operands, of_groups = jax.lax.optimization_barrier((operands, of_groups))
     keys = [key(operand) for operand in operands]
-    return _tally.tally(keys, groups, of_groups, costs)
+    return _tally.tally(keys, groups, of_groups, costs, shards)
 
 
 def _totals(
-    sizes: Sequence[int], groups: Groups, costs: Sequence[_reductions.Cost] | None
+    sizes: Sequence[int],
+    groups: Groups,
+    costs: Sequence[_reductions.Cost] | None,
+    shards: Shards | None,
 ) -> jax.Array:
     """What all elements of each group cost: wide numbers, shape (groups, 4)."""
     totals = []
@@ -261,6 +277,9 @@ def _totals(
             if isinstance(cost, int):
                 known += cost * sizes[i]
             else:
-                total = _wide.add(total, _reductions.sum_integers(jnp.asarray(cost)))
+                here = _reductions.sum_integers(jnp.asarray(cost))
+                if shards is not None:
+                    here = _wide.carry(shards.total(shards.once(i, here)))
+                total = _wide.add(total, here)
         totals.append(_wide.add(total, jnp.asarray(_wide.from_int(known))))
     return jnp.stack(totals)

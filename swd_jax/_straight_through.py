@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from swd_jax import _criteria, _float_order, _ranking, _sparsity
+from swd_jax._shards import AxisName
 from swd_jax._target import Target, as_target
 
 Tree = TypeVar("Tree")
@@ -18,6 +19,7 @@ def straight_through(
     *,
     step: ArrayLike | None = None,
     soft: bool = True,
+    axis_name: AxisName = None,
 ) -> Tree:
     r"""Parameters as if pruned, through which gradients pass as if they were not.
 
@@ -44,6 +46,7 @@ def straight_through(
         traced; by default the value on which the schedule settles.
       soft: whether what is kept shrinks by the threshold, so that no weight jumps when
         it crosses.
+      axis_name: as for `swd`.
 
     Returns:
       The same tree with the same dtypes and shardings.
@@ -67,7 +70,7 @@ def straight_through(
     the gradient is that of Bengio et al. (arXiv 1308.3432).
     """
     target = as_target(target)
-    tree, leaves, ranking = _ranking.rank(params, target)
+    tree, leaves, ranking = _ranking.rank(params, target, axis_name)
     if not leaves:
         return params
     sparsity = _sparsity.sparsity_at(target.sparsity, step)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from swd_jax import _float_order, _numbers, _renewal, _sparsity, _updates
+from swd_jax._shards import AxisName
 from swd_jax._target import Target, as_target
 
 
@@ -46,6 +47,7 @@ def swd(
     weight_decay: _numbers.Number | optax.Schedule,
     a: _numbers.Number | optax.Schedule,
     update_every: int = 1,
+    axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Selective weight decay as in the paper. Goes BEFORE the optimizer.
 
@@ -78,6 +80,8 @@ def swd(
         such as `exponential_growth(...)`.
       update_every: the threshold is renewed every so many optimizer steps; the
         selection `|w| < tau` is made anew at every step all the same.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the weights are
+        divided, so that counts are of all devices' weights. Not under `jit` alone.
 
     Returns:
       A transformation whose state is an `SwdState`: a few scalars, no masks. Its update
@@ -108,7 +112,12 @@ def swd(
         return update + c * weight
 
     return selective_decay(
-        target, add_decay, weight_decay=weight_decay, a=a, update_every=update_every
+        target,
+        add_decay,
+        weight_decay=weight_decay,
+        a=a,
+        update_every=update_every,
+        axis_name=axis_name,
     )
 
 
@@ -119,6 +128,7 @@ def selective_decay(
     weight_decay: _numbers.Number | optax.Schedule,
     a: _numbers.Number | optax.Schedule,
     update_every: int,
+    axis_name: AxisName,
     learning_rate: _numbers.Number | optax.Schedule = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
     """A transformation that changes the updates of the selected weights, and no others.
@@ -130,6 +140,7 @@ def selective_decay(
       weight_decay: as for `swd`.
       a: as for `swd`.
       update_every: as for `swd`.
+      axis_name: as for `swd`.
       learning_rate: a factor of the coefficient, for the forms that need it.
 
     Returns:
@@ -170,7 +181,7 @@ def selective_decay(
             state.selected_fraction,
         )
         due = _renewal.is_due(state.count, update_every)
-        selection = _renewal.select(target, params, last, due)
+        selection = _renewal.select(target, params, last, due, axis_name)
         decayed = [
             _where_selected(
                 selected, combine, matched.of(leaf), jnp.asarray(leaf.weights), rate

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax import _reductions, _wide
+from swd_jax._shards import Shards
 
-# From so many leaves on, small ones share reductions, so many at a time. (Those that
-# lie differently on several devices are moved to be added up: hence not always, and
-# only small ones.)
+# From so many leaves on, small ones share reductions, so many at a time. Not where the
+# compiler may divide them among devices, each in its own way: to be added up they would
+# have to be moved.
 _MANY = 256
 _SMALL = 1 << 16
 _BATCH = 16
@@ -38,6 +39,7 @@ def tally(
     groups: Sequence[Sequence[int]],
     thresholds: Sequence[jax.Array],
     costs: Sequence[_reductions.Cost] | None = None,
+    shards: Shards | None = None,
 ) -> Tally:
     """Count what is below each threshold, and find the key that comes next.
 
@@ -46,16 +48,17 @@ def tally(
       groups: the positions in `keys` that are counted together.
       thresholds: for every group keys, shape (thresholds,).
       costs: what each element counts for; 1 if not given.
+      shards: how the leaves are divided by hand, if they are.
     """
     costs = [None] * len(keys) if costs is None else costs
     sums, minima, ends = [], [], []
     for group, limits in zip(groups, thresholds, strict=True):
-        for batch in _batches(keys, group, costs):
+        for batch in _batches(keys, group, costs, shards):
             leaves, cost = [keys[i] for i in batch], costs[batch[0]]
             small = _shares(keys, batch[0], costs)
             count = _count_batch if small else _count_leaf
             of_batch, next_keys = count(leaves, limits, cost)
-            sums.append(of_batch)
+            sums.append(of_batch if shards is None else shards.once(batch[0], of_batch))
             minima.append(next_keys)
         ends.append(len(sums))
     # All batches together as far as possible: with a thousand, what is compiled counts.
@@ -67,6 +70,10 @@ def tally(
         below = jnp.stack(totals, axis=1)
         least = [jnp.min(following[:, part], axis=1) for part in parts]
         following = jnp.stack(least, axis=1)
+    if shards is not None:
+        # A few numbers for each group cross, however many leaves there are.
+        below = _wide.carry(shards.total(below))
+        following = shards.least(following)
     return Tally(below, following)
 
 
@@ -106,7 +113,10 @@ def _count_batch(
 
 
 def _batches(
-    keys: Sequence[jax.Array], group: Sequence[int], costs: Sequence[_reductions.Cost]
+    keys: Sequence[jax.Array],
+    group: Sequence[int],
+    costs: Sequence[_reductions.Cost],
+    shards: Shards | None,
 ) -> list[list[int]]:
     """The positions of a group, those together that share a reduction."""
     batches: list[list[int]] = []
@@ -115,7 +125,8 @@ def _batches(
         if not _shares(keys, i, costs):
             batches.append([i])
             continue
-        kind = (keys[i].shape, jax.typeof(keys[i]).sharding, costs[i])
+        divided = None if shards is None else shards.of_leaf[i]
+        kind = (keys[i].shape, divided, costs[i])
         if len(open_batches.get(kind, [])) in (0, _BATCH):
             open_batches[kind] = []
             batches.append(open_batches[kind])
@@ -127,8 +138,10 @@ def _shares(
     keys: Sequence[jax.Array], i: int, costs: Sequence[_reductions.Cost]
 ) -> bool:
     """Whether a leaf may share a reduction."""
+    if len(keys) < _MANY or _reductions.may_be_divided():
+        return False
     uniform = costs[i] is None or isinstance(costs[i], int)
-    return uniform and keys[i].size <= _SMALL and len(keys) >= _MANY
+    return uniform and keys[i].size <= _SMALL
 
 
 def _greatest(keys: jax.Array) -> np.ndarray:

@@ -1,13 +1,22 @@
-"""Compares eight devices with one. Run by test_sharding.py, in a process of its own."""
+"""Compares eight devices with one. Run by test_sharding.py, in a process of its own.
+
+python tests/sharded_program.py WAY
+"""
 
 import math
 import re
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import swd_jax
+from swd_jax import _tally, _wide
 
 SHAPES = {"rows": (64, 128), "columns": (32, 64), "both": (8, 8, 32), "copies": (9, 7)}
 SPECS = {
@@ -16,54 +25,238 @@ SPECS = {
     "both": PartitionSpec("x", "y"),
     "copies": PartitionSpec(),
 }
-MOST_NUMBERS_THAT_CROSS = 8  # a count, or a key, of each device
+TARGETS = [
+    swd_jax.Target(0.7),
+    swd_jax.Target(0.7, scope="local"),
+    swd_jax.Target(0.7, criterion="normalized_magnitude"),
+]
+BYTES = {"u32": 4, "s32": 4, "f32": 4, "u8": 1, "pred": 1}
+FORBIDDEN = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 
-def weights():
-    """The same numbers on one device and on eight, with ties everywhere."""
-    mesh = Mesh(np.array(jax.devices()).reshape(2, 4), ("x", "y"))
+def make_mesh(kind: AxisType) -> jax.sharding.Mesh:
+    return jax.make_mesh((2, 4), ("x", "y"), axis_types=(kind, kind))
+
+
+def random_weights(shapes: dict[str, tuple[int, ...]] = SHAPES) -> dict[str, Any]:
+    """Rounded, so that there are ties everywhere."""
     rng = np.random.default_rng(0)
-    alone = {
+    return {
         name: rng.normal(size=shape).astype(np.float32).round(1)
-        for name, shape in SHAPES.items()
+        for name, shape in shapes.items()
     }
-    spread = {
-        name: jax.device_put(alone[name], NamedSharding(mesh, spec))
-        for name, spec in SPECS.items()
-    }
-    return alone, spread
 
 
-def assert_same(first, second):
+def spread_out(weights: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    return {
+        name: jax.device_put(leaf, NamedSharding(mesh, SPECS[name.split("_")[0]]))
+        for name, leaf in weights.items()
+    }
+
+
+def bytes_exchanged(function: Callable[..., Any], *arguments: Any) -> int:
+    """What a compiled function all-reduces; it must exchange nothing in other ways."""
+    total = 0
+    for line in function.lower(*arguments).compile().as_text().splitlines():
+        for name in FORBIDDEN:
+            assert not re.search(rf" {name}(-start)?\(", line), line
+        reduced = re.search(r"= (.*?) all-reduce(?:-start)?\(", line)
+        for dtype, shape in re.findall(
+            r"(\w+)\[([\d,]*)\]", reduced[1] if reduced else ""
+        ):
+            total += BYTES[dtype] * math.prod(map(int, filter(None, shape.split(","))))
+    return total
+
+
+def assert_same(first: Any, second: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-def assert_sharded_alike(first, second):
+def assert_sharded_alike(first: dict[str, Any], second: dict[str, Any]) -> None:
     for name, leaf in first.items():
         assert leaf.sharding.is_equivalent_to(second[name].sharding, leaf.ndim), name
 
 
-def main():
-    alone, spread = weights()
-    normalized = {"criterion": swd_jax.normalized_magnitude}
-    for options in ({}, {"scope": "local"}, normalized):
-        target = swd_jax.Target(0.7, **options)
+def under_jit(kind: AxisType, targets: list[swd_jax.Target]) -> None:
+    """Every function, on weights that the compiler knows to be divided."""
+    alone = random_weights()
+    spread = spread_out(alone, make_mesh(kind))
+    for target in targets:
         tx = swd_jax.swd(target, weight_decay=0.1, a=1.0)
-        update = jax.jit(lambda params, state, tx=tx: tx.update(params, state, params))
-        state = tx.init(alone)
-        compiled = update.lower(spread, state).compile().as_text()
-        crossing = re.findall(r"= \w+\[([\d,]*)\]\S* (?:all-|collective-)", compiled)
-        assert crossing
-        for shape in crossing:
-            numbers = math.prod(int(length) for length in shape.split(",") if length)
-            assert numbers <= MOST_NUMBERS_THAT_CROSS, shape
-        updates, after = update(spread, state)
-        assert_same((updates, after), update(alone, state))
-        assert_sharded_alike(updates, spread)
-        pruned = swd_jax.prune(spread, target)
-        assert_same(pruned, swd_jax.prune(alone, target))
-        assert_sharded_alike(pruned, spread)
 
+        @jax.jit
+        def everything(params: Any, state: Any, tx: Any = tx, of: Any = target) -> Any:
+            updates, state = tx.update(params, state, params)
+            mask = swd_jax.prune_mask(params, of)
+            return updates, state, swd_jax.prune(params, of), mask
+
+        state = tx.init(alone)
+        assert 0 < bytes_exchanged(everything, spread, state) < 65_536
+        found, expected = everything(spread, state), everything(alone, state)
+        assert_same(found, expected)
+        updates, state, pruned, mask = found
+        for tree in (updates, pruned, mask):
+            assert_sharded_alike(tree, spread)
+        assert all(scalar.sharding.is_fully_replicated for scalar in state)
+
+    # And outside of jit, where arrays say themselves how they are divided.
+    found = swd_jax.prune(spread, target)
+    assert_same(found, pruned)
+    assert_sharded_alike(found, spread)
+    assert swd_jax.summarize(spread, target) == swd_jax.summarize(alone, target)
+    held = swd_jax.keep_pruned(mask)
+    hold = jax.jit(lambda params: held.update(params, held.init(params), params))
+    assert bytes_exchanged(hold, spread) == 0
+    updates, _ = hold(pruned)
+    assert_same(updates, pruned)
+    assert_sharded_alike(updates, spread)
+
+
+def by_hand() -> None:
+    """Inside `shard_map`, with the axes named."""
+    mesh = make_mesh(AxisType.Auto)
+    alone = random_weights()
+    axes = ("x", "y")
+
+    def mapped(function: Callable[..., Any], *specs: Any, out: Any) -> Any:
+        return jax.jit(
+            jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out)
+        )
+
+    exchanged = set()
+    for target in TARGETS:
+        # Ties go by part first: nothing to compare where columns are divided.
+        ties_alike = target.scope == "global"
+        whole = swd_jax.swd(target, weight_decay=0.1, a=1.0)
+        tx = swd_jax.swd(target, weight_decay=0.1, a=1.0, axis_name=axes)
+        state = tx.init(alone)
+        update = mapped(
+            lambda params, state, tx=tx: tx.update(params, state, params),
+            SPECS,
+            PartitionSpec(),
+            out=(SPECS, PartitionSpec()),
+        )
+        assert_same(update(alone, state), jax.jit(whole.update)(alone, state, alone))
+        if target == TARGETS[0]:
+            exchanged.add(bytes_exchanged(update, alone, state))
+
+        prune = mapped(
+            lambda params, target=target: swd_jax.prune(params, target, axis_name=axes),
+            SPECS,
+            out=SPECS,
+        )
+        expected = swd_jax.prune(alone, target)
+        found = prune(alone)
+        for name, leaf in expected.items():
+            assert np.sum(found[name] == 0) == np.sum(leaf == 0), name
+        if ties_alike:
+            assert_same(found, expected)
+        assert bytes_exchanged(prune, alone) < 65_536
+
+    # However many weights and leaves there are, the same few numbers cross.
+    larger = {name: (2 * shape[0], *shape[1:]) for name, shape in SHAPES.items()}
+    more = {f"{name}_{i}": SHAPES[name] for name in SHAPES for i in range(10)}
+    tx = swd_jax.swd(0.7, weight_decay=0.1, a=1.0, axis_name=axes)
+    for shapes in (larger, more):
+        specs = {name: SPECS[name.split("_")[0]] for name in shapes}
+        weights = random_weights(shapes)
+        update = mapped(
+            lambda params, state: tx.update(params, state, params),
+            specs,
+            PartitionSpec(),
+            out=(specs, PartitionSpec()),
+        )
+        exchanged.add(bytes_exchanged(update, weights, tx.init(weights)))
+    [few] = exchanged
+    assert 0 < few < 1024
+
+
+def each_for_itself() -> None:
+    """Inside `shard_map` without a name for the axes: each shard is pruned alone."""
+    mesh = make_mesh(AxisType.Auto)
+    rows = random_weights()["rows"]
+    spec = PartitionSpec("x")
+    prune = jax.shard_map(
+        lambda part: swd_jax.prune(part, swd_jax.Target(0.7, prunable=".*")),
+        mesh=mesh,
+        in_specs=spec,
+        out_specs=spec,
+    )
+    found = jax.jit(prune)(rows)
+    expected = [swd_jax.prune(part, 0.7) for part in np.split(rows, 2)]
+    assert_same(found, np.concatenate(expected))
+
+
+def training() -> None:
+    """A hundred steps on each of the layouts: the same bits at every one."""
+    alone = random_weights()
+    a = swd_jax.exponential_growth(0.1, 1e3, 100)
+    # Powers of two and no sums over weights: whatever is fused, no bit can differ.
+    tx = optax.chain(swd_jax.swd(0.7, weight_decay=2.0**-10, a=a), optax.sgd(2.0**-5))
+
+    @jax.jit
+    def step(params: Any, state: Any) -> tuple[Any, Any]:
+        gradients = jax.tree.map(lambda w: 0.25 * (jnp.abs(w) - w), params)
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    layouts = [alone]
+    mesh = make_mesh(AxisType.Auto)
+    for spec in (*SPECS.values(), None):
+        specs = SPECS if spec is None else dict.fromkeys(SPECS, spec)
+        fits = {
+            name: spec if _divides(mesh, spec, SHAPES[name]) else PartitionSpec()
+            for name, spec in specs.items()
+        }
+        layouts.append(
+            {
+                n: jax.device_put(w, NamedSharding(mesh, fits[n]))
+                for n, w in alone.items()
+            }
+        )
+    states = [tx.init(layout) for layout in layouts]
+    for _ in range(100):
+        pairs = zip(layouts, states, strict=True)
+        layouts, states = map(list, zip(*(step(*pair) for pair in pairs), strict=True))
+        for layout, state in zip(layouts[1:], states[1:], strict=True):
+            assert_same((layout, state), (layouts[0], states[0]))
+    # And the weights did move, so there was something to agree on.
+    assert np.abs(layouts[0]["rows"] - alone["rows"]).mean() > 0.1
+
+
+def _divides(mesh: Any, spec: PartitionSpec, shape: tuple[int, ...]) -> bool:
+    return len(spec) <= len(shape) and all(
+        name is None or length % mesh.shape[name] == 0
+        for name, length in zip(spec, shape, strict=False)
+    )
+
+
+def many_leaves() -> None:
+    """Small leaves are not moved to be counted together."""
+    shapes = {f"{name}_{i}": SHAPES[name] for name in SHAPES for i in range(65)}
+    keys = {
+        name: (10 * np.abs(leaf)).astype(np.int32)
+        for name, leaf in random_weights(shapes).items()
+    }
+    spread = [*spread_out(keys, make_mesh(AxisType.Auto)).values()]
+    limits = jnp.arange(0, 20, 5)
+    groups = (tuple(range(len(spread))),)
+    count = jax.jit(lambda keys: _tally.tally(keys, groups, [limits]))
+    assert 0 < bytes_exchanged(count, spread) < 65_536
+    everything = np.concatenate([leaf.ravel() for leaf in keys.values()])
+    below = count(spread).below[:, 0]
+    expected = [(everything < limit).sum() for limit in (0, 5, 10, 15)]
+    assert [_wide.to_int(each) for each in below] == expected
+
+
+WAYS = {
+    "automatic": lambda: under_jit(AxisType.Auto, TARGETS),
+    "explicit": lambda: under_jit(AxisType.Explicit, TARGETS[-1:]),
+    "by_hand": by_hand,
+    "each_for_itself": each_for_itself,
+    "training": training,
+    "many_leaves": many_leaves,
+}
 
 if __name__ == "__main__":
-    main()
+    WAYS[sys.argv[1]]()

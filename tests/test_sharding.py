@@ -5,8 +5,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
+import pytest
 
-def test_eight_devices_agree_with_one_and_exchange_counts_only():
+import swd_jax
+
+WAYS = [
+    "automatic",
+    "explicit",
+    "by_hand",
+    "each_for_itself",
+    "training",
+    "many_leaves",
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_eight_devices_agree_with_one_and_exchange_counts_only(way):
     flags = os.environ.get("XLA_FLAGS", "")
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -14,10 +30,59 @@ def test_eight_devices_agree_with_one_and_exchange_counts_only():
     }
     program = Path(__file__).with_name("sharded_program.py")
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(program)],
+        [sys.executable, "-W", "error", str(program), way],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+WEIGHTS = {"kernel": np.arange(1.0, 9.0, dtype=np.float32).reshape(2, 4)}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: swd_jax.prune(WEIGHTS, 0.5, axis_name="devices"),
+        lambda: swd_jax.prune_mask(WEIGHTS, 0.5, axis_name=("devices",)),
+        lambda: swd_jax.straight_through(WEIGHTS, 0.5, axis_name="devices"),
+    ],
+)
+def test_an_axis_that_is_not_there_is_named(use):
+    with pytest.raises(ValueError, match=r"axis_name is .*devices.*inside shard_map"):
+        use()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **axis: swd_jax.swd(0.5, weight_decay=0.5, a=1.0, **axis),
+        lambda **axis: swd_jax.decoupled_swd(
+            0.5, weight_decay=0.5, a=1.0, learning_rate=1.0, **axis
+        ),
+        lambda **axis: swd_jax.proximal_swd(
+            0.5, weight_decay=0.5, a=1.0, learning_rate=1.0, **axis
+        ),
+        lambda **axis: swd_jax.magnitude_pruning(0.5, **axis),
+        lambda **axis: swd_jax.soft_pruning(0.5, every=1, **axis),
+    ],
+)
+def test_every_form_counts_along_the_named_axis(make):
+    """Two halves under `vmap`, whose axes have names as those of devices do."""
+    halves = {"kernel": WEIGHTS["kernel"].reshape(2, 1, 4)}
+
+    def updates(tx, params):
+        state = tx.init(params)
+        for _ in range(2):  # soft pruning begins with the second step
+            updates, state = tx.update(params, state, params)
+        return updates
+
+    together = jax.vmap(
+        lambda part: updates(make(axis_name="halves"), part), axis_name="halves"
+    )(halves)
+    whole = updates(make(), {"kernel": WEIGHTS["kernel"]})
+    np.testing.assert_array_equal(together["kernel"].reshape(2, 4), whole["kernel"])
+    alone = jax.vmap(lambda part: updates(make(), part))(halves)
+    assert not np.array_equal(alone["kernel"].reshape(2, 4), whole["kernel"])
