@@ -733,7 +733,7 @@ def free_port():
 @pytest.mark.parametrize("mesh", ["data", "fsdp"])
 def test_two_processes_train_on_the_same_batches_as_one(mesh, data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    arguments = ["--mesh", mesh, "--sparsity", "0", "--learning-rate", "0.01"]
+    arguments = ["--mesh", mesh, "--learning-rate", "0.01", "--no-bfloat16"]
     finish(command(data, one, *arguments))
     arguments += ["--distributed", "--coordinator", f"127.0.0.1:{free_port()}"]
     processes = []
@@ -758,9 +758,9 @@ def test_two_processes_train_on_the_same_batches_as_one(mesh, data, tmp_path):
     assert "top-1" not in printed[1]  # the first one speaks for both
     # Their batches are divided differently, so that sums are rounded differently.
     expected, found = final_state(one), final_state(two)
-    for name, leaf in expected.items():
+    for name in (name for name in expected if name.startswith("network")):
         np.testing.assert_allclose(
-            found[name], leaf, rtol=1e-2, atol=1e-4, err_msg=name
+            found[name], expected[name], rtol=1e-2, atol=1e-3, err_msg=name
         )
 
 

@@ -187,7 +187,9 @@ def evaluate(
     assert data.validation is not None
     total = before = Sums()
     with contextlib.closing(
-        pipeline.iterate(data.validation, start=0, threads=config.threads, workers=0)
+        pipeline.iterate(
+            data.validation, start=0, threads=config.threads, workers=config.workers
+        )
     ) as batches:
         for batch in batches:
             sums = trainer.evaluate(network, placement.to_devices(trainer.mesh, batch))
