@@ -108,7 +108,7 @@ def prune_mask(
     sparsity = _sparsity.sparsity_at(target.sparsity, step)
     kept = _ranking.map_lost(_is_kept, ranking, ranking.counts(sparsity))
     masks = {
-        i: jnp.ones(leaf.shape, bool) if _paths.is_array(leaf) else True
+        i: jnp.ones_like(leaf, bool) if _paths.is_array(leaf) else True
         for i, leaf in enumerate(tree.leaves)
     }
     masks |= {leaf.position: mask for leaf, mask in zip(leaves, kept, strict=True)}

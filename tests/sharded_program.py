@@ -19,11 +19,13 @@ import swd_jax
 from swd_jax import _tally, _wide
 
 SHAPES = {"rows": (64, 128), "columns": (32, 64), "both": (8, 8, 32), "copies": (9, 7)}
+SHAPES["scale"] = (64,)  # which is not prunable
 SPECS = {
     "rows": PartitionSpec("x"),
     "columns": PartitionSpec(None, "y"),
     "both": PartitionSpec("x", "y"),
     "copies": PartitionSpec(),
+    "scale": PartitionSpec("x"),
 }
 TARGETS = [
     swd_jax.Target(0.7),
@@ -95,14 +97,17 @@ def under_jit(kind: AxisType, targets: list[swd_jax.Target]) -> None:
         found, expected = everything(spread, state), everything(alone, state)
         assert_same(found, expected)
         updates, state, pruned, mask = found
-        for tree in (updates, pruned, mask):
+        for tree in (updates, pruned):
             assert_sharded_alike(tree, spread)
         assert all(scalar.sharding.is_fully_replicated for scalar in state)
 
     # And outside of jit, where arrays say themselves how they are divided.
-    found = swd_jax.prune(spread, target)
-    assert_same(found, pruned)
-    assert_sharded_alike(found, spread)
+    for found, expected in [
+        (swd_jax.prune(spread, target), pruned),
+        (swd_jax.prune_mask(spread, target), mask),
+    ]:
+        assert_same(found, expected)
+        assert_sharded_alike(found, spread)
     assert swd_jax.summarize(spread, target) == swd_jax.summarize(alone, target)
     held = swd_jax.keep_pruned(mask)
     hold = jax.jit(lambda params: held.update(params, held.init(params), params))
@@ -249,6 +254,33 @@ def many_leaves() -> None:
     assert [_wide.to_int(each) for each in below] == expected
 
 
+def exported() -> None:
+    """The sharded update can be lowered here for machines that are elsewhere."""
+    mesh = make_mesh(AxisType.Auto)
+    tx = swd_jax.swd(TARGETS[-1], weight_decay=0.1, a=1.0)
+    by_hand = swd_jax.swd(TARGETS[-1], weight_decay=0.1, a=1.0, axis_name=("x", "y"))
+    params = {
+        name: jax.ShapeDtypeStruct(
+            shape, jnp.float32, sharding=NamedSharding(mesh, SPECS[name])
+        )
+        for name, shape in SHAPES.items()
+    }
+    state = jax.eval_shape(tx.init, params)
+    none = PartitionSpec()
+    mapped = jax.shard_map(
+        lambda params, state: by_hand.update(params, state, params),
+        mesh=mesh,
+        in_specs=(SPECS, none),
+        out_specs=(SPECS, none),
+    )
+    for update in (lambda params, state: tx.update(params, state, params), mapped):
+        for platform in ("tpu", "cuda"):
+            export = jax.export.export(jax.jit(update), platforms=[platform])
+            found = export(params, state)
+            assert found.nr_devices == 8
+            assert found.platforms == (platform,)
+
+
 WAYS = {
     "automatic": lambda: under_jit(AxisType.Auto, TARGETS),
     "explicit": lambda: under_jit(AxisType.Explicit, TARGETS[-1:]),
@@ -256,6 +288,7 @@ WAYS = {
     "each_for_itself": each_for_itself,
     "training": training,
     "many_leaves": many_leaves,
+    "exported": exported,
 }
 
 if __name__ == "__main__":

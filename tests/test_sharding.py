@@ -1,8 +1,5 @@
 """Weights spread over eight devices: the same bits, and no weight crosses."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -10,6 +7,7 @@ import numpy as np
 import pytest
 
 import swd_jax
+from tests.programs import finish, start_program
 
 WAYS = [
     "automatic",
@@ -18,25 +16,14 @@ WAYS = [
     "each_for_itself",
     "training",
     "many_leaves",
+    "exported",
 ]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_eight_devices_agree_with_one_and_exchange_counts_only(way):
-    flags = os.environ.get("XLA_FLAGS", "")
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=8",
-    }
     program = Path(__file__).with_name("sharded_program.py")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(program), way],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    finish(start_program(program, way, devices=8))
 
 
 WEIGHTS = {"kernel": np.arange(1.0, 9.0, dtype=np.float32).reshape(2, 4)}

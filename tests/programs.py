@@ -1,0 +1,34 @@
+"""Programs that tests run in processes of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def start_program(
+    program: Path, *arguments: str, devices: int
+) -> subprocess.Popen[str]:
+    """Start a program on so many simulated devices, with warnings as errors."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(program), *arguments],
+        env=os.environ
+        | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 300) -> str:
+    """Wait for the end of a program, which must be a good one, for what it printed."""
+    try:
+        out, errors = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    return out

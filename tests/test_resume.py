@@ -1,0 +1,53 @@
+"""A training that is killed goes on from its checkpoint to the same bits."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.programs import finish, start_program
+
+PROGRAM = Path(__file__).with_name("training_program.py")
+
+
+def train(*arguments, devices=8):
+    return start_program(PROGRAM, *map(str, arguments), devices=devices)
+
+
+def kill_at(process, step):
+    """SIGKILL as soon as a step is made, whatever is being written then."""
+    for line in process.stdout:
+        if line == f"step {step}\n":
+            break
+    else:
+        pytest.fail(process.stderr.read())
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return finish(train()).splitlines()[-1]
+
+
+def test_a_killed_training_ends_with_the_same_bits(uninterrupted, tmp_path):
+    kill_at(train("--folder", tmp_path), 13)
+    out = finish(train("--folder", tmp_path)).splitlines()
+    assert out[-1] == uninterrupted
+    assert 1 < int(out[0].removeprefix("step ")) <= 14  # not from the beginning
+
+
+def test_it_goes_on_on_another_mesh(uninterrupted, tmp_path):
+    finish(train("--folder", tmp_path, "--steps", 20))
+    out = finish(train("--folder", tmp_path, "--mesh", 4, 1, devices=4)).splitlines()
+    assert out[0] == "step 21"
+    assert out[-1] == uninterrupted
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_steps(uninterrupted, tmp_path):
+    chance = random.Random(0)
+    for i in range(10):
+        folder = tmp_path / str(i)
+        kill_at(train("--folder", folder), chance.randrange(1, 40))
+        assert finish(train("--folder", folder)).splitlines()[-1] == uninterrupted

@@ -1,0 +1,127 @@
+"""Trains a small model on all devices of one process or several, and can be resumed.
+
+Run by test_distributed.py and test_resume.py, in processes of its own. No sum of floats
+crosses devices in it (columns of weights are divided, the batch is not), so that its
+bits depend on neither the number of processes nor the mesh.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
+
+import swd_jax
+
+STEPS = 40
+
+
+def make_step(tx: optax.GradientTransformation) -> Any:
+    inputs = jax.random.normal(jax.random.key(1), (16, 32))
+    wanted = jax.random.normal(jax.random.key(2), (16, 64))
+
+    @jax.jit
+    def step(params: Any, state: Any) -> tuple[Any, Any]:
+        def loss(params: Any) -> jax.Array:
+            outputs = (inputs @ params["kernel"]) * params["scale"][None]
+            return jnp.sum((outputs - wanted) ** 2)
+
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def digest(tree: Any) -> str:
+    """A fingerprint of all bits, also of those that other processes have."""
+    whole = jax.jit(lambda tree: tree, out_shardings=_replicated(tree))(tree)
+    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(whole)]
+    return hashlib.sha256(b"".join(leaves)).hexdigest()
+
+
+def _replicated(tree: Any) -> Any:
+    [mesh] = {leaf.sharding.mesh for leaf in jax.tree.leaves(tree)}
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, PartitionSpec()), tree)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mesh", type=int, nargs=2, default=(2, 4))
+    parser.add_argument("--process", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    given = parser.parse_args()
+    if given.processes > 1:
+        jax.distributed.initialize(
+            f"127.0.0.1:{given.port}", given.processes, given.process
+        )
+    target = swd_jax.Target(
+        swd_jax.cubic_sparsity(0.8, begin=0, end=30), criterion="normalized_magnitude"
+    )
+    mesh = jax.make_mesh(
+        tuple(given.mesh), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2
+    )
+    tx = optax.chain(
+        swd_jax.swd(
+            target,
+            weight_decay=5e-4,
+            a=swd_jax.exponential_growth(10.0, 1e6, STEPS),
+        ),
+        optax.adam(1e-2),
+    )
+    columns = NamedSharding(mesh, PartitionSpec(None, ("x", "y")))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def start() -> Any:
+        params = {
+            "kernel": jax.random.normal(jax.random.key(0), (32, 64)),
+            "scale": jnp.ones(64),
+        }
+        return params, tx.init(params)
+
+    shapes = jax.eval_shape(start)
+    shardings = jax.tree.map(
+        lambda leaf: columns if leaf.ndim == 2 else everywhere, shapes
+    )
+    first = 0
+    manager = None
+    if given.folder is not None:
+        manager = ocp.CheckpointManager(given.folder.resolve())
+        first = manager.latest_step() or 0
+    if manager is not None and first:
+        wanted = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=sharding
+            ),
+            shapes,
+            shardings,
+        )
+        restored = manager.restore(first, args=ocp.args.StandardRestore(wanted))
+    else:
+        restored = jax.jit(start, out_shardings=shardings)()
+    params, state = restored
+    step = make_step(tx)
+    for i in range(first, given.steps):
+        params, state = step(params, state)
+        if manager is not None:
+            manager.save(i + 1, args=ocp.args.StandardSave((params, state)))
+        print(f"step {i + 1}", flush=True)
+    if manager is not None:
+        manager.wait_until_finished()
+        manager.close()
+    assert params["kernel"].sharding.is_equivalent_to(columns, 2)
+    mask = swd_jax.prune_mask(params, target)
+    pruned = swd_jax.prune(params, target)
+    print("result", digest((params, state)), digest((mask, pruned)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
