@@ -1,0 +1,34 @@
+"""What devices exchange in a compiled program."""
+
+import math
+import re
+
+COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "all-to-all",
+    "collective-permute",
+    "reduce-scatter",
+)
+BITS = {"pred": 8, "u8": 8, "s8": 8, "bf16": 16, "f16": 16, "u32": 32, "s32": 32}
+BITS |= {"f32": 32, "u64": 64, "s64": 64, "f64": 64}
+
+
+def bytes_exchanged(text: str) -> dict[str, int]:
+    """The bytes of the results of each kind of collective in a compiled program.
+
+    Args:
+      text: `jax.jit(...).lower(...).compile().as_text()`. Every operation counts once,
+        also in a loop.
+    """
+    found: dict[str, int] = {}
+    kinds = "|".join(COLLECTIVES)
+    for line in text.splitlines():
+        operation = re.search(rf"= (.*?) ({kinds})(?:-start)?\(", line)
+        if operation is None:
+            continue
+        results, kind = operation.groups()
+        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", results):
+            elements = math.prod(map(int, filter(None, shape.split(","))))
+            found[kind] = found.get(kind, 0) + elements * BITS[dtype] // 8
+    return found
