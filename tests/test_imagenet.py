@@ -25,8 +25,8 @@ from PIL import Image
 from imagenet_training import images, pipeline, placement
 from imagenet_training.checkpoints import Checkpoints, OtherRun
 from imagenet_training.config import Config, reference_configs
+from imagenet_training.data import find_data
 from imagenet_training.folder import BadFolder, find_images, find_validation_images
-from imagenet_training.loop import find_data
 from imagenet_training.metrics import Metrics, MissingTensorBoard
 from imagenet_training.optimizers import learning_rate, make_optimizer, pruning_target
 from imagenet_training.trainer import Trainer, make_network
