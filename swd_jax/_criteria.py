@@ -24,7 +24,7 @@ class Criterion:
       statistics: of all leaves, and of how they are divided by hand, what the score
         needs to know of each as a whole, worked out once a step; None if nothing.
       keeps_precision: whether a score has no more significant bits than its weight, as
-        a magnitude has not. Thresholds among weights of 16 bits are then found sooner.
+        is so with the magnitude. Thresholds among weights of 16 bits are then found sooner.
     """
 
     name: str
