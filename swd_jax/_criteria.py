@@ -21,16 +21,20 @@ class Criterion:
       score: elementwise: the weights of a leaf and its statistic to scores of at least
         zero. Called at every reading of the weights, so that no array of scores need
         exist.
-      statistics: of all leaves, and of how they are divided by hand, what the score
-        needs to know of each as a whole, worked out once a step; None if nothing.
+      statistics: of all leaves, what the score needs to know of each as a whole,
+        worked out once a step; None if nothing.
+      divided_statistics: the same of leaves divided by hand, of which each device has a
+        part: given these and the `Shards` that say how. None if it is not known.
       keeps_precision: whether a score has no more significant bits than its weight, as
-        is so with the magnitude. Thresholds among weights of 16 bits are then found sooner.
+        a magnitude has no more. Thresholds among weights of 16 bits are then found
+        sooner.
     """
 
     name: str
     score: Callable[[jax.Array, Any], jax.Array]
-    statistics: (
-        Callable[[Sequence[jax.Array], Shards | None], list[jax.Array]] | None
+    statistics: Callable[[Sequence[jax.Array]], list[jax.Array]] | None = None
+    divided_statistics: (
+        Callable[[Sequence[jax.Array], Shards], list[jax.Array]] | None
     ) = None
     keeps_precision: bool = False
 
@@ -91,7 +95,7 @@ def _squares(weights: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def _reciprocal_norms(
-    leaves: Sequence[jax.Array], shards: Shards | None
+    leaves: Sequence[jax.Array], shards: Shards | None = None
 ) -> list[jax.Array]:
     """1 / ||w|| of each leaf, in the range of normal numbers; 1 for a leaf of zeros."""
     norms = l2_norms(leaves, shards)
@@ -110,7 +114,10 @@ Source: algorithm 1 of arXiv 2011.10520.
 """
 
 normalized_magnitude = Criterion(
-    "normalized_magnitude", _scaled_magnitude, _reciprocal_norms
+    "normalized_magnitude",
+    _scaled_magnitude,
+    statistics=_reciprocal_norms,
+    divided_statistics=_reciprocal_norms,
 )
 """The magnitude as a share of its leaf's L2 norm: |w| / ||leaf||.
 
@@ -157,4 +164,11 @@ def statistics(
     if criterion.statistics is None or not leaves:
         return [None] * len(leaves)
     wide = [_float_order.widen(leaf, dtype) for leaf in leaves]
-    return [*criterion.statistics(wide, shards)]
+    if shards is None:
+        return [*criterion.statistics(wide)]
+    if criterion.divided_statistics is None:
+        raise ValueError(
+            f"axis_name is {shards.axes}, but {criterion!r} knows statistics of whole "
+            "leaves only: give it divided_statistics, which add up what each device has"
+        )
+    return [*criterion.divided_statistics(wide, shards)]

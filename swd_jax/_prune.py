@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax import _paths, _ranking, _sparsity, _updates
-from swd_jax._shards import AxisName
+from swd_jax._shards import AxisName, laid_out_as
 from swd_jax._target import Target, as_target
 
 Tree = TypeVar("Tree")
@@ -108,7 +108,7 @@ def prune_mask(
     sparsity = _sparsity.sparsity_at(target.sparsity, step)
     kept = _ranking.map_lost(_is_kept, ranking, ranking.counts(sparsity))
     masks = {
-        i: jnp.ones_like(leaf, bool) if _paths.is_array(leaf) else True
+        i: _all_true(leaf) if _paths.is_array(leaf) else True
         for i, leaf in enumerate(tree.leaves)
     }
     masks |= {leaf.position: mask for leaf, mask in zip(leaves, kept, strict=True)}
@@ -176,11 +176,18 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
         for i, position in matched.positions.items():
             update = jnp.asarray(matched.flat.leaves[position])
             to_zero = -jnp.asarray(tree.leaves[i]).astype(update.dtype)
-            kept = masks.leaves[mask_positions[i]]
+            kept = jnp.asarray(masks.leaves[mask_positions[i]])
+            kept = laid_out_as(jnp.broadcast_to(kept, update.shape), update)
             held[position] = jnp.where(kept, update, to_zero)
         return matched.flat.rebuilt(held), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _all_true(leaf: Any) -> jax.Array:
+    if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+        return jnp.ones(leaf.shape, bool, device=leaf.sharding)
+    return laid_out_as(jnp.ones(leaf.shape, bool), leaf)
 
 
 def _with_zeros(weights: jax.Array, lost: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax import _wide
-from swd_jax._shards import Shards, vary_as
+from swd_jax._shards import Shards, laid_out_as, vary_as
 
 Cost = int | jax.Array | np.ndarray | None
 """What each element of a leaf counts for: one number of at least 1 for all of them, or
@@ -79,7 +79,7 @@ def sums_as_float(
     bits = [_digit_bits(values, size) for values, size in pairs]
     sums: list[list[jax.Array]] = []
     for values, of_digit in zip(leaves, bits, strict=True):
-        ones = jnp.ones_like(values, jnp.uint32)
+        ones = laid_out_as(jnp.ones(values.shape, jnp.uint32), values)
         digits = _digits(ones, values, of_digit)
         sums.append(_reduced(digits, 1 << of_digit, [])[0])
     if shards is not None:
@@ -111,7 +111,7 @@ def largest(leaves: Sequence[jax.Array], shards: Shards | None = None) -> jax.Ar
     greatest = jnp.array(jnp.iinfo(leaves[0].dtype).max, leaves[0].dtype)
     least: list[jax.Array] = []
     for keys in leaves:
-        ones = jnp.ones_like(keys, jnp.uint32)
+        ones = laid_out_as(jnp.ones(keys.shape, jnp.uint32), keys)
         least += _reduced([ones], 1, [greatest - keys])[1]
     stacked = jnp.stack(least)
     return greatest - (stacked if shards is None else shards.least(stacked))

@@ -121,3 +121,11 @@ def vary_as(tree: Tree, others: Iterable[Any], shards: Shards | None = None) -> 
         return jax.lax.pcast(array, new, to="varying") if new else array
 
     return jax.tree.map(marked, tree)
+
+
+def laid_out_as(array: jax.Array, other: Any) -> jax.Array:
+    """The array divided as another is, where that is known (the explicit mode)."""
+    sharding = jax.typeof(other).sharding
+    if all(names is None for names in sharding.spec):
+        return array
+    return jax.sharding.reshard(array, sharding)

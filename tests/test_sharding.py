@@ -73,3 +73,18 @@ def test_every_form_counts_along_the_named_axis(make):
     np.testing.assert_array_equal(together["kernel"].reshape(2, 4), whole["kernel"])
     alone = jax.vmap(lambda part: updates(make(), part))(halves)
     assert not np.array_equal(alone["kernel"].reshape(2, 4), whole["kernel"])
+
+
+def test_a_criterion_that_knows_whole_leaves_only_says_so():
+    distance = swd_jax.Criterion(
+        "distance",
+        lambda w, mean: jax.numpy.abs(w - mean),
+        statistics=lambda leaves: [leaf.mean() for leaf in leaves],
+    )
+    target = swd_jax.Target(0.5, criterion=distance)
+    prune = jax.vmap(
+        lambda part: swd_jax.prune(part, target, axis_name="halves"),
+        axis_name="halves",
+    )
+    with pytest.raises(ValueError, match=r"axis_name is .*halves.*divided_statistics"):
+        prune({"kernel": WEIGHTS["kernel"].reshape(2, 1, 4)})
