@@ -18,8 +18,9 @@ setup = $(if $(USE),:,sh tools/venv.sh "$(VENV)" "$(PYTHON)" "$(1)" $(or $(2),$(
 RELEASE ?= any
 
 WORKERS ?= auto
+# Neighbours, which share compiled programs, stay with one worker (worksteal).
 # Tests run on the CPU, also where there is a GPU that the workers would fight over.
-PYTEST = JAX_PLATFORMS="$${JAX_PLATFORMS:-cpu}" $(PY) -m pytest -n $(WORKERS)
+PYTEST = JAX_PLATFORMS="$${JAX_PLATFORMS:-cpu}" $(PY) -m pytest -n $(WORKERS) --dist worksteal
 # Coverage is asked of the whole suite, not of a part chosen by ARGS.
 COVER = $(if $(strip $(ARGS)),,--cov=swd_jax --cov-report=term)
 

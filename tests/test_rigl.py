@@ -100,10 +100,10 @@ def test_under_a_global_target_zeros_move_between_leaves():
 def test_rigl_stops_exchanging():
     params = {"kernel": jnp.arange(8.0).reshape(1, 8)}
     tx = make("rigl", until=2)
-    state = tx.init(params)
+    state, update = tx.init(params), jax.jit(tx.update)
     first = state.active[0]
     for _ in range(7):
-        _, state = tx.update(params, state, params)
+        _, state = update(params, state, params)
     np.testing.assert_array_equal(state.active[0], first)
 
 
@@ -112,9 +112,12 @@ def test_a_gradient_that_is_not_finite_does_not_change_how_many_are_active(name)
     params = {"kernel": jnp.arange(1.0, 9.0).reshape(1, 8)}
     bad = jnp.full((1, 8), jnp.nan).at[0, 1].set(jnp.inf)
     tx = make(name)
-    state = tx.init(params)
-    for _ in range(3):
-        _, state = tx.update({"kernel": bad}, state, params)
+    state, update = tx.init(params), jax.jit(tx.update)
+    for _ in range(EVERY):
+        _, state = update({"kernel": bad}, state, params)
+    # The exchange, without jit.
+    _, state = tx.update({"kernel": bad}, state, params)
+    assert state.count == EVERY + 1
     assert state.active[0].sum() == 4
 
 

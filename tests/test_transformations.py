@@ -67,10 +67,13 @@ FORMS = {
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 
+ADAM, SGD = optax.adam(0.1), optax.sgd(0.1)
 
-def chained(form, optimizer=None):
+
+@functools.cache
+def chained(form, optimizer=ADAM):
+    """The same object for the same arguments: jax compiles its update once."""
     tx, goes_after = FORMS[form]
-    optimizer = optimizer or optax.adam(0.1)
     return optax.chain(*((optimizer, tx) if goes_after else (tx, optimizer)))
 
 
@@ -105,7 +108,7 @@ def assert_equal(first, second, rtol=0.0):
 
 @every_form
 def test_it_changes_what_the_optimizer_does(form):
-    plain, _ = trained(optax.adam(0.1), make_params())
+    plain, _ = trained(ADAM, make_params())
     params, _ = trained(chained(form), make_params())
     changed = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), plain, params)
     # keep_pruned has a mask that keeps the bias, swd does not prune it.
@@ -198,6 +201,7 @@ def test_the_second_call_is_not_traced_again(form):
     tx, params, traces = chained(form), make_params(), []
 
     @jax.jit
+    @functools.wraps(tx.update)  # of the same name, it is the same program: compiled
     def update(updates, state, params):
         traces.append(1)
         return tx.update(updates, state, params)
@@ -323,11 +327,11 @@ def test_masked_it_leaves_the_rest_alone(form):
 def test_in_a_partition_it_has_its_own_part(form):
     params = make_params()
     tx = optax.partition(
-        {"sparse": chained(form), "dense": optax.sgd(0.1)},
+        {"sparse": chained(form), "dense": SGD},
         {"first": "sparse", "second": "dense"},
     )
     after, _ = trained(tx, params)
-    dense, _ = trained(optax.sgd(0.1), params)
+    dense, _ = trained(SGD, params)
     np.testing.assert_allclose(
         after["second"]["kernel"], dense["second"]["kernel"], rtol=1e-6
     )
@@ -359,7 +363,9 @@ def test_apply_if_finite_skips_a_step_and_its_state(form):
     assert_equal(updates, jax.tree.map(jnp.zeros_like, params))
     assert_equal(after.inner_state, state.inner_state)
     updates, _ = jax.jit(tx.update)(gradients(params), after, params)
-    expected, _ = chained(form).update(gradients(params), state.inner_state, params)
+    expected, _ = jax.jit(chained(form).update)(
+        gradients(params), state.inner_state, params
+    )
     assert_equal(updates, expected, rtol=1e-6)
 
 
