@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax import _paths, _ranking, _sparsity, _updates
@@ -185,7 +186,7 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def _all_true(leaf: Any) -> jax.Array:
-    if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+    if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
         return jnp.ones(leaf.shape, bool, device=leaf.sharding)
     return laid_out_as(jnp.ones(leaf.shape, bool), leaf)
 
