@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from swd_jax import _float_order, _reductions
+from swd_jax import _float_order, _joint_reductions, _reductions
 from swd_jax._shards import Shards
 
 
@@ -75,7 +75,7 @@ def l2_norms(leaves: Sequence[jax.Array], shards: Shards | None = None) -> jax.A
     powers = _float_order.from_key(largest >> info.nmant << info.nmant, info.dtype)
     some = powers >= info.tiny
     # At most 4: a factor of 1 / p would not be a normal number for the largest p.
-    scales = _reductions.separate(2 / jnp.where(some, powers, 1))
+    scales = _joint_reductions.separate(2 / jnp.where(some, powers, 1))
     squares = [_squares(*each) for each in zip(leaves, scales, strict=True)]
     sums = _reductions.sums_as_float(squares, shards)
     half_roots = jnp.sqrt(sums * 2.0**-29).astype(info.dtype)
@@ -101,7 +101,7 @@ def _reciprocal_norms(
     norms = l2_norms(leaves, shards)
     tiny = jnp.finfo(norms.dtype).tiny
     factors = 1 / jnp.where(norms > 0, jnp.clip(norms, tiny, 1 / tiny), 1)
-    return _reductions.separate(factors)
+    return _joint_reductions.separate(factors)
 
 
 magnitude = Criterion("magnitude", _magnitude, keeps_precision=True)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax import _reductions, _tally, _wide
+from swd_jax import _joint_reductions, _reductions, _tally, _wide
 from swd_jax._shards import Shards, vary_as
 
 Operand = Any
@@ -179,7 +179,7 @@ def order_statistics(
         read,
         vary_as(start, varying, shards),
     )
-    found = _reductions.separate(search.low << unit)
+    found = _joint_reductions.separate(search.low << unit)
     return Found(found, search.below_low, search.readings)
 
 
@@ -254,7 +254,7 @@ def _read(
     """What one reading tells of every group's candidates."""
     # One array for each group and not one for all, of which every leaf would read its
     # own part: so leaves of one shape share one compiled loop.
-    of_groups = _reductions.separate(candidates)
+    of_groups = _joint_reductions.separate(candidates)
     # Inside a loop the compiler would move the keys, which no candidate changes, out
     # of it and keep a copy of all of them. The barrier ties them to the candidates.
     operands, of_groups = jax.lax.optimization_barrier((operands, of_groups))

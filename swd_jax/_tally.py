@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax import _reductions, _wide
+from swd_jax import _joint_reductions, _reductions, _wide
 from swd_jax._shards import Shards
 
 # From so many leaves on, small ones share reductions, so many at a time. Not where the
@@ -107,7 +107,7 @@ def _count_batch(
     total, least = sum(counts[1:], counts[0]), rest[0]
     for keys in rest[1:]:
         least = jnp.minimum(least, keys)
-    [sums], [minima] = _reductions.joint_reduction([total], [least], axes)
+    [sums], [minima] = _joint_reductions.joint_reduction([total], [least], axes)
     assert cost is None or isinstance(cost, int)
     return _reductions.times(sums, cost), minima
 
@@ -138,7 +138,7 @@ def _shares(
     keys: Sequence[jax.Array], i: int, costs: Sequence[_reductions.Cost]
 ) -> bool:
     """Whether a leaf may share a reduction."""
-    if len(keys) < _MANY or _reductions.may_be_divided():
+    if len(keys) < _MANY or _joint_reductions.may_be_divided():
         return False
     uniform = costs[i] is None or isinstance(costs[i], int)
     return uniform and keys[i].size <= _SMALL

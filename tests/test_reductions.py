@@ -203,23 +203,6 @@ def test_of_no_elements_a_minimum_is_the_largest_integer():
     assert least == 2**31 - 1
 
 
-def test_a_reduction_over_some_axes_keeps_the_others():
-    added = np.arange(24, dtype=np.uint32).reshape(2, 3, 4)
-    compared = 100 - added.astype(np.int32)
-    [sums], [minima] = _reductions.joint_reduction(
-        [jnp.asarray(added)], [jnp.asarray(compared)], [1, 2]
-    )
-    np.testing.assert_array_equal(sums, added.sum((1, 2)))
-    np.testing.assert_array_equal(minima, compared.min((1, 2)))
-
-
-def test_a_single_array_is_reduced_alone():
-    added = np.arange(24, dtype=np.uint32).reshape(6, 4)
-    [sums], minima = _reductions.joint_reduction([jnp.asarray(added)], [], [0])
-    np.testing.assert_array_equal(sums, added.sum(0))
-    assert minima == []
-
-
 def test_sums_of_both_kinds_are_stacked_as_wide_numbers():
     narrow = jnp.array([3, 2**32 - 1], jnp.uint32)
     wide = jnp.stack([jnp.asarray(_wide.from_int(i)) for i in (5, 2**40)])
@@ -233,30 +216,3 @@ def test_counts_times_a_cost_are_wide():
     assert _reductions.times(counts, None) is counts
     [got] = to_ints(_reductions.times(counts, 2**31 + 5)[None])
     assert got == [0, 7 * (2**31 + 5), (2**32 - 1) * (2**31 + 5)]
-
-
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-@pytest.mark.parametrize("shape", [(1,), (2,), (65,), (3, 1), (4, 150)])
-def test_the_parts_of_an_array_are_separated(shape, dtype):
-    numbers = np.random.default_rng(0).integers(-(2**31), 2**31, shape)
-    # As floats, whatever patterns these are: subnormal numbers and NaN too.
-    numbers = numbers.astype(np.int32).view(dtype)
-    parts = jax.jit(_reductions.separate)(jnp.asarray(numbers))
-    assert [part.shape for part in parts] == [shape[:-1]] * shape[-1]
-    got = np.stack([np.asarray(part).view(np.int32) for part in parts], axis=-1)
-    np.testing.assert_array_equal(got, numbers.view(np.int32))
-
-
-def test_loops_that_read_separated_parts_are_compiled_once():
-    """What separating is for: the parts have no offset of their own in the program."""
-
-    def masked(leaves, limits):
-        parts = _reductions.separate(limits)
-        return [leaf < limit for leaf, limit in zip(leaves, parts, strict=True)]
-
-    leaves = [jnp.ones((8, 8), jnp.int32)] * 30
-    compiled = jax.jit(masked).lower(leaves, jnp.arange(30, dtype=jnp.int32)).compile()
-    computations = compiled.as_text().split("\n\n")
-    compared = [text for text in computations if " compare(" in text]
-    assert len(compared) == 30
-    assert not any(" slice(" in text for text in compared)
