@@ -66,3 +66,24 @@ def test_the_readme_quotes_the_committed_results():
         f"takes {step:.1f} times a plain one, and with `update_every=10` {tenth:.1f}",
     ):
         assert words in page
+
+
+def test_the_page_on_selection_quotes_the_results_for_a_billion_weights():
+    file = ROOT / "benchmarks" / "results" / "selection-cpu-1G.json"
+    entries = {e["name"]: e for e in json.loads(file.read_text())["entries"]}
+
+    def of(name, key="median_ms"):
+        return entries[name][key]
+
+    moved, partition = "swd_jax: warm, moved weights", "np.partition on the host, "
+    partition += "copy included"
+    page = " ".join((ROOT / "docs" / "selection.md").read_text().split())
+    for words in (
+        f"a plain read takes {of('read: jnp.max of each leaf'):.0f} ms",
+        f"threshold {of(moved):.0f} ms when the weights have moved",
+        f"{of('swd_jax: cold'):.0f} ms cold",
+        f"{of(moved, 'temp_bytes') / 1e3:.0f} KB of temporary memory",
+        f"takes {of(partition):,.0f} ms and {of(partition, 'temp_bytes') / 1e9:.1f} GB",
+    ):
+        assert words in page
+    assert "needs" in of("jnp.sort", "failure")
