@@ -99,6 +99,8 @@ def find_shards(leaves: Sequence[jax.Array], axis_name: AxisName) -> Shards | No
 
 def varying_axes(array: Any) -> frozenset[str]:
     """The mesh axes along which an array is known to differ from device to device."""
+    if not isinstance(array, jax.Array):
+        return frozenset()  # numbers, and arrays of NumPy
     kind = jax.typeof(array)
     # It has had two names.
     manual = getattr(kind, "mat", None)

@@ -194,7 +194,7 @@ def test_cutoffs_take_the_first_that_the_quota_pays_for():
     def cutoffs_of(masks, arrays, quotas):
         costs = [None, 3, arrays[0], arrays[1], 2**40, arrays[2]]
         return _positions.position_cutoffs(
-            lambda mask: mask, masks, SHAPES, quotas, costs
+            lambda mask: mask, masks, SHAPES, quotas, costs=costs
         )
 
     for seed in range(30):

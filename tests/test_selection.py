@@ -414,9 +414,16 @@ def test_cutoffs_take_the_first_of_each_leaf(shapes, data):
 
 
 def equations(jaxpr):
-    """All equations of a jaxpr and of those inside it."""
+    """All equations of a jaxpr and of those inside it, as they are on a CPU."""
     for equation in jaxpr.eqns:
         yield equation
+        platforms = equation.params.get("branches_platforms")
+        if platforms:
+            [branch] = [
+                i for i, names in enumerate(platforms) if "cpu" in (names or ())
+            ]
+            yield from equations(equation.params["branches"][branch].jaxpr)
+            continue
         for value in equation.params.values():
             for inner in value if isinstance(value, list | tuple) else [value]:
                 inner = getattr(inner, "jaxpr", inner)
