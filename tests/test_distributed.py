@@ -34,6 +34,7 @@ def test_two_processes_have_the_bits_of_one(result_of_one_process):
     assert results == [result_of_one_process] * 2
 
 
+@pytest.mark.slow
 def test_the_shape_of_the_mesh_does_not_matter(result_of_one_process):
     program = start_program(PROGRAM, "--mesh", "8", "1", devices=8)
     assert finish(program).splitlines()[-1] == result_of_one_process

@@ -37,6 +37,7 @@ def test_a_killed_training_ends_with_the_same_bits(uninterrupted, tmp_path):
     assert 1 < int(out[0].removeprefix("step ")) <= 14  # not from the beginning
 
 
+@pytest.mark.slow
 def test_it_goes_on_on_another_mesh(uninterrupted, tmp_path):
     finish(train("--folder", tmp_path, "--steps", 20))
     out = finish(train("--folder", tmp_path, "--mesh", 4, 1, devices=4)).splitlines()

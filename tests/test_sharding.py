@@ -14,7 +14,7 @@ WAYS = [
     "explicit",
     "by_hand",
     "each_for_itself",
-    "training",
+    pytest.param("training", marks=pytest.mark.slow),
     "many_leaves",
     "exported",
 ]
