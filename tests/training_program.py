@@ -2,7 +2,7 @@
 
 Run by test_distributed.py and test_resume.py, in processes of its own. Every gradient
 is that of one weight alone, so that no sum of floats depends on how many devices there
-are, and whatever differs is the library's.
+are.
 """
 
 import argparse
