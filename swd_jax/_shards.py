@@ -49,9 +49,11 @@ class Shards:
 
         On all but one of the devices that have the same part they are zeros.
         """
-        for axis in set(self.axes) - set(self.of_leaf[i]):
-            first = jax.lax.axis_index(axis) == 0
-            sums = jnp.where(first, sums, jnp.zeros_like(sums))
+        # In the order of the axes: all processes must trace the same program.
+        for axis in self.axes:
+            if axis not in self.of_leaf[i]:
+                first = jax.lax.axis_index(axis) == 0
+                sums = jnp.where(first, sums, jnp.zeros_like(sums))
         return sums
 
     def total(self, sums: Tree) -> Tree:
