@@ -3,10 +3,9 @@
 python tests/sharded_program.py WAY
 """
 
-import math
-import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +16,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import swd_jax
 from swd_jax import _tally, _wide
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import collectives
 
 SHAPES = {"rows": (64, 128), "columns": (32, 64), "both": (8, 8, 32), "copies": (9, 7)}
 SHAPES["scale"] = (64,)  # which is not prunable
@@ -32,8 +35,6 @@ TARGETS = [
     swd_jax.Target(0.7, scope="local"),
     swd_jax.Target(0.7, criterion="normalized_magnitude"),
 ]
-BYTES = {"u32": 4, "s32": 4, "f32": 4, "u8": 1, "pred": 1}
-FORBIDDEN = ("all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 
 def make_mesh(kind: AxisType) -> jax.sharding.Mesh:
@@ -58,16 +59,10 @@ def spread_out(weights: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, An
 
 def bytes_exchanged(function: Callable[..., Any], *arguments: Any) -> int:
     """What a compiled function all-reduces; it must exchange nothing in other ways."""
-    total = 0
-    for line in function.lower(*arguments).compile().as_text().splitlines():
-        for name in FORBIDDEN:
-            assert not re.search(rf" {name}(-start)?\(", line), line
-        reduced = re.search(r"= (.*?) all-reduce(?:-start)?\(", line)
-        for dtype, shape in re.findall(
-            r"(\w+)\[([\d,]*)\]", reduced[1] if reduced else ""
-        ):
-            total += BYTES[dtype] * math.prod(map(int, filter(None, shape.split(","))))
-    return total
+    text = function.lower(*arguments).compile().as_text()
+    exchanged = collectives.bytes_exchanged(text)
+    assert exchanged.keys() <= {"all-reduce"}, exchanged
+    return sum(exchanged.values())
 
 
 def assert_same(first: Any, second: Any) -> None:
