@@ -29,6 +29,7 @@ CRITERIA = {
     "magnitude": swd_jax.magnitude,
     "normalized": swd_jax.normalized_magnitude,
     "rms": swd_jax.rms_normalized_magnitude,
+    "lamp": swd_jax.lamp,
     "saliency": swd_jax.saliency,
     "mean saliency": swd_jax.mean_saliency(),
     "movement": swd_jax.movement,
@@ -113,13 +114,13 @@ def expected_masks(
     return dict(zip(params, masks, strict=True))
 
 
-def erk_sparsity(shape: tuple[int, ...]) -> float:
+def erk_sparsity(shape: tuple[int, ...]) -> Fraction:
     """1 - epsilon (sum of lengths) / (product of lengths); none of them is dense."""
     total = sum(np.prod(each) for each in SHAPES.values())
     epsilon = Fraction(6, 10) * int(total) / sum(map(sum, SHAPES.values()))
     kept = epsilon * sum(shape) / int(np.prod(shape))
     assert kept < 1
-    return float(np.floor(float(1 - kept) * 1e7) / 1e7)
+    return 1 - kept
 
 
 def _groups(target: swd_jax.Target, scores: np.ndarray):
