@@ -94,7 +94,8 @@ def under_jit(kind: AxisType, targets: list[swd_jax.Target]) -> None:
         updates, state, pruned, mask = found
         for tree in (updates, pruned):
             assert_sharded_alike(tree, spread)
-        assert all(scalar.sharding.is_fully_replicated for scalar in state)
+        scalars = jax.tree.leaves(state)
+        assert all(scalar.sharding.is_fully_replicated for scalar in scalars)
 
     # And outside of jit, where arrays say themselves how they are divided.
     for found, expected in [
