@@ -1,9 +1,10 @@
-"""A `jit` that compiles quickly, for tests of what a program computes.
+"""Compiling quickly, for tests of what a program computes.
 
 Not for tests of the program itself: of its costs and its memory, of how it is divided,
 or of bits that are to be the same however it is compiled.
 """
 
+import contextlib
 import functools
 
 import jax
@@ -33,3 +34,17 @@ def is_known(name, value):
     except jax.errors.JaxRuntimeError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def compiling():
+    """What others compile meanwhile is optimized less as well, and then forgotten."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, True)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+        # No program of the library's own stays for tests that may be about programs.
+        jax.clear_caches()

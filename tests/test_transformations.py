@@ -14,6 +14,9 @@ import pytest
 import swd_jax
 from tests import quickly
 
+# The library's lines that it runs, other tests run too.
+pytestmark = pytest.mark.no_cover
+
 STEPS = 7
 
 
