@@ -1,11 +1,11 @@
 """Every structure with every criterion and scope against brute force."""
 
-import jax
 import ml_dtypes
 import numpy as np
 import pytest
 
 import swd_jax
+from tests import quickly
 from tests.every_target import (
     EVERY,
     SHAPES,
@@ -15,6 +15,15 @@ from tests.every_target import (
     random_case,
     target_of,
 )
+
+# The library's lines that it runs, other tests run too.
+pytestmark = pytest.mark.no_cover
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly():
+    with quickly.compiling():
+        yield
 
 
 def check(structure, criterion, scope, seeds):
@@ -27,7 +36,7 @@ def check(structure, criterion, scope, seeds):
         expected = expected_masks(structure, criterion, scope, params, evidence)
         for name in SHAPES:
             np.testing.assert_array_equal(found[name], expected[name], str(seed))
-    prune = jax.jit(lambda params, e: swd_jax.prune(params, target, evidence=e))
+    prune = quickly.jit(lambda params, e: swd_jax.prune(params, target, evidence=e))
     for name, leaf in prune(params, evidence).items():
         kept = np.where(expected[name], params[name], 0)
         np.testing.assert_array_equal(leaf, kept.astype(dtype))
