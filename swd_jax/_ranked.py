@@ -14,6 +14,7 @@ from swd_jax import (
     _float_order,
     _paths,
     _scopes,
+    _splits,
     _structures,
     _wide,
 )
@@ -107,7 +108,11 @@ def check_leaves(
     for i, leaf in enumerate(leaves):
         divided = shards is not None and bool(shards.of_leaf[i])
         _structures.check_leaf(
-            target.structure, leaf.path, leaf.weights.shape, divided=divided
+            target.structure,
+            leaf.path,
+            leaf.weights.shape,
+            divided=divided,
+            parts=_splits.parts_of(leaf.weights),
         )
         if divided and target.scope == "erk":
             raise ValueError(
