@@ -19,6 +19,10 @@ from flax import nnx
 from flax.core import FrozenDict
 
 import swd_jax
+from tests import quickly
+
+# The library's lines that it runs, other tests run too.
+pytestmark = pytest.mark.no_cover
 
 
 class Named(NamedTuple):
@@ -111,7 +115,7 @@ def as_jax(tree):
     return jax.tree.map(jnp.asarray, tree)
 
 
-@jax.jit
+@quickly.jit
 def gradient_of(params):
     return jax.tree.map(lambda w: 0.125 * jnp.sign(w), params)
 
@@ -119,7 +123,7 @@ def gradient_of(params):
 def trained_twice(tx, params):
     """Two jitted updates; also checks that they keep what an optax loop relies on."""
     state = tx.init(params)
-    update = jax.jit(tx.update)
+    update = quickly.jit(tx.update)
     for _ in range(2):
         updates, new_state = update(gradient_of(params), state, params)
         assert jax.tree.structure(updates) == jax.tree.structure(params)
@@ -240,7 +244,7 @@ class TestFrameworks:
         return pruned, mask
 
     def trained(self, apply, params):
-        @jax.jit
+        @quickly.jit
         def step(params, state):
             loss = lambda p: jnp.mean((apply(p, self.X) - 1) ** 2)
             gradient = jax.grad(loss)(params)

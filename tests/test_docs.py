@@ -8,6 +8,9 @@ from pathlib import Path
 import jax
 import pytest
 
+# The library's lines that it runs, other tests run too.
+pytestmark = pytest.mark.no_cover
+
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
 

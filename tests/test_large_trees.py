@@ -9,6 +9,9 @@ import pytest
 
 import swd_jax
 
+# The library's lines that it runs, other tests run too.
+pytestmark = pytest.mark.no_cover
+
 LAYERS, WIDTH, INNER, WORDS = 80, 8192, 28_672, 128_256
 LAYER = {
     "query": (WIDTH, WIDTH),

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import swd_jax
+from tests import quickly
 
 WEIGHTS = np.array([[0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, -0.8]], np.float32)
 
@@ -16,7 +17,7 @@ WEIGHTS = np.array([[0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, -0.8]], np.float32)
 def run(tx, weights, gradients):
     """The weights after each step, with what is already pruned where it is."""
     params = {"kernel": jnp.asarray(weights)}
-    state, update = tx.init(params), jax.jit(tx.update)
+    state, update = tx.init(params), quickly.jit(tx.update)
     seen = []
     for gradient in gradients:
         updates, state = update({"kernel": jnp.asarray(gradient)}, state, params)
@@ -138,7 +139,7 @@ def test_subnormal_weights_are_no_zeros():
         count=jnp.asarray(1), threshold=jnp.asarray(0.5, jnp.float32)
     )
     update = {"kernel": jnp.ones((1, 4))}
-    held, _ = jax.jit(tx.update)(update, state, params)
+    held, _ = quickly.jit(tx.update)(update, state, params)
     np.testing.assert_array_equal(held["kernel"], [[1, 1, 1, 1]])
 
 

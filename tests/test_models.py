@@ -25,6 +25,9 @@ from models.resnet import (
 from models.thin import parameter_count, width_for
 from models.vgg import VGG
 
+# The library's lines that it runs, other tests run too.
+pytestmark = pytest.mark.no_cover
+
 
 class Table:
     """Parameters and multiply-adds of a network, added up layer by layer."""

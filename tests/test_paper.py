@@ -16,6 +16,10 @@ from experiments.environment import without_folder
 from experiments.run import Run
 from experiments.tasks import make_task
 from experiments.training import Program
+from tests import quickly
+
+# The library's lines that it runs, other tests run too.
+pytestmark = pytest.mark.no_cover
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = sorted((ROOT / "docs" / "results").glob("*.jsonl"))
@@ -34,6 +38,12 @@ TINY = Run(
     train_images=128,
     test_images=100,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly():
+    with quickly.compiling():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import swd_jax
+from tests import quickly
 
 EVERY = 2
 
@@ -36,14 +37,14 @@ def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest():
     # At step 2 of 4, half of alpha = 0.5: a quarter of the four active weights.
     tx = make("rigl", drop_fraction=0.5, until=4, optimizer=optax.adam(0.1))
     state = with_active(tx, params, [[True] * 4 + [False] * 4])
-    updates, state = jax.jit(tx.update)(gradient, state, params)
+    updates, state = quickly.jit(tx.update)(gradient, state, params)
     # The weight of 1 goes. Its own gradient is the largest among the inactive ones,
     # so it is also the one that becomes active again, from zero.
     np.testing.assert_array_equal(updates["kernel"], [[-1, 0, 0, 0, 0, 0, 0, 0]])
     np.testing.assert_array_equal(state.active[0], [[True] * 4 + [False] * 4])
     gradient = {"kernel": gradient["kernel"].at[0, 0].set(0.0)}
     state = with_active(tx, params, [[True] * 4 + [False] * 4])
-    updates, after = jax.jit(tx.update)(gradient, state, params)
+    updates, after = quickly.jit(tx.update)(gradient, state, params)
     np.testing.assert_array_equal(updates["kernel"], [[-1, 0, 0, 0, 0, 0, 0, 0]])
     expected = [[False, True, True, True, False, True, False, False]]
     np.testing.assert_array_equal(after.active[0], expected)
@@ -71,7 +72,7 @@ def test_its_sparsity_is_the_same_at_every_step(name):
     shapes = {"first": (10, 20), "second": (7, 9)}
     params = {key: jnp.asarray(rng.normal(size=s)) for key, s in shapes.items()}
     tx = make(name, swd_jax.Target(0.8, scope="local"), optimizer=optax.adam(0.1))
-    state, update = tx.init(params), jax.jit(tx.update)
+    state, update = tx.init(params), quickly.jit(tx.update)
     masks = []
     for _ in range(8):
         gradient = {key: jnp.asarray(rng.normal(size=s)) for key, s in shapes.items()}
@@ -100,7 +101,7 @@ def test_under_a_global_target_zeros_move_between_leaves():
 def test_rigl_stops_exchanging():
     params = {"kernel": jnp.arange(8.0).reshape(1, 8)}
     tx = make("rigl", until=2)
-    state, update = tx.init(params), jax.jit(tx.update)
+    state, update = tx.init(params), quickly.jit(tx.update)
     first = state.active[0]
     for _ in range(7):
         _, state = update(params, state, params)
@@ -112,7 +113,7 @@ def test_a_gradient_that_is_not_finite_does_not_change_how_many_are_active(name)
     params = {"kernel": jnp.arange(1.0, 9.0).reshape(1, 8)}
     bad = jnp.full((1, 8), jnp.nan).at[0, 1].set(jnp.inf)
     tx = make(name)
-    state, update = tx.init(params), jax.jit(tx.update)
+    state, update = tx.init(params), quickly.jit(tx.update)
     for _ in range(EVERY):
         _, state = update({"kernel": bad}, state, params)
     # The exchange, without jit.

@@ -32,6 +32,9 @@ from swd_jax import (
 )
 from tests import reference
 
+# The library's lines that it runs, other tests run too.
+pytestmark = pytest.mark.no_cover
+
 BF16 = ml_dtypes.bfloat16
 
 # Each new combination of shapes and types is compiled, so there are only so many.

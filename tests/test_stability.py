@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import swd_jax
+from tests import quickly
 
 LEARNING_RATES = (1e-3, 0.1, 2.0)
 MOMENTA = (0.0, 0.3, 0.5, 0.9, 0.99)
@@ -49,7 +50,7 @@ class TestLargestStableMultiplier:
             learning_rate, weight_decay, momentum, nesterov=nesterov
         )
 
-        @jax.jit
+        @quickly.jit
         def after_4000_steps(a):
             # The penalty alone, on one weight that starts at 1.
             tx = optax.chain(
@@ -115,7 +116,7 @@ TOTAL = 300
 
 
 def at_every_step(schedule, steps=TOTAL + 100) -> np.ndarray:
-    return np.asarray(jax.jit(jax.vmap(schedule))(np.arange(steps, dtype=np.int32)))
+    return np.asarray(quickly.jit(jax.vmap(schedule))(np.arange(steps, dtype=np.int32)))
 
 
 class TestBoundMultiplier:
@@ -206,7 +207,7 @@ class TestBoundMultiplier:
     def test_takes_traced_numbers_without_a_warning(self, traced):
         numbers = {"a": 1e5} | PAPER
 
-        @jax.jit
+        @quickly.jit
         def bounded(value):
             return swd_jax.bound_multiplier(**numbers | {traced: value})(7)
 
@@ -225,7 +226,7 @@ class TestBoundMultiplier:
             # The number is known while optax makes the first one.
             tx = optax.inject_hyperparams(make)(learning_rate=0.1)
             state = tx.init(params)
-        _, state = jax.jit(tx.update)(params, state, params)
+        _, state = quickly.jit(tx.update)(params, state, params)
         multiplier = optax.tree_utils.tree_get(state, "multiplier")
         assert float(multiplier) == pytest.approx(self.HELD_AT, rel=1e-6)
 
@@ -244,7 +245,7 @@ class TestTraining:
     WANTED = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
 
     def trained(self, tx, steps) -> np.ndarray:
-        @jax.jit
+        @quickly.jit
         def train():
             def step(_, carry):
                 params, state = carry

@@ -55,6 +55,7 @@ def pruned_by(leaves, target):
     return [np.asarray(mask) for mask in swd_jax.prune_mask(leaves, target)]
 
 
+@pytest.mark.no_cover  # the next test runs the same lines once
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
 @settings(max_examples=12)

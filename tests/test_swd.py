@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import swd_jax
-from tests import reference
+from tests import quickly, reference
 
 STEPS = 60
 MU = 5e-4
@@ -86,7 +86,7 @@ def in_jax(optimizer, sparsity, dtype):
     tx = optax.chain(swd_jax.swd(sparsity, weight_decay=MU, a=a), optimizer)
     state = tx.init(weights)
 
-    @jax.jit
+    @quickly.jit
     def step(weights, state, noise):
         gradients = jax.tree.map(lambda w, g, n: w - g + n, weights, goals, noise)
         updates, state = tx.update(gradients, state, weights)

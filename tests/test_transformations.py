@@ -12,6 +12,10 @@ import optax
 import pytest
 
 import swd_jax
+from tests import quickly
+
+# The library's lines that it runs, other tests run too.
+pytestmark = pytest.mark.no_cover
 
 STEPS = 7
 
@@ -85,7 +89,7 @@ def gradients(params, step=0):
 
 def trained(tx, params, steps=STEPS, update=None):
     """Parameters and state after some steps in a plain Python loop."""
-    update = update or jax.jit(tx.update)
+    update = update or quickly.jit(tx.update)
     state = tx.init(params)
     for step in range(steps):
         updates, state = update(gradients(params, step), state, params)
@@ -136,7 +140,7 @@ def test_under_scan_its_state_is_stable_and_it_does_the_same(form):
         return (optax.apply_updates(params, updates), state), None
 
     start = (params, tx.init(params))
-    scanned, _ = jax.jit(lambda s: jax.lax.scan(step, s, jnp.arange(STEPS)))(start)
+    scanned, _ = quickly.jit(lambda s: jax.lax.scan(step, s, jnp.arange(STEPS)))(start)
     assert types(scanned) == types(start)
     assert_equal(scanned[0], trained(tx, params)[0], rtol=1e-5)
 
@@ -153,7 +157,7 @@ def test_under_cond_its_state_is_stable(form):
             lambda: (gradients(params), state),
         )
 
-    assert types(jax.jit(maybe)(True)) == types(jax.jit(maybe)(False))
+    assert types(quickly.jit(maybe)(True)) == types(quickly.jit(maybe)(False))
 
 
 @every_form
@@ -165,8 +169,8 @@ def test_under_vmap_every_member_gets_its_own_threshold(form):
     def updated(params):
         return tx.update(gradients(params), tx.init(params), params)
 
-    together = jax.jit(jax.vmap(updated))(stacked)
-    apart = jax.tree.map(lambda *x: jnp.stack(x), *map(jax.jit(updated), params))
+    together = quickly.jit(jax.vmap(updated))(stacked)
+    apart = jax.tree.map(lambda *x: jnp.stack(x), *map(quickly.jit(updated), params))
     assert_equal(together, apart, rtol=1e-6)
 
 
@@ -175,7 +179,7 @@ def test_its_buffers_can_be_donated(form):
     tx, params = chained(form), make_params()
     expected, _ = trained(tx, params)
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    @functools.partial(quickly.jit, donate_argnums=(0, 1))
     def step(params, state, i):
         updates, state = tx.update(gradients(params, i), state, params)
         return optax.apply_updates(params, updates), state
@@ -191,7 +195,7 @@ def test_its_buffers_can_be_donated(form):
 def test_a_fresh_state_can_be_donated_at_once(form):
     """No two of its scalars may share one buffer."""
     tx, params = FORMS[form][0], make_params()
-    update = jax.jit(tx.update, donate_argnums=1)
+    update = quickly.jit(tx.update, donate_argnums=1)
     _, state = update(gradients(params), tx.init(params), params)
     update(gradients(params), state, params)
 
@@ -200,7 +204,7 @@ def test_a_fresh_state_can_be_donated_at_once(form):
 def test_the_second_call_is_not_traced_again(form):
     tx, params, traces = chained(form), make_params(), []
 
-    @jax.jit
+    @quickly.jit
     @functools.wraps(tx.update)  # of the same name, it is the same program: compiled
     def update(updates, state, params):
         traces.append(1)
@@ -221,7 +225,7 @@ def test_updates_keep_the_dtype_of_every_leaf(form, dtypes):
     with jax.enable_x64("float64" in dtypes):
         params = make_params(*dtypes)
         state = tx.init(params)
-        updates, after = jax.jit(tx.update)(gradients(params), state, params)
+        updates, after = quickly.jit(tx.update)(gradients(params), state, params)
         assert types(updates) == types(params)
         assert types(after) == types(state)
 
@@ -312,7 +316,9 @@ def test_masked_it_leaves_the_rest_alone(form):
     tx, params = FORMS[form][0], make_params()
     mask = {"first": True, "second": False}
     masked = optax.masked(tx, mask)
-    updates, _ = jax.jit(masked.update)(gradients(params), masked.init(params), params)
+    updates, _ = quickly.jit(masked.update)(
+        gradients(params), masked.init(params), params
+    )
     np.testing.assert_array_equal(
         updates["second"]["kernel"], gradients(params)["second"]["kernel"]
     )
@@ -344,7 +350,7 @@ def test_in_multi_steps_it_counts_optimizer_steps(form):
     params = make_params()
     accumulating = optax.MultiSteps(chained(form), every_k_schedule=3)
     state, accumulated = accumulating.init(params), params
-    update = jax.jit(accumulating.update)
+    update = quickly.jit(accumulating.update)
     for step in range(6):
         same = gradients(accumulated, step // 3)
         updates, state = update(same, state, accumulated)
@@ -359,11 +365,11 @@ def test_apply_if_finite_skips_a_step_and_its_state(form):
     tx = optax.apply_if_finite(chained(form), max_consecutive_errors=3)
     state = tx.init(params)
     broken = jax.tree.map(lambda g: g + jnp.nan, gradients(params))
-    updates, after = jax.jit(tx.update)(broken, state, params)
+    updates, after = quickly.jit(tx.update)(broken, state, params)
     assert_equal(updates, jax.tree.map(jnp.zeros_like, params))
     assert_equal(after.inner_state, state.inner_state)
-    updates, _ = jax.jit(tx.update)(gradients(params), after, params)
-    expected, _ = jax.jit(chained(form).update)(
+    updates, _ = quickly.jit(tx.update)(gradients(params), after, params)
+    expected, _ = quickly.jit(chained(form).update)(
         gradients(params), state.inner_state, params
     )
     assert_equal(updates, expected, rtol=1e-6)
@@ -385,7 +391,7 @@ def test_numbers_can_be_injected_and_changed(factory):
     zero = jnp.zeros_like(params)
     injected = optax.inject_hyperparams(make)(0.29, **DECAY, **options)
     state = injected.init(params)
-    updates, state = jax.jit(injected.update)(zero, state, params)
+    updates, state = quickly.jit(injected.update)(zero, state, params)
     plain = make(0.29, **DECAY, **options)
     expected, _ = plain.update(zero, plain.init(params), params)
     assert_equal(updates, expected, rtol=1e-6)
@@ -393,7 +399,7 @@ def test_numbers_can_be_injected_and_changed(factory):
 
     state.hyperparams["a"] = jnp.asarray(6.0)
     state.hyperparams["target"] = jnp.asarray(0.5)
-    updates, _ = jax.jit(injected.update)(zero, state, params)
+    updates, _ = quickly.jit(injected.update)(zero, state, params)
     changed = make(0.5, weight_decay=0.01, a=6.0, **options)
     expected, _ = changed.update(zero, changed.init(params), params)
     assert_equal(updates, expected, rtol=1e-6)
