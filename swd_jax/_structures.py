@@ -8,6 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Up to so many weights that stand together, every pair is compared by itself: one pass
+# over memory, but a program that grows with the square.
+_UNROLLED = 8
+
 
 @runtime_checkable
 class Structure(Protocol):
@@ -156,15 +160,7 @@ class NM:
         padded = jnp.pad(scores, padding, constant_values=-1) if short else scores
         shape = padded.shape
         split = padded.reshape(*shape[:axis], -1, self.m, *shape[axis + 1 :])
-        members = [jnp.take(split, i, axis + 1) for i in range(self.m)]
-        # How many of its group are better than each one.
-        better = [jnp.zeros(members[0].shape, jnp.uint8) for _ in members]
-        for i in range(self.m):
-            for j in range(i + 1, self.m):
-                later = members[j] >= members[i]
-                better[i] = better[i] + later.astype(jnp.uint8)
-                better[j] = better[j] + (~later).astype(jnp.uint8)
-        kept = jnp.stack([each < self.n for each in better], axis + 1).reshape(shape)
+        kept = (_better(split, axis + 1) < self.n).reshape(shape)
         kept = jax.lax.slice_in_dim(kept, 0, length, axis=axis)
         return jnp.where(kept, jnp.inf, scores)
 
@@ -186,6 +182,30 @@ class NM:
     def greatest_sparsity(self) -> tuple[int, int]:
         """The largest fraction that can be pruned, as numerator and denominator."""
         return self.m - self.n, self.m
+
+
+def _better(scores: jax.Array, axis: int) -> jax.Array:
+    """How many others along an axis are better than each score, or equal and later."""
+    length = scores.shape[axis]
+    if length > _UNROLLED:
+        place = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
+
+        def count(i: jax.Array, better: jax.Array) -> jax.Array:
+            other = jax.lax.dynamic_index_in_dim(scores, i, axis)
+            wins = jnp.where(i > place, other >= scores, ~(scores >= other))
+            return better + wins.astype(jnp.uint8)
+
+        # Zeros that vary over a mesh as the scores do, as a loop asks for.
+        zeros = (scores > scores).astype(jnp.uint8)
+        return jax.lax.fori_loop(0, length, count, zeros)
+    members = [jnp.take(scores, i, axis) for i in range(length)]
+    better = [jnp.zeros(members[0].shape, jnp.uint8) for _ in members]
+    for i in range(length):
+        for j in range(i + 1, length):
+            later = members[j] >= members[i]
+            better[i] = better[i] + later.astype(jnp.uint8)
+            better[j] = better[j] + (~later).astype(jnp.uint8)
+    return jnp.stack(better, axis)
 
 
 def normalized_axes(axes: Sequence[int], shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -150,6 +150,24 @@ def test_of_every_m_weights_exactly_n_are_kept():
     np.testing.assert_array_equal(per_four, 2)
 
 
+@pytest.mark.parametrize("m", [8, 9, 50])
+@pytest.mark.parametrize("axis", [0, -1])
+def test_the_best_of_many_are_those_of_a_loop(m, axis):
+    [leaf] = weights_of([(20, 120)], np.float32, m)
+    scores = np.abs(leaf)
+    found = jax.jit(swd_jax.NM(2, m, axis).scores)(scores)
+    kept = structured.best_of_every(scores, 2, m, axis)
+    np.testing.assert_array_equal(found, np.where(kept, np.inf, scores))
+
+
+def test_the_program_does_not_grow_with_the_square_of_m():
+    scores = jnp.ones((512, 2))
+    few, many = (
+        jax.jit(swd_jax.NM(1, m).scores).lower(scores).as_text() for m in (16, 256)
+    )
+    assert len(many) < 1.1 * len(few)
+
+
 def test_below_its_sparsity_the_worst_go_and_the_best_are_safe():
     kernel = np.array([[8.0, 7, 6, 5, 4, 3, 2, 1]], np.float32)
     target = swd_jax.Target(0.375, structure=swd_jax.NM(2, 4, axis=-1))
