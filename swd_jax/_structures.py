@@ -192,7 +192,8 @@ def _better(scores: jax.Array, axis: int) -> jax.Array:
 
         def count(i: jax.Array, better: jax.Array) -> jax.Array:
             other = jax.lax.dynamic_index_in_dim(scores, i, axis)
-            wins = jnp.where(i > place, other >= scores, ~(scores >= other))
+            later = i > place
+            wins = (later & (other >= scores)) | (~later & ~(scores >= other))
             return better + wins.astype(jnp.uint8)
 
         # Zeros that vary over a mesh as the scores do, as a loop asks for.
