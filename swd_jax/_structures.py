@@ -196,8 +196,7 @@ def _better(scores: jax.Array, axis: int) -> jax.Array:
             wins = (later & (other >= scores)) | (~later & ~(scores >= other))
             return better + wins.astype(jnp.uint8)
 
-        # Zeros that vary over a mesh as the scores do, as a loop asks for.
-        zeros = (scores > scores).astype(jnp.uint8)
+        zeros = jnp.zeros_like(scores, dtype=jnp.uint8)
         return jax.lax.fori_loop(0, length, count, zeros)
     members = [jnp.take(scores, i, axis) for i in range(length)]
     better = [jnp.zeros(members[0].shape, jnp.uint8) for _ in members]
