@@ -189,6 +189,22 @@ def mnist_structures() -> list[Run]:
     return choices_grid(base, output="dense3/", seeds=3)
 
 
+def text_structures() -> list[Run]:
+    """The same with a transformer on a text, 1,200 steps: the next character."""
+    base = adam_base(
+        "text-structures",
+        "text",
+        "transformer-2x64",
+        epochs=6,
+        batch_size=8,
+        learning_rate=5e-3,
+        rise=0.5,
+        train_images=1_600,
+        test_images=300,
+    )
+    return choices_grid(base, output="head/", seeds=3)
+
+
 EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "cora": cora,
     "digits": digits,
@@ -197,6 +213,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "digits-structures": digits_structures,
     "mnist": mnist,
     "mnist-structures": mnist_structures,
+    "text-structures": text_structures,
     "cifar10-small": cifar10_small,
     "cifar10-resnet20x64": lambda: paper_cifar10(64),
     "cifar10-resnet20x16": lambda: paper_cifar10(16),

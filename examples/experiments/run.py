@@ -26,7 +26,7 @@ class Run:
     learning_rate: float
     """At the start."""
     batch_size: int | None = None
-    """Images a step; None for graphs, of which every step takes the whole."""
+    """Images or windows of text a step; None for graphs, of which a step takes all."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """SGD has a momentum of 0.9."""
     decay: Literal["constant", "cosine", "steps"] = "cosine"
@@ -56,9 +56,9 @@ class Run:
     update_every: int = 1
     """Optimizer steps between two renewals of the threshold."""
     train_images: int | None = None
-    """A reduced budget: so many of the training images."""
+    """A reduced budget: so many of the training images, or windows of text an epoch."""
     test_images: int | None = None
-    """A reduced budget: so many of the test images."""
+    """A reduced budget: so many of the test images, or windows of text."""
     variant: str = ""
     """What tells runs apart that differ in other numbers than sparsity and seed."""
 
