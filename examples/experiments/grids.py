@@ -83,6 +83,7 @@ def _changes(output: str) -> Iterator[dict[str, Any]]:
     yield {"structure": "block-4x4"}
     # A channel of the last layer is a class.
     yield {"structure": "channels", "spared": output}
+    yield {"structure": "channels", "spared": output, "scope": "local"}
     yield {"criterion": "normalized_magnitude"}
     yield {"criterion": "mean_saliency"}
     yield {"criterion": "movement"}
@@ -97,7 +98,8 @@ def _changes(output: str) -> Iterator[dict[str, Any]]:
 
 
 def _variant(changes: dict[str, Any]) -> str:
-    changes = dict(changes)
-    spared = changes.pop("spared", None)
-    [(key, value)] = changes.items()
-    return f"{key}={value}" + (", output dense" if spared else "")
+    parts = [
+        "output dense" if key == "spared" else f"{key}={value}"
+        for key, value in changes.items()
+    ]
+    return ", ".join(parts)
