@@ -151,7 +151,7 @@ def test_what_a_criterion_gathers_in_training_decides_what_is_pruned(task, crite
         method.target.known_criterion, carry.gradient, carry.optimizer_state
     )
     [name] = evidence
-    kept = program._look(jax.tree.map(np.copy, carry), task.data, known)[0].kept
+    kept = program._look(jax.tree.map(jax.numpy.copy, carry), task.data, known)[0].kept
     scored = {
         "saliency": lambda w, g: np.abs(w * g),
         "movement": lambda w, s: s,

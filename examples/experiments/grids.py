@@ -79,17 +79,17 @@ def choices_grid(base: Run, *, output: str, seeds: int) -> list[Run]:
 
 def _changes(output: str) -> Iterator[dict[str, Any]]:
     """The rows, those first that a reader with little time wants."""
-    yield {"structure": "1-of-m"}
     yield {"structure": "block-4x4"}
-    # A channel of the last layer is a class.
-    yield {"structure": "channels", "spared": output}
-    yield {"structure": "channels", "spared": output, "scope": "local"}
     yield {"criterion": "normalized_magnitude"}
-    yield {"criterion": "mean_saliency"}
     yield {"criterion": "movement"}
+    yield {"scope": "erk"}
+    # A channel of the last layer is a class.
+    yield {"structure": "channels", "spared": output, "scope": "local"}
+    yield {"criterion": "mean_saliency"}
+    yield {"structure": "1-of-m"}
     yield {"criterion": "random"}
     yield {"scope": "local"}
-    yield {"scope": "erk"}
+    yield {"structure": "channels", "spared": output}
     yield {"structure": "block-1x4"}
     yield {"structure": "channels"}
     yield {"criterion": "rms_normalized_magnitude"}
