@@ -30,7 +30,7 @@ def draw(name: str, results: Sequence[tables.Result], folder: Path) -> list[Path
         made[f"paper-{name}"] = accuracy_figure(results)
         made[f"paper-{name}-curves"] = curves_figure(results)
     if any(tables.choice_of(tables.row_of(result)) for result in results):
-        made = {f"paper-{name}": choice_figures.draw(results)}
+        made = {f"paper-{name}": choice_figures.draw({name: results})}
     if "a_min=" in results[0]["run"]["variant"]:
         made = {f"paper-{name}": heat_map(results)}
     paths = []

@@ -86,6 +86,9 @@ def _changes(output: str) -> Iterator[dict[str, Any]]:
     # A channel of the last layer is a class.
     yield {"structure": "channels", "spared": output, "scope": "local"}
     yield {"criterion": "mean_saliency"}
+    # Groups average out what weights of a layer differ by: scales of layers decide.
+    yield {"structure": "block-4x4", "criterion": "normalized_magnitude"}
+    yield {"structure": "block-4x4", "scope": "local"}
     yield {"structure": "1-of-m"}
     yield {"criterion": "random"}
     yield {"scope": "local"}

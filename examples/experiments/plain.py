@@ -4,7 +4,6 @@ from matplotlib.axes import Axes
 
 # Okabe & Ito: colours that everybody can tell apart.
 BLUE, ORANGE, GREEN, SKY = "#0072b2", "#d55e00", "#009e73", "#56b4e9"
-PINK, AMBER, YELLOW = "#cc79a7", "#e69f00", "#d9c800"
 INK, GREY = "#33393f", "#8a939b"
 
 

@@ -89,14 +89,14 @@ def lines(
     places = 1 if measure == "test" else 2
     rows = [
         [row, *(_text(of_column.get(column), places) for column in columns)]
-        # What all others are compared with goes first.
-        for row, of_column in sorted(of_row.items(), key=lambda item: _order(item[0]))
+        for row, of_column in sorted(of_row.items(), key=lambda item: place_of(item[0]))
         if row != "dense"
     ]
     return heads, rows
 
 
-def _order(row: str) -> int:
+def place_of(row: str) -> int:
+    """Where it stands: first what all others are compared with."""
     choice = choice_of(row)
     return 1 + CHOICES.index(choice) if choice else 0
 
@@ -114,7 +114,7 @@ def _text(cell: Cell | None, places: int) -> str:
 def remarks(results: Sequence[Result]) -> list[str]:
     """Where not as much was pruned as asked, or a leaf has no weight left."""
     found = []
-    for row, columns in sorted(grouped(results).items(), key=lambda i: _order(i[0])):
+    for row, columns in sorted(grouped(results).items(), key=lambda i: place_of(i[0])):
         kept = [
             f"{100 * (1 - actual):.1f} % for {column}"
             for column in sorted(columns, key=float, reverse=True)
