@@ -25,6 +25,7 @@ from swd_jax._gradient_criteria import fisher as fisher
 from swd_jax._gradient_criteria import mean_saliency as mean_saliency
 from swd_jax._gradient_criteria import movement as movement
 from swd_jax._gradient_criteria import saliency as saliency
+from swd_jax._lamp import lamp as lamp
 from swd_jax._magnitude_pruning import PruningState as PruningState
 from swd_jax._magnitude_pruning import magnitude_pruning as magnitude_pruning
 from swd_jax._magnitude_pruning import soft_pruning as soft_pruning

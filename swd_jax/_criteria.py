@@ -60,6 +60,9 @@ def random_scores(seed: int) -> Criterion:
     Returns:
       A criterion for `Target(criterion=...)`.
 
+    Raises:
+      ValueError: if the seed is not a whole number.
+
     Examples:
       >>> import jax.numpy as jnp, swd_jax
       >>> target = swd_jax.Target(0.5, criterion=swd_jax.random_scores(seed=0))
@@ -67,6 +70,8 @@ def random_scores(seed: int) -> Criterion:
       >>> print(pruned["kernel"].sum())
       32.0
     """
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
+        raise ValueError(f"seed must be a whole number, got {seed!r}")
 
     def score(weights: jax.Array, leaf_seed: jax.Array) -> jax.Array:
         position = jnp.zeros(weights.shape, jnp.uint32)
@@ -84,7 +89,9 @@ def random_scores(seed: int) -> Criterion:
     ) -> list[jax.Array]:
         parts = [0 if shards is None else shards.part(i) for i in range(len(leaves))]
         return [
-            _mixed(_mixed(jnp.uint32((seed * 2**16 + i) % 2**32)) + jnp.uint32(part))
+            _mixed(
+                _mixed(jnp.uint32((int(seed) * 2**16 + i) % 2**32)) + jnp.uint32(part)
+            )
             for i, part in enumerate(parts)
         ]
 

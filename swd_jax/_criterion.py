@@ -62,9 +62,9 @@ class Criterion:
 
     name: str
     score: Callable[..., jax.Array]
-    statistics: Callable[[Sequence[jax.Array]], list[jax.Array]] | None = None
+    statistics: Callable[[Sequence[jax.Array]], Sequence[Any]] | None = None
     divided_statistics: (
-        Callable[[Sequence[jax.Array], Shards], list[jax.Array]] | None
+        Callable[[Sequence[jax.Array], Shards], Sequence[Any]] | None
     ) = None
     keeps_precision: bool = False
     needs: tuple[str, ...] = ()

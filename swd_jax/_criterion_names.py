@@ -10,6 +10,7 @@ from swd_jax._criteria import (
 )
 from swd_jax._criterion import Criterion
 from swd_jax._gradient_criteria import fisher, movement, saliency
+from swd_jax._lamp import lamp
 
 _BY_NAME = {
     criterion.name: criterion
@@ -17,6 +18,7 @@ _BY_NAME = {
         magnitude,
         normalized_magnitude,
         rms_normalized_magnitude,
+        lamp,
         saliency,
         movement,
         fisher,

@@ -91,7 +91,7 @@ Source: equation 3 of Sanh et al., "Movement pruning: adaptive sparsity by fine-
 """
 
 fisher = Criterion("fisher", _fisher, needs=("nu",))
-r"""The magnitude over what Adam's second moment allows: |w| sqrt(nu).
+r"""The magnitude times the root of Adam's second moment: |w| sqrt(nu).
 
 The square is w^2 nu, twice the increase of the loss without w under a diagonal Fisher
 matrix. It needs Adam's second moment as an extra argument: `tx.update(gradients, state,

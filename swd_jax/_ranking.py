@@ -131,6 +131,12 @@ class Ranking:
         if self.min_kept is None:
             return None
         most = [max(self.size(i) - kept, 0) for i, kept in enumerate(self.min_kept)]
+        # Only whole groups go: what a part of one would cost is left to other leaves.
+        sizes = [self.structure.sizes(leaf.shape) for leaf in self.weights]
+        most = [
+            n - n % max(size, 1) if isinstance(size, int) else n
+            for n, size in zip(most, sizes, strict=True)
+        ]
         return jnp.asarray(np.stack([_wide.from_int(number) for number in most]))
 
     # Compiled once for all steps, even of a training loop that is not.

@@ -20,7 +20,7 @@ or groups of leaves by patterns of their paths, with a sparsity for each."""
 
 _NAMES = ("global", "local", "erk")
 
-# ERK's sparsities of leaves are rounded down to so many decimal places.
+# A traced float32 tells so many decimal places apart, near 1.
 _PLACES = 10**7
 
 
@@ -116,7 +116,8 @@ def erk_sparsities(
       shapes: of the leaves.
 
     Returns:
-      The leaves' sparsities, rounded down to seven decimal places.
+      The leaves' sparsities: exact fractions of one that is known, and of a schedule's
+      traced value rounded down to seven decimal places.
 
     Source: Evci et al., "Rigging the lottery" (arXiv 1911.11134), section 3, part 1.
     """
@@ -137,8 +138,7 @@ def erk_sparsities(
         pairs = zip(epsilons, order, strict=True)
         first = [epsilon * ratios[i] <= 1 for epsilon, i in pairs].index(True)
         left = {i: 1 - epsilons[first] * ratios[i] for i in order[first:]}
-        exact = [left.get(i, Fraction(0)) for i in range(len(shapes))]
-        return [Fraction(int(each * _PLACES), _PLACES) for each in exact]
+        return [left.get(i, Fraction(0)) for i in range(len(shapes))]
 
     def floats(numbers: Sequence[Any]) -> np.ndarray:
         return np.array([float(number) for number in numbers], np.float32)

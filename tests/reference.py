@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 
 
-def pruned_count(sparsity: float, weights: int) -> int:
+def pruned_count(sparsity: float | Fraction, weights: int) -> int:
     """K = floor(s n), of the decimal that s prints as."""
     return math.floor(Fraction(str(sparsity)) * weights)
 
