@@ -23,6 +23,7 @@ CRITERIA: dict[str, swd_jax.Criterion] = {
         swd_jax.magnitude,
         swd_jax.normalized_magnitude,
         swd_jax.rms_normalized_magnitude,
+        swd_jax.lamp,
         swd_jax.saliency,
         swd_jax.movement,
         swd_jax.fisher,

@@ -95,6 +95,7 @@ def _changes(output: str) -> Iterator[dict[str, Any]]:
     yield {"structure": "channels", "spared": output}
     yield {"structure": "block-1x4"}
     yield {"structure": "channels"}
+    yield {"criterion": "lamp"}
     yield {"criterion": "rms_normalized_magnitude"}
     yield {"criterion": "saliency"}
     yield {"criterion": "fisher"}
