@@ -123,7 +123,8 @@ def remarks(results: Sequence[Result]) -> list[str]:
         ]
         if kept:
             found.append(f"{row} keeps {', '.join(kept)}.")
-        for column, group in columns.items():
+        for column in sorted(columns, key=float, reverse=True):
+            group = columns[column]
             paths = [set(result["final"]["emptied"]) for result in group]
             names = sorted(set.union(*paths))
             if names:
