@@ -12,6 +12,14 @@ import importlib.metadata as _metadata
 
 from swd_jax._after_optimizer import decoupled_swd as decoupled_swd
 from swd_jax._after_optimizer import proximal_swd as proximal_swd
+from swd_jax._channels._find import channel_groups as channel_groups
+from swd_jax._channels._groups import ChannelGroup as ChannelGroup
+from swd_jax._channels._groups import ChannelGroups as ChannelGroups
+from swd_jax._channels._groups import ChannelMember as ChannelMember
+from swd_jax._channels._groups import FrozenAxis as FrozenAxis
+from swd_jax._channels._modules import shrink_module as shrink_module
+from swd_jax._channels._shrink import Shrunk as Shrunk
+from swd_jax._channels._shrink import shrink as shrink
 from swd_jax._criteria import Criterion as Criterion
 from swd_jax._criteria import magnitude as magnitude
 from swd_jax._criteria import normalized_magnitude as normalized_magnitude

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jax.extend import source_info_util
 
 from swd_jax._channels import _atoms, _labels, _types
 from swd_jax._channels._labels import Labels
@@ -36,6 +35,19 @@ class Product:
 
     times: int
     factors: tuple[_types.Ids, ...]
+
+
+_LIBRARIES = re.compile(r"/(jax|flax|equinox|haiku|swd_jax|jaxlib)/")
+
+
+def _source_line(equation: _types.Equation) -> str:
+    """The line of the user's code that an equation comes from, if jax tells."""
+    traceback = getattr(equation.source_info, "traceback", None)
+    frames = getattr(traceback, "frames", ())
+    for frame in frames:
+        if not _LIBRARIES.search(frame.file_name.replace("\\", "/")):
+            return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
+    return ""
 
 
 class Context:
@@ -109,12 +121,7 @@ class Context:
 
     def at(self, equation: _types.Equation) -> None:
         """Note the equation at work, for reasons."""
-        try:
-            line = source_info_util.summarize(equation.source_info)
-        except Exception:  # not part of jax's promises
-            line = ""
-        line = re.sub(r":\d+(?=$| )", "", line) if line.count(":") > 1 else line
-        line = os.path.basename(line.split(" ")[0]) if line else ""
+        line = _source_line(equation)
         name = equation.primitive.name
         self.where = f"{name}, {line}" if line else name
 

@@ -36,10 +36,6 @@ class Analysis:
     frame: Frame
     results: list[Labels]
     params: _paths.Flat
-    positions: list[int]
-    """Of the arrays among the leaves of the parameters."""
-    inputs: list[Labels]
-    """Labels of the arrays among the parameters."""
     arguments: list[Any]
     """The leaves of the example arguments."""
     argument_tree: Any
@@ -103,13 +99,63 @@ def analyse(
     apply: Callable[..., Any], params: Any, example_args: Sequence[Any]
 ) -> Analysis:
     """Trace a model and find what is coupled, with all that is needed to run it."""
+    program = trace(apply, params, example_args)
+    jaxpr, entries, flat = program.jaxpr_with_constants, program.entries, program.params
+    context = Context(lambda context, inner, inputs: _interpret.follow(context, inner, inputs))
+    inputs = [
+        context.parameter(number, leaf.shape)
+        for number, (_, _, leaf) in enumerate(entries)
+    ]
+    context.parameters_end()
+    _unite_shared(context, inputs, [leaf for *_, leaf in entries])
+    fixed = [_labels.fixed(leaf.shape) for leaf in program.inputs]
+    results, frame = _interpret.follow(context, jaxpr, [*inputs, *fixed])
+    context.where = ""
+    for labels in results:
+        for ids in labels.blocks.values():
+            context.atoms.freeze(ids.ravel(), "an output of the model")
+    _check_used(jaxpr, len(inputs), entries, flat)
+    context.settle()
+    groups, roots = _collected(context, entries)
+    return Analysis(
+        context, jaxpr, frame, results, flat, program.arguments,
+        program.argument_tree, program.result_tree, groups, roots,
+    )
+
+
+@dataclasses.dataclass
+class Program:
+    """A model as it was traced."""
+
+    jaxpr_with_constants: Any
+    params: _paths.Flat
+    entries: list[tuple[int, str, Any]]
+    """Position, path and leaf of the arrays among the parameters."""
+    arguments: list[Any]
+    """The leaves of the other arguments."""
+    inputs: list[Any]
+    """The arrays among them."""
+    argument_tree: Any
+    result_tree: Any
+
+    @property
+    def jaxpr(self) -> Any:
+        """The program."""
+        return self.jaxpr_with_constants.jaxpr
+
+
+def trace(
+    apply: Callable[..., Any], params: Any, example_args: Sequence[Any]
+) -> Program:
+    """Trace a model: its arrays are the inputs of the program, in order."""
     flat = _paths.flatten(params)
-    entries = [entry for entry in _paths.arrays(flat) if entry[2] is not None]
+    entries = _paths.arrays(flat)
     if not entries:
         raise ValueError("params has no arrays, so there are no channels to find.")
     arguments, argument_tree = jax.tree.flatten(tuple(example_args))
     traced = [leaf for leaf in arguments if _paths.is_array(leaf)]
     result_tree: list[Any] = []
+    positions = [position for position, _, _ in entries]
 
     def program(arrays: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
         given = iter(inputs)
@@ -120,29 +166,11 @@ def analyse(
         result_tree[:] = [structure]
         return results
 
-    positions = [position for position, _, _ in entries]
     jaxpr = _traced(
         program, [_abstract(leaf) for *_, leaf in entries], [_abstract(a) for a in traced]
     )
-    context = Context(lambda context, inner, inputs: _interpret.follow(context, inner, inputs))
-    inputs = [
-        context.parameter(number, leaf.shape)
-        for number, (_, _, leaf) in enumerate(entries)
-    ]
-    context.parameters_end()
-    _unite_shared(context, inputs, [leaf for *_, leaf in entries])
-    fixed = [_labels.fixed(leaf.shape) for leaf in traced]
-    results, frame = _interpret.follow(context, jaxpr, [*inputs, *fixed])
-    context.where = ""
-    for labels in results:
-        for ids in labels.blocks.values():
-            context.atoms.freeze(ids.ravel(), "an output of the model")
-    _check_used(jaxpr, len(inputs), entries, flat)
-    context.settle()
-    groups, roots = _collected(context, entries)
-    return Analysis(
-        context, jaxpr, frame, results, flat, positions, inputs, arguments,
-        argument_tree, result_tree[0], groups, roots,
+    return Program(
+        jaxpr, flat, entries, arguments, traced, argument_tree, result_tree[0]
     )
 
 

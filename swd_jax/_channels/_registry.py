@@ -62,5 +62,5 @@ def register(names: str, labels: LabelRule, run: RunRule) -> None:
 def bind(equation: _types.Equation, *values: Any, **changes: Any) -> Any:
     """Apply an equation's primitive to other values."""
     primitive = equation.primitive
-    functions, parameters = primitive.get_bind_params({**equation.params, **changes})
-    return primitive.bind(*functions, *values, **parameters)
+    parameters = primitive.get_bind_params({**equation.params, **changes})
+    return primitive.bind(*values, **parameters)
