@@ -20,6 +20,7 @@ from swd_jax._channels._groups import FrozenAxis as FrozenAxis
 from swd_jax._channels._modules import shrink_module as shrink_module
 from swd_jax._channels._shrink import Shrunk as Shrunk
 from swd_jax._channels._shrink import shrink as shrink
+from swd_jax._channels._state import shrink_state as shrink_state
 from swd_jax._criteria import Criterion as Criterion
 from swd_jax._criteria import magnitude as magnitude
 from swd_jax._criteria import normalized_magnitude as normalized_magnitude
