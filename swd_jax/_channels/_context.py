@@ -68,6 +68,7 @@ class Context:
         self._starts: list[int] = []
         self._enter = enter
         self._frames: list[list[Frame]] = []
+        self._line = self._outer_line = ""
 
     # Parameters, and what they are used for.
 
@@ -84,6 +85,13 @@ class Context:
     def parameters_end(self) -> None:
         """Atoms from here on belong to no parameter."""
         self._starts.append(len(self.atoms))
+
+    def movable(self, labels: Labels, dims: Iterable[int]) -> bool:
+        """Whether there are channels along some axes that are not frozen."""
+        keys = {key for key in labels.blocks if set(key).intersection(dims)}
+        atoms = [labels.blocks[key] for key in sorted(keys)]
+        roots = {root for ids in atoms for root in self.atoms.roots(ids).ravel().tolist()}
+        return bool(roots.difference(self.atoms.frozen_roots(), [_atoms.FIXED]))
 
     def owners(self, ids: _types.Ids) -> list[tuple[int, int]]:
         """The leaves and axes whose own atoms these are."""
@@ -120,16 +128,20 @@ class Context:
     # Where the program is.
 
     def at(self, equation: _types.Equation) -> None:
-        """Note the equation at work, for reasons."""
-        line = _source_line(equation)
+        """Note the equation at work, for reasons.
+
+        In a function of jax's that is jitted, the line is that of the call.
+        """
+        self._line = line = _source_line(equation) or self._outer_line
         name = equation.primitive.name
         self.where = f"{name}, {line}" if line else name
 
     def call(self, jaxpr: Any, arguments: Sequence[Labels]) -> list[Labels]:
         """Follow the arguments through a jaxpr that the equation at work calls."""
-        where = self.where
+        state = self.where, self._line, self._outer_line
+        self._outer_line = self._line
         outputs, frame = self._enter(self, jaxpr, arguments)
-        self.where = where
+        self.where, self._line, self._outer_line = state
         self._frames[-1].append(frame)
         return outputs
 
@@ -170,10 +182,20 @@ class Context:
         for key in list(labels.blocks):
             if len(key) > 1 and touching.intersection(key):
                 outside = [dim for dim in key if dim not in touching]
-                labels = self._resolved_to(labels, key, (outside or list(key))[0])
+                labels = self._resolved_to(labels, key, outside)
         return labels
 
-    def _resolved_to(self, labels: Labels, key: _types.Dims, carrier: int) -> Labels:
+    def _resolved_to(
+        self, labels: Labels, key: _types.Dims, preferred: Sequence[int]
+    ) -> Labels:
+        """Let one axis of a block keep the labels: where others are known to be one."""
+        roots = self.atoms.roots(labels.blocks[key])
+        varying = [
+            dim
+            for axis, dim in enumerate(key)
+            if (roots != roots.take([0], axis)).any()
+        ]
+        carrier = varying[0] if len(varying) == 1 else (*preferred, *key)[0]
         ids = np.moveaxis(labels.blocks[key], key.index(carrier), 0)
         vector, rest = ids[(slice(None), *[0] * (ids.ndim - 1))], ids
         self.atoms.unite(
@@ -257,7 +279,7 @@ class Context:
             ):
                 continue
             free = [dim for dim in key if dim not in to or to[dim] in other.uniform]
-            labels = self._resolved_to(labels, key, (free or list(key))[0])
+            labels = self._resolved_to(labels, key, free)
         return labels
 
     def merged(self, left: Labels, right: Labels) -> Labels:

@@ -20,10 +20,9 @@ from swd_jax._channels._groups import (
 )
 from swd_jax._channels._labels import Labels
 
-_STATISTICS = {
-    *("mean", "var", "variance", "running_mean", "running_var", "moving_mean"),
-    *("moving_variance", "average", "hidden", "counter"),
-}
+_STATISTICS = set(
+    "mean var variance running_mean running_var moving_mean moving_variance".split()
+)
 _STATISTIC_COLLECTIONS = {"batch_stats", "mean_ema", "var_ema"}
 
 
@@ -116,7 +115,8 @@ def analyse(
             context.atoms.freeze(ids.ravel(), "an output of the model")
     _check_used(jaxpr, len(inputs), entries, flat)
     context.settle()
-    groups, roots = _collected(context, entries)
+    statistics = _statistics(params, [path for _, path, _ in entries])
+    groups, roots = _collected(context, entries, statistics)
     return Analysis(
         context, jaxpr, frame, results, flat, program.arguments,
         program.argument_tree, program.result_tree, groups, roots,
@@ -242,7 +242,7 @@ def _check_used(
 
 
 def _collected(
-    context: Context, entries: Sequence[tuple[int, str, Any]]
+    context: Context, entries: Sequence[tuple[int, str, Any]], statistics: set[str]
 ) -> tuple[ChannelGroups, list[_types.Ids]]:
     """The classes of atoms as groups of channels, in the order of the program."""
     atoms = context.atoms
@@ -285,7 +285,9 @@ def _collected(
                 entries[leaf][1],
                 axis,
                 np.array([places[root][leaf, axis] for root in roots]),
-                _role(entries[leaf][1], context.roles[leaf, axis]),
+                "statistic"
+                if entries[leaf][1] in statistics
+                else context.roles[leaf, axis],
             )
             for leaf, axis in found
         )
@@ -295,7 +297,11 @@ def _collected(
         nothing = np.zeros(len(roots), np.int64)
         groups.append(ChannelGroup(name, len(roots), members, nothing, nothing))
         group_roots.append(np.array(roots, np.int64))
-    return _with_costs(context, entries, groups, group_roots, frozen), group_roots
+    counted = _counted(entries, statistics)
+    return (
+        _with_costs(context, entries, counted, groups, group_roots, frozen),
+        group_roots,
+    )
 
 
 def _layer(members: Sequence[ChannelMember]) -> str:
@@ -304,15 +310,48 @@ def _layer(members: Sequence[ChannelMember]) -> str:
     return path.rpartition("/")[0] or path
 
 
-def _role(path: str, role: str) -> str:
-    keys = path.split("/")
-    named = _STATISTIC_COLLECTIONS.intersection(keys) or keys[-1] in _STATISTICS
-    return "statistic" if named else role
+def _statistics(params: Any, paths: Sequence[str]) -> set[str]:
+    """The leaves that are running statistics, by their container or their name."""
+
+    def is_container(node: Any) -> bool:
+        return any(
+            (base.__name__, base.__module__.partition(".")[0])
+            in (("BatchStat", "flax"), ("State", "equinox"))
+            for base in type(node).__mro__
+        )
+
+    nodes, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_container)
+    containers = [
+        _paths.path_name(key_path) for key_path, node in nodes if is_container(node)
+    ]
+    return {
+        path
+        for path in paths
+        if any(_paths.is_inside(path, container) for container in containers)
+        or _STATISTIC_COLLECTIONS.intersection(path.split("/"))
+        or path.rpartition("/")[2] in _STATISTICS
+    }
+
+
+def _counted(
+    entries: Sequence[tuple[int, str, Any]], statistics: set[str]
+) -> list[int]:
+    """The leaves that count as parameters, an array that occurs twice only once."""
+    counted: list[int] = []
+    seen: set[int] = set()
+    for number, (_, path, array) in enumerate(entries):
+        floating = jax.numpy.issubdtype(array.dtype, np.floating)
+        if floating and path not in statistics and id(array) not in seen:
+            counted.append(number)
+        if not isinstance(array, jax.ShapeDtypeStruct):
+            seen.add(id(array))
+    return counted
 
 
 def _with_costs(
     context: Context,
     entries: Sequence[tuple[int, str, Any]],
+    counted: Sequence[int],
     groups: list[ChannelGroup],
     group_roots: list[_types.Ids],
     frozen: list[FrozenAxis],
@@ -344,12 +383,10 @@ def _with_costs(
             1,
             [
                 extents.get((leaf, axis), Extent(size, ()))
-                for axis, size in enumerate(array.shape)
+                for axis, size in enumerate(entries[leaf][2].shape)
             ],
         )
-        for leaf, (_, path, array) in enumerate(entries)
-        if jax.numpy.issubdtype(array.dtype, np.floating)
-        and _role(path, OTHER) != "statistic"
+        for leaf in counted
     ]
     flop_costs = [
         _groups.cost(2 * product.times, [extent(ids) for ids in product.factors])

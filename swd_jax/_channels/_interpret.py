@@ -78,7 +78,8 @@ def _known(
     if len(equation.outvars) != 1 or equation.primitive.name not in _FOLDED:
         return None
     aval = equation.outvars[0].aval
-    if aval.size > _MOST_KNOWN or aval.dtype.kind not in "iub":
+    plain = isinstance(getattr(aval, "dtype", None), np.dtype)
+    if not plain or aval.size > _MOST_KNOWN or aval.dtype.kind not in "iub":
         return None
     values = [labels.known for labels in inputs]
     if any(value is None for value in values):
@@ -113,7 +114,7 @@ def captured(context: Context, value: Any) -> Labels:
     }
     labels = Labels(tuple(shape), blocks)
     dtype = getattr(value, "dtype", None)
-    small = np.size(value) <= _MOST_KNOWN if dtype is not None else False
-    if small and getattr(dtype, "kind", "") in "iub":
+    plain = isinstance(dtype, np.dtype) and dtype.kind in "iub"  # not a random key
+    if plain and np.size(value) <= _MOST_KNOWN:
         return labels.replaced(known=np.asarray(value))
     return labels

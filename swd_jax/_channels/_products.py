@@ -61,14 +61,15 @@ def _dot_general(
     left, right = context.together(left, left_dims, right, right_dims)
     left_free = [dim for dim in range(left.rank) if dim not in left_dims]
     right_free = [dim for dim in range(right.rank) if dim not in right_dims]
-    context.use(left, left_sum, _context.CONSUMER)
+    # Of two parameters the left one is applied first.
+    both = not (left.data or right.data)
+    context.use(left, left_sum, _context.PRODUCER if both else _context.CONSUMER)
     context.use(right, right_sum, _context.CONSUMER)
     context.use(left, [*left_free, *left_batch], _context.PRODUCER)
     context.use(right, [*right_free, *right_batch], _context.PRODUCER)
     _sum_over(context, left, right, left_sum, right_sum)
     if left.data and right.data and (
-        left.labelled.intersection(left_batch)
-        or right.labelled.intersection(right_batch)
+        context.movable(left, left_batch) or context.movable(right, right_batch)
     ):
         # Attention: a head has one size for all, and is removed as a whole.
         why = "inside the heads of an attention"

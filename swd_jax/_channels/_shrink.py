@@ -26,7 +26,8 @@ class Shrunk:
     """The model as a function of the smaller parameters and the other arguments.
 
     It is the program that was traced, so it takes arguments of the shapes that it was
-    traced with. Other batches will do where the model treats all its examples alike.
+    traced with. Another batch will do where the model treats all its examples alike and
+    was traced with 2 or more: many operations treat an axis of size 1 in another way.
     """
     kept: tuple[np.ndarray, ...]
     """Which channels are left, by group."""
@@ -137,9 +138,21 @@ class _SmallerModel:
                     f"is no array, and cannot take {given!r} for it. Shrink again with "
                     "this value among the example_args."
                 )
-        outputs = self._evaluation.call(
-            analysis.jaxpr, analysis.frame, [*arrays, *inputs]
-        )
+        examples = [a for a in analysis.arguments if _paths.is_array(a)]
+        traced = [tuple(example.shape) for example in examples]
+        given = [array.shape for array in inputs]
+        try:
+            outputs = self._evaluation.call(
+                analysis.jaxpr, analysis.frame, [*arrays, *inputs]
+            )
+        except (TypeError, ValueError) as error:
+            if given == traced:
+                raise
+            raise ValueError(
+                f"The smaller model was traced with arguments of the shapes {traced}, "
+                f"and does not take {given}. Shrink with example_args of these shapes; "
+                "a batch of 1 is traced as a special case, so give 2 for any."
+            ) from error
         filled = [
             self._evaluation.filled(value, labels, range(labels.rank))
             for value, labels in zip(outputs, analysis.results, strict=True)
