@@ -60,11 +60,13 @@ def case(function):
 
 def members(text: str) -> dict[str, tuple[int, set[str]]]:
     """Channels and members of each group, by name."""
-    found = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        head, _, rest = line.partition(": ")
-        name, size = head.split()
-        found[name] = int(size), {m for word in rest.split() for m in _expanded(word)}
+    found: dict[str, tuple[int, set[str]]] = {}
+    words = text.split()
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if following.endswith(":"):
+            group = found[word] = int(following[:-1]), set()
+        elif not word.endswith(":"):
+            group[1].update(_expanded(word))
     return found
 
 
@@ -142,10 +144,13 @@ def resnet_with_padding():
         model,
         IMAGES,
         f"""
-        stem/conv 2: stem/conv/kernel.3p stem/{NORM} blocks/{{0,1,2}}/first/conv/kernel.2c {outs[0]} {outs[1]} {outs[2]} dense/kernel.0c
+        stem/conv 2: stem/conv/kernel.3p stem/{NORM}
+            blocks/{{0,1,2}}/first/conv/kernel.2c {outs[0]} {outs[1]} {outs[2]}
+            dense/kernel.0c
         {first.format(0).replace(" 0: ", " 2: ")}
         {first.format(1).replace(" 0: ", " 4: ")}
-        blocks/1/second/conv 2: {outs[1]} {outs[2]} blocks/2/first/conv/kernel.2c dense/kernel.0c
+        blocks/1/second/conv 2: {outs[1]} {outs[2]} blocks/2/first/conv/kernel.2c
+            dense/kernel.0c
         {first.format(2).replace(" 0: ", " 8: ")}
         blocks/2/second/conv 4: {outs[2]} dense/kernel.0c
         """,
@@ -173,8 +178,10 @@ def bottlenecks():
 
     def inside(i, maps):
         return f"""
-        blocks/{i}/first/conv {maps}: blocks/{i}/first/conv/kernel.3p blocks/{i}/first/{NORM} blocks/{i}/second/conv/kernel.2c
-        blocks/{i}/second/conv {maps}: blocks/{i}/second/conv/kernel.3p blocks/{i}/second/{NORM} blocks/{i}/third/conv/kernel.2c
+        blocks/{i}/first/conv {maps}: blocks/{i}/first/conv/kernel.3p
+            blocks/{i}/first/{NORM} blocks/{i}/second/conv/kernel.2c
+        blocks/{i}/second/conv {maps}: blocks/{i}/second/conv/kernel.3p
+            blocks/{i}/second/{NORM} blocks/{i}/third/conv/kernel.2c
         """
 
     def outside(i):
@@ -188,11 +195,14 @@ def bottlenecks():
         model,
         jnp.zeros((2, 16, 16, 3)),
         f"""
-        stem/conv 2: stem/conv/kernel.3p stem/{NORM} blocks/0/first/conv/kernel.2c blocks/0/shortcut/conv/kernel.2c
+        stem/conv 2: stem/conv/kernel.3p stem/{NORM} blocks/0/first/conv/kernel.2c
+            blocks/0/shortcut/conv/kernel.2c
         {inside(0, 2)}
-        blocks/0/third/conv 8: {outside(0)} {projection(0)} blocks/1/first/conv/kernel.2c blocks/1/shortcut/conv/kernel.2c
+        blocks/0/third/conv 8: {outside(0)} {projection(0)}
+            blocks/1/first/conv/kernel.2c blocks/1/shortcut/conv/kernel.2c
         {inside(1, 4)}
-        blocks/1/third/conv 16: {outside(1)} {projection(1)} {outside(2)} blocks/2/first/conv/kernel.2c dense/kernel.0c
+        blocks/1/third/conv 16: {outside(1)} {projection(1)} {outside(2)}
+            blocks/2/first/conv/kernel.2c dense/kernel.0c
         {inside(2, 4)}
         """,
         module=True,
@@ -235,10 +245,13 @@ def mobilenet():
         model,
         IMAGES,
         f"""
-        stem/conv 4: stem/conv/kernel.3p stem/{NORM} blocks/0/filter/conv/kernel.3p blocks/0/filter/{NORM} blocks/0/project/conv/kernel.2c
-        blocks/0/project/conv 2: blocks/0/project/conv/kernel.3p blocks/0/project/{NORM} blocks/1/expand/conv/kernel.2c
+        stem/conv 4: stem/conv/kernel.3p stem/{NORM} blocks/0/filter/conv/kernel.3p
+            blocks/0/filter/{NORM} blocks/0/project/conv/kernel.2c
+        blocks/0/project/conv 2: blocks/0/project/conv/kernel.3p blocks/0/project/{NORM}
+            blocks/1/expand/conv/kernel.2c
         {expanded(1, 12)}
-        blocks/1/project/conv 3: blocks/{{1,2}}/project/conv/kernel.3p blocks/{{1,2}}/project/{NORM} blocks/2/expand/conv/kernel.2c dense/kernel.0c
+        blocks/1/project/conv 3: blocks/{{1,2}}/project/conv/kernel.3p
+            blocks/{{1,2}}/project/{NORM} blocks/2/expand/conv/kernel.2c dense/kernel.0c
         {expanded(2, 18)}
         """,
         module=True,
@@ -314,8 +327,10 @@ def unet():
     # Groups of the norm go as a whole: 3 of 2 maps each.
     groups = """
         params/Conv_0 4: params/Conv_0/{kernel.3p,bias.0b} params/Conv_{1,2}/kernel.2c
-        params/Conv_1 3: params/Conv_1/{kernel.3*2p,bias.0*2b} params/GroupNorm_0/{scale.0*2s,bias.0*2b} params/ConvTranspose_0/kernel.2*2c
-        params/ConvTranspose_0 5: params/ConvTranspose_0/{kernel.3p,bias.0b} params/Conv_2/kernel.2c
+        params/Conv_1 3: params/Conv_1/{kernel.3*2p,bias.0*2b}
+            params/GroupNorm_0/{scale.0*2s,bias.0*2b} params/ConvTranspose_0/kernel.2*2c
+        params/ConvTranspose_0 5: params/ConvTranspose_0/{kernel.3p,bias.0b}
+            params/Conv_2/kernel.2c
         params/Conv_2 4: params/Conv_2/{kernel.3p,bias.0b} params/Conv_3/kernel.2c
     """
     return linen(UNet(), IMAGES, groups)
@@ -343,8 +358,10 @@ def densenet():
         )
 
     groups = f"""
-        params/Conv_0 4: params/Conv_0/kernel.3p params/Conv_{{1,2}}/kernel.2c {norm(0, 1, 2)} params/Dense_0/kernel.0c
-        params/Conv_1 3: params/Conv_1/kernel.3p params/Conv_2/kernel.2c {norm(1, 2)} params/Dense_0/kernel.0c
+        params/Conv_0 4: params/Conv_0/kernel.3p params/Conv_{{1,2}}/kernel.2c
+            {norm(0, 1, 2)} params/Dense_0/kernel.0c
+        params/Conv_1 3: params/Conv_1/kernel.3p params/Conv_2/kernel.2c {norm(1, 2)}
+            params/Dense_0/kernel.0c
         params/Conv_2 3: params/Conv_2/kernel.3p {norm(2)} params/Dense_0/kernel.0c
     """
     return linen(DenseNet(), IMAGES, groups)
@@ -365,7 +382,8 @@ class ViT(nn.Module):
 def vit():
     # A layer norm sees all features, so that these are frozen.
     groups = """
-        params/heads/query 3: params/heads/{query,key,value}/{kernel.1p,bias.0b} params/heads/out/kernel.0c
+        params/heads/query 3: params/heads/{query,key,value}/{kernel.1p,bias.0b}
+            params/heads/out/kernel.0c
         params/up 20: params/up/{kernel.1p,bias.0b} params/down/kernel.0c
     """
     return linen(ViT(), IMAGES, groups)
@@ -436,8 +454,10 @@ class Stacked(nn.Module):
 @case
 def stacked():
     groups = """
-        params/first 6: params/first/{kernel.1p,bias.0b} params/layers/up/kernel.1c params/layers/down/{kernel.2p,bias.1b} params/last/kernel.0c
-        params/layers/up 5: params/layers/up/{kernel.2p,bias.1b} params/layers/down/kernel.1c
+        params/first 6: params/first/{kernel.1p,bias.0b} params/layers/up/kernel.1c
+            params/layers/down/{kernel.2p,bias.1b} params/last/kernel.0c
+        params/layers/up 5: params/layers/up/{kernel.2p,bias.1b}
+            params/layers/down/kernel.1c
     """
     return linen(Stacked(), jnp.zeros((2, 4)), groups)
 
@@ -473,7 +493,8 @@ def equinox_cnn():
         model,
         jnp.zeros((2, 3, 8, 8)),
         """
-        layers/0 4: layers/0/{weight.0*2p,bias.0*2b} layers/1/{weight.0*2s,bias.0*2b} layers/3/{weight.0*2p,bias.0*2b} layers/6/weight.1*8c
+        layers/0 4: layers/0/{weight.0*2p,bias.0*2b} layers/1/{weight.0*2s,bias.0*2b}
+            layers/3/{weight.0*2p,bias.0*2b} layers/6/weight.1*8c
         layers/6 5: layers/6/{weight.0p,bias.0b} layers/8/weight.1c
         """,
         module=True,
@@ -503,7 +524,8 @@ def equinox_transformer():
         model,
         jnp.zeros((2, 5, 12)),
         """
-        attention/query_proj 3: attention/{query,key,value}_proj/weight.0*4p attention/output_proj/weight.1*4c
+        attention/query_proj 3: attention/{query,key,value}_proj/weight.0*4p
+            attention/output_proj/weight.1*4c
         mlp/layers/0 7: mlp/layers/0/{weight.0p,bias.0b} mlp/layers/1/weight.1c
         """,
         module=True,
@@ -540,7 +562,8 @@ def equinox_batch_norm():
 
     # Equinox numbers what is in the state.
     groups = """
-        0/conv 4: 0/conv/{weight.0p,bias.0b} 1/1/{0,1}.0m 0/norm/{weight.0s,bias.0b} 0/dense/weight.1c
+        0/conv 4: 0/conv/{weight.0p,bias.0b} 1/1/{0,1}.0m 0/norm/{weight.0s,bias.0b}
+            0/dense/weight.1c
     """
     return Case(apply, params, jnp.zeros((2, 3, 6, 6)), groups, module=True)
 
@@ -563,7 +586,8 @@ def haiku():
 
     ema = "1/batch_norm/~/{mean,var}_ema/average.3m"
     groups = f"""
-        0/conv2_d 4: 0/conv2_d/{{w.3p,b.0b}} 0/batch_norm/{{scale.3s,offset.3b}} {ema} 0/linear_1/w.0*16c
+        0/conv2_d 4: 0/conv2_d/{{w.3p,b.0b}} 0/batch_norm/{{scale.3s,offset.3b}} {ema}
+            0/linear_1/w.0*16c
         0/linear_1 6: 0/linear_1/{{w.1p,b.0b}} 0/linear/w.0c
     """
     return Case(apply, shapes, inputs, groups)

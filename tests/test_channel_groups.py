@@ -80,7 +80,9 @@ X = jnp.ones((3, 6))
 
 def groups_of(apply, params, *args):
     found = described(swd_jax.channel_groups(apply, params, *args))
-    return {" ".join([name, str(size), *sorted(m)]) for name, (size, m) in found.items()}
+    return {
+        " ".join([name, str(size), *sorted(m)]) for name, (size, m) in found.items()
+    }
 
 
 def random(*shape):
@@ -108,7 +110,9 @@ OPERATIONS = {
     "depthwise with a multiplier, groups of 2 before it": (
         # 4 groups of 2 inputs and 3 outputs each, of which each has 2 of its own.
         lambda p, x: (
-            convolved(convolved(convolved(x, p["a"]), p["g"], 4), p["d"], 12).mean((1, 2))
+            convolved(convolved(convolved(x, p["a"]), p["g"], 4), p["d"], 12).mean(
+                (1, 2)
+            )
             @ p["o"]
         ),
         {"a": (1, 1, 3, 8), "g": (1, 1, 2, 12), "d": (1, 1, 1, 24), "o": (24, 2)},
@@ -191,7 +195,10 @@ OPERATIONS = {
     "branches": (
         lambda p, x: (
             jax.lax.cond(
-                x[0, 0] > 0, lambda h: h @ p["a"], lambda h: jnp.ones((2, 4)), x @ p["i"]
+                x[0, 0] > 0,
+                lambda h: h @ p["a"],
+                lambda h: jnp.ones((2, 4)),
+                x @ p["i"],
             )
             @ p["o"]
         ),
@@ -216,9 +223,11 @@ OPERATIONS = {
     ),
     "dropout": (
         lambda p, x: (
-            (lambda h: jnp.where(jax.random.bernoulli(jax.random.key(0), 0.5, h.shape), h, 0))(
-                x @ p["a"]
-            )
+            (
+                lambda h: jnp.where(
+                    jax.random.bernoulli(jax.random.key(0), 0.5, h.shape), h, 0
+                )
+            )(x @ p["a"])
             @ p["o"]
         ),
         {"a": (6, 8), "o": (8, 2)},
@@ -247,10 +256,8 @@ OPERATIONS = {
     ),
     "the same zeros added to two": (
         lambda p, x: (
-            (lambda z: jax.nn.relu(x @ p["a"] + z) @ p["o"] + (x @ p["b"] + z) @ p["q"])(
-                jnp.zeros((2, 5))
-            )
-        ),
+            lambda z: jax.nn.relu(x @ p["a"] + z) @ p["o"] + (x @ p["b"] + z) @ p["q"]
+        )(jnp.zeros((2, 5))),
         {"a": (6, 5), "b": (6, 5), "o": (5, 2), "q": (5, 2)},
         (2, 6),
         {"a 5 a.1p o.0c", "b 5 b.1p q.0c"},
@@ -268,7 +275,10 @@ FREEZING = {
     "running sum": (lambda p, x: jnp.cumsum(x @ p["a"], 1) @ p["o"], "cumsum"),
     "fft": (lambda p, x: jnp.fft.fft(x @ p["a"]).real @ p["o"], "(fft"),
     "output": (lambda p, x: x @ p["a"], "an output of the model"),
-    "the input": (lambda p, x: (x @ p["a"] + x) @ p["o"], "meets an axis of fixed size"),
+    "the input": (
+        lambda p, x: (x @ p["a"] + x) @ p["o"],
+        "meets an axis of fixed size",
+    ),
     "a position": (
         lambda p, x: jnp.where(jnp.arange(6)[None] > 2, x @ p["a"], 0) @ p["o"],
         "fixed size",
@@ -310,7 +320,9 @@ class TestOperations:
         apply, reason = FREEZING[name]
         params = {"a": random(6, 6), "o": random(6, 2)}
         groups = swd_jax.channel_groups(apply, params, jnp.ones((3, 6)))
-        assert not [m for g in groups for m in g.members if (m.path, m.axis) == ("a", 1)]
+        assert not [
+            m for g in groups for m in g.members if (m.path, m.axis) == ("a", 1)
+        ]
         [axis] = [f for f in groups.frozen if (f.path, f.axis) == ("a", 1)]
         assert reason in axis.reason
 
@@ -361,7 +373,9 @@ class TestCosts:
 
     def test_of_a_recurrent_channel_count_its_row_and_column_once(self):
         def apply(p, x):
-            return jnp.tanh(jnp.tanh(x @ p["in"]) @ p["h"] + x @ p["in"]) @ p["h"] @ p["o"]
+            return (
+                jnp.tanh(jnp.tanh(x @ p["in"]) @ p["h"] + x @ p["in"]) @ p["h"] @ p["o"]
+            )
 
         params = {"in": random(6, 5), "h": random(5, 5), "o": random(5, 2)}
         [group] = swd_jax.channel_groups(apply, params, X)
@@ -370,7 +384,9 @@ class TestCosts:
     def test_under_jit_are_the_same(self):
         groups = swd_jax.channel_groups(linear, LINEAR, X)
         kept = [jnp.array([True, False, True, False, False])]
-        parameters, flops = jax.jit(lambda k: (groups.parameters(k), groups.flops(k)))(kept)
+        parameters, flops = jax.jit(lambda k: (groups.parameters(k), groups.flops(k)))(
+            kept
+        )
         assert parameters.dtype == flops.dtype == jnp.float32
         assert parameters == groups.parameters(kept) == 2 * (6 + 2)
         assert flops == groups.flops(kept) == 2 * 2 * 3 * (6 + 2)

@@ -53,9 +53,7 @@ class Atoms:
         both = (left >= 0) & (right >= 0)
         first, second = self.roots(left[both]), self.roots(right[both])
         differ = first != second
-        pairs = set(
-            zip(first[differ].tolist(), second[differ].tolist(), strict=True)
-        )
+        pairs = set(zip(first[differ].tolist(), second[differ].tolist(), strict=True))
         for pair in sorted(pairs):
             low, high = sorted(map(self._root, pair))
             if low != high:

@@ -90,7 +90,9 @@ class Context:
         """Whether there are channels along some axes that are not frozen."""
         keys = {key for key in labels.blocks if set(key).intersection(dims)}
         atoms = [labels.blocks[key] for key in sorted(keys)]
-        roots = {root for ids in atoms for root in self.atoms.roots(ids).ravel().tolist()}
+        roots = {
+            root for ids in atoms for root in self.atoms.roots(ids).ravel().tolist()
+        }
         return bool(roots.difference(self.atoms.frozen_roots(), [_atoms.FIXED]))
 
     def owners(self, ids: _types.Ids) -> list[tuple[int, int]]:
@@ -195,7 +197,7 @@ class Context:
             for axis, dim in enumerate(key)
             if (roots != roots.take([0], axis)).any()
         ]
-        carrier = varying[0] if len(varying) == 1 else (*preferred, *key)[0]
+        carrier = varying[0] if len(varying) == 1 else next(iter([*preferred, *key]))
         ids = np.moveaxis(labels.blocks[key], key.index(carrier), 0)
         vector, rest = ids[(slice(None), *[0] * (ids.ndim - 1))], ids
         self.atoms.unite(
@@ -209,17 +211,17 @@ class Context:
         """Take axes along which nothing changes out of blocks: their size is fixed."""
         blocks: dict[_types.Dims, _types.Ids] = {}
         for key, ids in labels.blocks.items():
-            dims, roots = list(key), self.atoms.roots(ids)
+            dims, left, roots = list(key), ids, self.atoms.roots(ids)
             for dim in key:
                 axis = dims.index(dim)
                 first = roots.take([0], axis)
                 if roots.ndim > 1 and (roots == first).all():
-                    roots, ids = first.squeeze(axis), ids.take(0, axis)
+                    roots, left = first.squeeze(axis), np.take(left, 0, axis)
                     dims.remove(dim)
             if (roots >= 0).any():
-                blocks[tuple(dims)] = ids
+                blocks[tuple(dims)] = left
                 if len(dims) > 1:
-                    self.splits.append((ids, self.where))
+                    self.splits.append((left, self.where))
         return labels.replaced(blocks=blocks)
 
     def stretched(self, labels: Labels, shape: Sequence[int]) -> Labels:
@@ -232,9 +234,7 @@ class Context:
         if not dims:
             return labels
         labels = self.frozen(labels, "broadcast", dims)
-        return labels.replaced(
-            shape=tuple(shape), uniform=labels.uniform.union(dims)
-        )
+        return labels.replaced(shape=tuple(shape), uniform=labels.uniform.union(dims))
 
     def together(
         self,
@@ -275,7 +275,10 @@ class Context:
                 len(key) == 1
                 or not partners
                 or other.uniform.issuperset(partners)
-                or (len(partners) == len(key) and tuple(sorted(partners)) in other.blocks)
+                or (
+                    len(partners) == len(key)
+                    and tuple(sorted(partners)) in other.blocks
+                )
             ):
                 continue
             free = [dim for dim in key if dim not in to or to[dim] in other.uniform]
@@ -286,12 +289,13 @@ class Context:
         """Labels of an array computed element by element from two of one shape."""
         dims = range(left.rank)
         left, right = self.together(left, dims, right, dims)
-        blocks = dict(left.blocks)
-        for key, ids in right.blocks.items():
-            if left.uniform.issuperset(key):
-                blocks[key] = ids
+        added = {
+            key: ids
+            for key, ids in right.blocks.items()
+            if left.uniform.issuperset(key)
+        }
         return left.replaced(
-            blocks=blocks,
+            blocks={**left.blocks, **added},
             uniform=left.uniform & right.uniform,
             data=left.data or right.data,
             vanishes=False,
@@ -314,6 +318,8 @@ class Context:
                 if (roots != roots.take([0], axis)).any()
             ]
             if len(varying) > 1:
-                rows = np.moveaxis(roots, varying[0], 0).reshape(roots.shape[varying[0]], -1)
+                rows = np.moveaxis(roots, varying[0], 0).reshape(
+                    roots.shape[varying[0]], -1
+                )
                 why = f"split off a labelled axis, to be removed as a whole ({where})"
                 self.atoms.unite(rows[:, :1], rows, why)

@@ -64,9 +64,7 @@ def _note_roles(context: Context, name: str, inputs: list[Labels]) -> None:
             context.use(labels, labels.labelled, role)
 
 
-def _vanishes(
-    equation: _types.Equation, inputs: list[Labels], merged: Labels
-) -> bool:
+def _vanishes(equation: _types.Equation, inputs: list[Labels], merged: Labels) -> bool:
     """Whether the result is 0 wherever the parameters of a channel are."""
     name = equation.primitive.name
     complete = [
@@ -103,8 +101,7 @@ def aligned(values: list[Any]) -> list[Any]:
         return values
     shape = np.broadcast_shapes(*shapes)
     return [
-        jnp.broadcast_to(value, shape) if jnp.ndim(value) else value
-        for value in values
+        jnp.broadcast_to(value, shape) if jnp.ndim(value) else value for value in values
     ]
 
 
@@ -131,9 +128,23 @@ def _run_custom_derivative(run: Run, step: Step, values: list[Any]) -> list[Any]
     shapes = [variable.aval.shape for variable in equation.invars]
     if [jnp.shape(value) for value in values] == shapes:
         return bind(equation, *values)
-    if equation.params.get("name") == "relu":
+    if _is_relu(called(equation)):
         return [jax.nn.relu(values[0])]  # whose derivative at 0 is 0
     return run.call(called(equation), run.frames[0], values)
+
+
+def _is_relu(jaxpr: Any) -> bool:
+    """Whether all that a program computes is max(x, 0)."""
+    inside = getattr(jaxpr, "jaxpr", jaxpr)
+    if len(inside.eqns) != 1:
+        return False
+    [equation] = inside.eqns
+    if equation.primitive.name in ("jit", "pjit"):
+        return _is_relu(called(equation))
+    return equation.primitive.name == "max" and any(
+        isinstance(atom, Literal) and np.ndim(atom.val) == 0 and atom.val == 0
+        for atom in equation.invars
+    )
 
 
 def called(equation: _types.Equation) -> Any:
@@ -146,9 +157,7 @@ def called(equation: _types.Equation) -> Any:
 
 register(_KEEPS_ZERO + _UNARY + _MANY + "integer_pow", _elementwise, _run_elementwise)
 # They may have several operands, or a sharding for the full size.
-register(
-    "optimization_barrier sharding_constraint device_put", _same, _run_same
-)
+register("optimization_barrier sharding_constraint device_put", _same, _run_same)
 register(
     "custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr",
     _custom_derivative,

@@ -32,8 +32,9 @@ class Evaluation:
             return np.ones(labels.shape[dim], np.bool_)
         ids = labels.blocks[key]
         alive = (ids < 0) | self._alive[ids]
-        others = tuple(i for i, other in enumerate(key) if other != dim)
-        return alive.any(axis=others)
+        axis = key.index(dim)
+        rows = np.moveaxis(alive, axis, 0).reshape(ids.shape[axis], -1)
+        return np.asarray(rows.any(axis=1))
 
     def filled(self, value: Any, labels: Labels, dims: Sequence[int]) -> Any:
         """The array with uniform axes at their full size, where it is stored as 1."""
@@ -66,8 +67,9 @@ class Evaluation:
             )
             outer, self._frames = self._frames, frame.inner[number]
             rule = _interpret.RULES.get(equation.primitive.name)
-            opaque = rule is None or number in frame.opaque
-            run = _indexing.run_unknown if opaque else rule.run
+            run = _indexing.run_unknown
+            if rule is not None and number not in frame.opaque:
+                run = rule.run
             results = run(self, step, [_value(values, a) for a in equation.invars])
             if not isinstance(results, list | tuple):
                 results = [results]

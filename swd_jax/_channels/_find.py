@@ -51,8 +51,8 @@ def channel_groups(
 
     The model is traced, not run: from its program follows which positions along which
     axes of which arrays belong to one channel. Removing a channel means to cut all of
-    them; what is left computes what the whole model does when they are zero. Heads of an
-    attention and groups of a normalisation or a convolution are channels as a whole.
+    them; what is left computes what the whole model does when they are zero. Heads of
+    an attention and groups of a normalisation or a convolution are channels as a whole.
     What is not understood is frozen, with the reason, and never removed.
 
     Args:
@@ -100,7 +100,7 @@ def analyse(
     """Trace a model and find what is coupled, with all that is needed to run it."""
     program = trace(apply, params, example_args)
     jaxpr, entries, flat = program.jaxpr_with_constants, program.entries, program.params
-    context = Context(lambda context, inner, inputs: _interpret.follow(context, inner, inputs))
+    context = Context(_interpret.follow)
     inputs = [
         context.parameter(number, leaf.shape)
         for number, (_, _, leaf) in enumerate(entries)
@@ -118,8 +118,16 @@ def analyse(
     statistics = _statistics(params, [path for _, path, _ in entries])
     groups, roots = _collected(context, entries, statistics)
     return Analysis(
-        context, jaxpr, frame, results, flat, program.arguments,
-        program.argument_tree, program.result_tree, groups, roots,
+        context,
+        jaxpr,
+        frame,
+        results,
+        flat,
+        program.arguments,
+        program.argument_tree,
+        program.result_tree,
+        groups,
+        roots,
     )
 
 
@@ -167,7 +175,9 @@ def trace(
         return results
 
     jaxpr = _traced(
-        program, [_abstract(leaf) for *_, leaf in entries], [_abstract(a) for a in traced]
+        program,
+        [_abstract(leaf) for *_, leaf in entries],
+        [_abstract(a) for a in traced],
     )
     return Program(
         jaxpr, flat, entries, arguments, traced, argument_tree, result_tree[0]
@@ -196,8 +206,8 @@ def _traced(program: Any, arrays: list[Any], inputs: list[Any]) -> Any:
         shapes = ", ".join(str(leaf.shape) for leaf in inputs) or "none"
         raise ValueError(
             f"apply(params, *example_args) cannot be traced with example_args of the "
-            f"shapes {shapes}. Give them the shapes that the model takes, with the batch. "
-            f"The model's own message: {error}"
+            f"shapes {shapes}. Give them the shapes that the model takes, with the "
+            f"batch. The model's own message: {error}"
         ) from error
 
 
@@ -267,9 +277,7 @@ def _collected(
             else:
                 held[reason].append(index)
         for reason, indices in held.items():
-            frozen.append(
-                FrozenAxis(entries[leaf][1], axis, np.array(indices), reason)
-            )
+            frozen.append(FrozenAxis(entries[leaf][1], axis, np.array(indices), reason))
     channels: dict[Any, list[int]] = defaultdict(list)
     for root, at in places.items():
         key = tuple(sorted((order[place], place, len(at[place])) for place in at))
@@ -348,7 +356,7 @@ def _counted(
     return counted
 
 
-def _with_costs(
+def _with_costs(  # noqa: PLR0917
     context: Context,
     entries: Sequence[tuple[int, str, Any]],
     counted: Sequence[int],
@@ -409,9 +417,7 @@ def _with_costs(
     )
 
 
-def _per_channel(
-    costs: Sequence[_groups.Cost], group: int, size: int
-) -> _types.Ints:
+def _per_channel(costs: Sequence[_groups.Cost], group: int, size: int) -> _types.Ints:
     """What goes with each channel of a group when all others stay."""
     total = np.zeros(size, np.int64)
     for one in costs:

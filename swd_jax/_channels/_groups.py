@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-
+from jax.core import Tracer
 
 Kept: TypeAlias = Sequence[Any] | Mapping[str, Any]
 """One vector of bools per group, in their order or by their names."""
@@ -179,8 +179,10 @@ class ChannelGroups(Sequence[ChannelGroup]):
             names = [group.name for group in self.groups]
             unknown = [name for name in kept if name not in names]
             if unknown or len(kept) != len(names):
-                what = f"{unknown[0]!r} is none of them" if unknown else (
-                    f"{next(n for n in names if n not in kept)!r} is missing"
+                what = (
+                    f"{unknown[0]!r} is none of them"
+                    if unknown
+                    else (f"{next(n for n in names if n not in kept)!r} is missing")
                 )
                 raise ValueError(
                     f"kept must have a vector for each group, and {what}. The groups "
@@ -209,9 +211,7 @@ class ChannelGroups(Sequence[ChannelGroup]):
             vectors: list[Any] = [np.ones(group.size, bool) for group in self.groups]
         else:
             vectors = self.vectors(kept)
-        vectors = [
-            v if isinstance(v, jax.core.Tracer) else np.asarray(v) for v in vectors
-        ]
+        vectors = [v if isinstance(v, Tracer) else np.asarray(v) for v in vectors]
         return sum(cost.count(vectors) for cost in costs)
 
     def __str__(self) -> str:
@@ -232,7 +232,9 @@ class ChannelGroups(Sequence[ChannelGroup]):
             lines.append("frozen")
         by_reason: dict[str, list[str]] = {}
         for axis in self.frozen:
-            by_reason.setdefault(axis.reason, []).append(f"{axis.path} axis {axis.axis}")
+            by_reason.setdefault(axis.reason, []).append(
+                f"{axis.path} axis {axis.axis}"
+            )
         for reason, axes in by_reason.items():
             lines.append(f"  {reason}:")
             lines.extend(f"    {axis}" for axis in axes)
@@ -240,7 +242,7 @@ class ChannelGroups(Sequence[ChannelGroup]):
 
 
 def _dot(kept: Any, positions: np.ndarray) -> Any:
-    if isinstance(kept, jax.core.Tracer):
+    if isinstance(kept, Tracer):
         return jnp.sum(
             jnp.where(kept, positions.astype(np.float32), np.float32(0)),
             dtype=jnp.float32,
@@ -253,5 +255,3 @@ def cost(times: int, extents: Sequence[Extent]) -> Cost:
     moving = tuple(extent for extent in extents if extent.of_groups)
     fixed = math.prod(extent.fixed for extent in extents if not extent.of_groups)
     return Cost(times * fixed, moving)
-
-

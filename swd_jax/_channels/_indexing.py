@@ -37,9 +37,7 @@ def _slices(equation: _types.Equation, shape: Sequence[int]) -> dict[int, slice]
     }
 
 
-def _slice(
-    context: Context, equation: _types.Equation, inputs: list[Labels]
-) -> Labels:
+def _slice(context: Context, equation: _types.Equation, inputs: list[Labels]) -> Labels:
     [labels] = inputs
     shape = equation.outvars[0].aval.shape
     for dim, places in _slices(equation, labels.shape).items():
@@ -100,9 +98,7 @@ def _consecutive(sizes: Sequence[int]) -> list[slice]:
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
-def _pad(
-    context: Context, equation: _types.Equation, inputs: list[Labels]
-) -> Labels:
+def _pad(context: Context, equation: _types.Equation, inputs: list[Labels]) -> Labels:
     labels, filler = inputs
     shape = equation.outvars[0].aval.shape
     for dim, (low, high, inner) in enumerate(equation.params["padding_config"]):
@@ -138,7 +134,7 @@ def _run_pad(run: Run, step: Step, values: list[Any]) -> Any:
     for dim in changed:
         kept = run.kept(result, dim)
         low, high, inner = config[dim]
-        if inner or run.kept(labels, dim).all() and kept.all():
+        if inner or (run.kept(labels, dim).all() and kept.all()):
             continue
         # Only the ends that are kept; a negative one takes off what is kept there.
         before = run.kept(labels, dim)
@@ -206,9 +202,7 @@ def _dynamic_update_slice(
     whole = [dim for dim in range(labels.rank) if dim not in partial]
     labels, part = context.together(labels, whole, part, whole)
     added = {
-        key: ids
-        for key, ids in part.blocks.items()
-        if labels.uniform.issuperset(key)
+        key: ids for key, ids in part.blocks.items() if labels.uniform.issuperset(key)
     }
     return labels.replaced(
         blocks={**labels.blocks, **added},
@@ -378,10 +372,14 @@ def _run_scatter(run: Run, step: Step, values: list[Any]) -> Any:
     labels, indices, updates = step.inputs
     numbers = step.equation.params["dimension_numbers"]
     window, whole = _scatter_dims(numbers, labels, updates)
-    value = run.filled(values[0], labels, [d for d in range(labels.rank) if d not in whole])
+    value = run.filled(
+        values[0], labels, [d for d in range(labels.rank) if d not in whole]
+    )
     where = run.filled(values[1], indices, range(indices.rank))
     paired = [window[dim] for dim in whole]
-    new = run.filled(values[2], updates, [d for d in range(updates.rank) if d not in paired])
+    new = run.filled(
+        values[2], updates, [d for d in range(updates.rank) if d not in paired]
+    )
     for dim in whole:
         size = max(value.shape[dim], new.shape[window[dim]])
         value = _repeated(value, dim, size)
@@ -433,7 +431,6 @@ def run_unknown(run: Run, step: Step, values: list[Any]) -> Any:
         for value, labels in zip(values, step.inputs, strict=True)
     ]
     return bind(step.equation, *filled)
-
 
 
 register("slice", _slice, _run_slice)

@@ -71,9 +71,7 @@ def follow(
     return [read(labels, atom) for atom in inside.outvars], frame
 
 
-def _known(
-    equation: _types.Equation, inputs: list[Labels]
-) -> np.ndarray | None:
+def _known(equation: _types.Equation, inputs: list[Labels]) -> np.ndarray | None:
     """The value of a small integer result that depends on nothing but constants."""
     if len(equation.outvars) != 1 or equation.primitive.name not in _FOLDED:
         return None

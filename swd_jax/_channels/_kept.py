@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,11 @@ from swd_jax import _paths
 from swd_jax._channels import _types
 from swd_jax._channels._groups import ChannelGroups
 
-Cuts = dict[str, dict[int, _types.Bools]]
-"""By path and axis: which positions are kept, where some are not."""
+Cut: TypeAlias = Mapping[int, _types.Bools]
+"""By axis: which positions are kept."""
+
+Cuts: TypeAlias = Mapping[str, Cut]
+"""By path: the cut of each array that has channels."""
 
 
 def vectors(
@@ -43,9 +46,9 @@ def _are_vectors(groups: ChannelGroups, kept: Any) -> bool:
         return False
     paths = _paths.flatten(kept).paths
     is_tree = sorted(paths) == sorted(groups.shapes)
-    return not is_tree or all(np.ndim(vector) == 1 for vector in kept) and len(
-        kept
-    ) == len(groups)
+    return not is_tree or (
+        all(np.ndim(vector) == 1 for vector in kept) and len(kept) == len(groups)
+    )
 
 
 def from_mask(groups: ChannelGroups, mask: Any) -> list[_types.Bools]:
@@ -122,7 +125,7 @@ def _rounded(
 
 def cuts(groups: ChannelGroups, kept: Sequence[_types.Bools]) -> Cuts:
     """Which positions along which axes of which arrays are kept."""
-    found: Cuts = {}
+    found: dict[str, dict[int, _types.Bools]] = {}
     for group, vector in zip(groups, kept, strict=True):
         for member in group.members:
             size = groups.shapes[member.path][member.axis]
@@ -143,26 +146,50 @@ def check_not_emptied(groups: ChannelGroups, kept: Sequence[_types.Bools]) -> No
                     if any((m.path, m.axis) == (path, axis) for m in group.members)
                 ]
                 raise ValueError(
-                    f"kept leaves nothing of {path!r} along axis {axis}: it removes all "
-                    f"channels of {' and '.join(map(repr, names))}. Keep at least one, "
+                    f"kept leaves nothing of {path!r} along axis {axis}: it removes "
+                    f"all channels of {' and '.join(map(repr, names))}. Keep at least one, "
                     "or take the layer out of the model."
                 )
 
 
-def cut(leaf: Any, axes: Mapping[int, _types.Bools]) -> Any:
-    """The positions of an array that are kept."""
-    for axis, kept in axes.items():
-        if kept.all():
-            continue
-        if isinstance(leaf, np.ndarray):
-            leaf = leaf.compress(kept, axis)
-        elif isinstance(leaf, jax.Array):
-            leaf = jnp.take(leaf, np.flatnonzero(kept), axis=axis)
+def cut(leaves: Mapping[Any, Any], cuts: Mapping[Any, Cut]) -> dict[Any, Any]:
+    """The positions of arrays that are kept, by the same keys.
+
+    Arrays on a device stay there, and are cut by one program.
+    """
+    found: dict[Any, Any] = {}
+    on_device: dict[Any, jax.Array] = {}
+    for key, leaf in leaves.items():
+        if isinstance(leaf, jax.Array):
+            on_device[key] = leaf
+        elif isinstance(leaf, np.ndarray):
+            found[key] = leaf
+            for axis, kept in cuts[key].items():
+                found[key] = found[key].compress(kept, axis)
         else:  # a shape
-            sizes = list(leaf.shape)
-            sizes[axis] = int(kept.sum())
-            leaf = jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
-    return leaf
+            sizes = [
+                int(cuts[key][axis].sum()) if axis in cuts[key] else size
+                for axis, size in enumerate(leaf.shape)
+            ]
+            found[key] = jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
+    keys = list(on_device)
+
+    @jax.jit
+    def smaller(arrays: list[jax.Array]) -> list[jax.Array]:
+        return [
+            _taken(array, cuts[key]) for key, array in zip(keys, arrays, strict=True)
+        ]
+
+    if keys:
+        found.update(zip(keys, smaller(list(on_device.values())), strict=True))
+    return found
+
+
+def _taken(array: jax.Array, axes: Cut) -> jax.Array:
+    for axis, kept in axes.items():
+        if not kept.all():
+            array = jnp.take(array, np.flatnonzero(kept), axis=axis)
+    return array
 
 
 def check_shapes(groups: ChannelGroups, flat: _paths.Flat, name: str) -> None:

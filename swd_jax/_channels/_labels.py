@@ -79,9 +79,7 @@ class Labels:
         return self.replaced(shape=shape, blocks=blocks, uniform=uniform)
 
 
-def ordered(
-    dims: Iterable[int], ids: _types.Ids
-) -> tuple[_types.Dims, _types.Ids]:
+def ordered(dims: Iterable[int], ids: _types.Ids) -> tuple[_types.Dims, _types.Ids]:
     """A block with its axes in rising order."""
     dims = tuple(dims)
     order = np.argsort(dims)

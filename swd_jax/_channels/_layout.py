@@ -13,7 +13,6 @@ from swd_jax._channels._context import Context
 from swd_jax._channels._labels import Labels
 from swd_jax._channels._registry import Run, Step, bind, register
 
-
 # Reshape: pieces of the shape that are the same on both sides pass, others are merged
 # and split.
 
@@ -61,7 +60,7 @@ def _reshape(
     if equation.params.get("dimensions") is not None or 0 in labels.shape:
         raise NotImplementedError
     found = pieces(labels.shape, shape)
-    gone = [before[0] for before, after in found if not after]
+    gone = [piece[0][0] for piece in found if not piece[1]]
     labels = _squeezed(context, labels, gone)
     # While axes are being replaced, new ones have numbers from `first` on.
     first = labels.rank
@@ -109,9 +108,7 @@ def _regrouped(
     inside = [dim for dim in key if dim in before]
     ids = ids.transpose([key.index(dim) for dim in (*outside, *inside)])
     kept = ids.shape[: len(outside)]
-    missing = tuple(
-        size if dim in inside else 1 for dim, size in before.items()
-    )
+    missing = tuple(size if dim in inside else 1 for dim, size in before.items())
     full = np.broadcast_to(ids.reshape(kept + missing), (*kept, *before.values()))
     return (*outside, *after), full.reshape(*kept, *after.values())
 
@@ -131,7 +128,7 @@ def _run_reshape(run: Run, step: Step, values: list[Any]) -> Any:
         total = math.prod(value.shape[dim] for dim in before)
         for dim in reversed(after[1:]):
             size = 1 if dim in result.uniform else int(run.kept(result, dim).sum())
-            sizes[dim], total = size, total // size
+            sizes[dim], total = size, total // max(size, 1)
         if after:
             sizes[after[0]] = total
     return lax.reshape(value, sizes)
@@ -184,13 +181,11 @@ def _transpose(
     return inputs[0].moved({old: new for new, old in enumerate(order)}, shape)
 
 
-def _rev(
-    context: Context, equation: _types.Equation, inputs: list[Labels]
-) -> Labels:
+def _rev(context: Context, equation: _types.Equation, inputs: list[Labels]) -> Labels:
     del context
     turned = set(equation.params["dimensions"])
     blocks = {
-        key: np.flip(ids, [i for i, dim in enumerate(key) if dim in turned])
+        key: np.flip(ids, tuple(i for i, dim in enumerate(key) if dim in turned))
         for key, ids in inputs[0].blocks.items()
     }
     return inputs[0].replaced(blocks=blocks)
@@ -281,7 +276,9 @@ def _run_concatenate(run: Run, step: Step, values: list[Any]) -> Any:
         *[tuple(1 if d == axis else n for d, n in enumerate(p.shape)) for p in parts]
     )
     parts = [
-        jnp.broadcast_to(p, [p.shape[d] if d == axis else n for d, n in enumerate(shape)])
+        jnp.broadcast_to(
+            p, [p.shape[d] if d == axis else n for d, n in enumerate(shape)]
+        )
         for p in parts
     ]
     return lax.concatenate(parts, axis)

@@ -19,14 +19,20 @@ def _factors(labels: Labels, dims: Sequence[int]) -> list[_types.Ids]:
     found: list[_types.Ids] = []
     keys = {labels.block_of(dim) or (dim,) for dim in dims}
     for key in sorted(keys):
-        found.append(labels.blocks[key].ravel() if key in labels.blocks else
-                     np.full(labels.shape[key[0]], _atoms.FIXED))
+        found.append(
+            labels.blocks[key].ravel()
+            if key in labels.blocks
+            else np.full(labels.shape[key[0]], _atoms.FIXED)
+        )
     return found
 
 
 def _sum_over(
-    context: Context, left: Labels, right: Labels, left_dims: Sequence[int],
-    right_dims: Sequence[int]
+    context: Context,
+    left: Labels,
+    right: Labels,
+    left_dims: Sequence[int],
+    right_dims: Sequence[int],
 ) -> None:
     """Check that channels which are summed over leave nothing when they are gone."""
     why = ""
@@ -68,8 +74,10 @@ def _dot_general(
     context.use(left, [*left_free, *left_batch], _context.PRODUCER)
     context.use(right, [*right_free, *right_batch], _context.PRODUCER)
     _sum_over(context, left, right, left_sum, right_sum)
-    if left.data and right.data and (
-        context.movable(left, left_batch) or context.movable(right, right_batch)
+    if (
+        left.data
+        and right.data
+        and (context.movable(left, left_batch) or context.movable(right, right_batch))
     ):
         # Attention: a head has one size for all, and is removed as a whole.
         why = "inside the heads of an attention"
@@ -119,7 +127,7 @@ def _shared(
     return [np.full(left.shape[left_dim], _atoms.FIXED)]
 
 
-def _product_labels(
+def _product_labels(  # noqa: PLR0917
     equation: _types.Equation,
     left: Labels,
     right: Labels,
@@ -151,9 +159,7 @@ def _product_labels(
         labels.vanishes or not labels.labelled.intersection(dims)
         for labels, dims in ((left, left_free), (right, right_free))
     ) and (
-        left.vanishes
-        or right.vanishes
-        or not (left.labelled.intersection(left_batch))
+        left.vanishes or right.vanishes or not (left.labelled.intersection(left_batch))
     )
     return Labels(
         shape,
@@ -187,9 +193,7 @@ def _sized(value: Any, dim: int, size: int) -> Any:
     return jnp.broadcast_to(value, (*value.shape[:dim], size, *value.shape[dim + 1 :]))
 
 
-def _conv(
-    context: Context, equation: _types.Equation, inputs: list[Labels]
-) -> Labels:
+def _conv(context: Context, equation: _types.Equation, inputs: list[Labels]) -> Labels:
     images, kernel = inputs
     params = equation.params
     groups = params["feature_group_count"]
@@ -240,7 +244,8 @@ def _conv(
         spatial * shape[out_batch],
         [
             kernel.vector(out),
-            kernel.vector(into) if (into,) in kernel.blocks or groups > 1
+            kernel.vector(into)
+            if (into,) in kernel.blocks or groups > 1
             else images.vector(channels),
         ],
     )
@@ -252,7 +257,7 @@ def _conv(
     )
 
 
-def _window_positions(
+def _window_positions(  # noqa: PLR0917
     size: int, out: int, window: int, low: int, stride: int, dilation: int, holes: int
 ) -> int:
     """Products along one axis, of all windows, but for those with padding or holes."""

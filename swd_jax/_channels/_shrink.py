@@ -134,9 +134,9 @@ class _SmallerModel:
                 inputs.append(jnp.asarray(given))
             elif given is not example and given != example:
                 raise ValueError(
-                    f"The smaller model was traced with {example!r} as an argument that "
-                    f"is no array, and cannot take {given!r} for it. Shrink again with "
-                    "this value among the example_args."
+                    f"The smaller model was traced with {example!r} as an argument "
+                    f"that is no array, and cannot take {given!r} for it. Shrink again "
+                    "with this value among the example_args."
                 )
         examples = [a for a in analysis.arguments if _paths.is_array(a)]
         traced = [tuple(example.shape) for example in examples]
@@ -264,5 +264,3 @@ def _outline(jaxpr: Any) -> list[Any]:
         for inner in jaxprs_in_params(equation.params):
             found.append(_outline(inner))
     return found
-
-

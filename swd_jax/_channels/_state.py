@@ -53,7 +53,8 @@ def shrink_state(
     cuts = _kept.cuts(groups, vectors)
     names = {path: path.split("/") for path in groups.shapes}
     flat = _paths.flatten(state)
-    replaced: dict[int, Any] = {}
+    leaves: dict[int, Any] = {}
+    cuts_of: dict[int, _kept.Cut] = {}
     for position, path, leaf in _paths.arrays(flat):
         if math.prod(leaf.shape) <= 1:
             continue
@@ -62,12 +63,12 @@ def shrink_state(
             continue
         if tuple(leaf.shape) != groups.shapes[owner]:
             raise ValueError(
-                f"The state's {path!r} has the shape {tuple(leaf.shape)} and belongs to "
-                f"{owner!r}, of shape {groups.shapes[owner]}: it cannot be cut. Begin "
-                "with a new state, tx.init(params)."
+                f"The state's {path!r} has the shape {tuple(leaf.shape)} and belongs "
+                f"to {owner!r}, of shape {groups.shapes[owner]}: it cannot be cut. "
+                "Begin with a new state, tx.init(params)."
             )
-        replaced[position] = _kept.cut(leaf, cuts[owner])
-    return flat.rebuilt(replaced)
+        leaves[position], cuts_of[position] = leaf, cuts[owner]
+    return flat.rebuilt(_kept.cut(leaves, cuts_of))
 
 
 def _owner(

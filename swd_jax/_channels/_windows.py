@@ -38,9 +38,7 @@ def _united_inside(
 ) -> Labels:
     ids = labels.blocks[key]
     inside = [i for i, dim in enumerate(key) if dim in axes]
-    ids = ids.transpose(
-        [*[i for i in range(ids.ndim) if i not in inside], *inside]
-    )
+    ids = ids.transpose([*[i for i in range(ids.ndim) if i not in inside], *inside])
     outer = ids.shape[: ids.ndim - len(inside)]
     flat = ids.reshape(*outer, -1)
     context.atoms.unite(
@@ -97,9 +95,7 @@ def _along(
     """Freeze what the operation runs along; all operands go together elsewhere."""
     shape = equation.outvars[0].aval.shape
     why = "computed along its channels"
-    inputs = [
-        context.frozen(labels, why, dims) for labels in inputs if labels.rank
-    ]
+    inputs = [context.frozen(labels, why, dims) for labels in inputs if labels.rank]
     merged = inputs[0]
     for labels in inputs[1:]:
         merged = context.merged(merged, labels)
@@ -113,9 +109,7 @@ def _along(
     return [result] * len(equation.outvars)
 
 
-def _run_along(
-    run: Run, step: Step, values: list[Any], dims: Sequence[int]
-) -> Any:
+def _run_along(run: Run, step: Step, values: list[Any], dims: Sequence[int]) -> Any:
     filled = [
         run.filled(value, labels, dims) if labels.rank else value
         for value, labels in zip(values, step.inputs, strict=True)
@@ -158,9 +152,7 @@ def _run_top_k(run: Run, step: Step, values: list[Any]) -> Any:
     return _run_along(run, step, values, [step.inputs[0].rank - 1])
 
 
-def _iota(
-    context: Context, equation: _types.Equation, inputs: list[Labels]
-) -> Labels:
+def _iota(context: Context, equation: _types.Equation, inputs: list[Labels]) -> Labels:
     del context, inputs
     shape = equation.params["shape"]
     counted = equation.params["dimension"]
@@ -173,9 +165,7 @@ def _run_iota(run: Run, step: Step, values: list[Any]) -> Any:
     del run, values
     params = step.equation.params
     counted = params["dimension"]
-    sizes = [
-        size if dim == counted else 1 for dim, size in enumerate(params["shape"])
-    ]
+    sizes = [size if dim == counted else 1 for dim, size in enumerate(params["shape"])]
     return lax.broadcasted_iota(params["dtype"], sizes, counted)
 
 
