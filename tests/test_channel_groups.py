@@ -105,6 +105,20 @@ def attention(q, k, v):
     return jnp.einsum("bhts,bshd->bthd", scores, v)
 
 
+def excited(p, h):
+    return h * jax.nn.sigmoid(jax.nn.relu(h @ p["s"]) @ p["e"])
+
+
+def dropped(h):
+    kept = jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)
+    return jnp.where(kept, h, 0)
+
+
+def with_zeros(p, x):
+    zeros = jnp.zeros((2, 5))
+    return jax.nn.relu(x @ p["a"] + zeros) @ p["o"] + (x @ p["b"] + zeros) @ p["q"]
+
+
 # A function of {name: array} and x, the shapes, that of x, and the groups.
 OPERATIONS = {
     "depthwise with a multiplier, groups of 2 before it": (
@@ -127,7 +141,7 @@ OPERATIONS = {
     ),
     "neighbours on one axis that gate each other": (
         lambda p, x: (
-            (lambda y: y[..., 0] * y[..., 1])((x @ p["a"]).reshape(-1, 4, 2)) @ p["o"]
+            jnp.multiply(*jnp.moveaxis((x @ p["a"]).reshape(-1, 4, 2), 2, 0)) @ p["o"]
         ),
         {"a": (6, 8), "o": (4, 2)},
         (2, 6),
@@ -171,10 +185,7 @@ OPERATIONS = {
         {"a 2 a.1*4p o.0*4c"},
     ),
     "squeeze and excite": (
-        lambda p, x: (
-            (lambda h: h * jax.nn.sigmoid(jax.nn.relu(h @ p["s"]) @ p["e"]))(x @ p["a"])
-            @ p["o"]
-        ),
+        lambda p, x: excited(p, x @ p["a"]) @ p["o"],
         {"a": (6, 8), "s": (8, 3), "e": (3, 8), "o": (8, 2)},
         (2, 6),
         {"a 8 a.1p e.1p o.0c s.0c", "s 3 e.0c s.1p"},
@@ -222,14 +233,7 @@ OPERATIONS = {
         {"table 5 o.0c table.1p"},
     ),
     "dropout": (
-        lambda p, x: (
-            (
-                lambda h: jnp.where(
-                    jax.random.bernoulli(jax.random.key(0), 0.5, h.shape), h, 0
-                )
-            )(x @ p["a"])
-            @ p["o"]
-        ),
+        lambda p, x: dropped(x @ p["a"]) @ p["o"],
         {"a": (6, 8), "o": (8, 2)},
         (2, 6),
         {"a 8 a.1p o.0c"},
@@ -255,9 +259,7 @@ OPERATIONS = {
         {"q 3 k.1*4p o.0*4c q.1*4p v.1*4p"},
     ),
     "the same zeros added to two": (
-        lambda p, x: (
-            lambda z: jax.nn.relu(x @ p["a"] + z) @ p["o"] + (x @ p["b"] + z) @ p["q"]
-        )(jnp.zeros((2, 5))),
+        with_zeros,
         {"a": (6, 5), "b": (6, 5), "o": (5, 2), "q": (5, 2)},
         (2, 6),
         {"a 5 a.1p o.0c", "b 5 b.1p q.0c"},
@@ -353,13 +355,16 @@ class TestCosts:
     def test_of_lenet_are_those_worked_out_by_hand(self):
         case = CASES["lenet"]()
         groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
-        kept = [np.arange(group.size) < n for group, n in zip(groups, (2, 7, 30, 11))]
+        kept = [
+            np.arange(group.size) < n
+            for group, n in zip(groups, (2, 7, 30, 11), strict=True)
+        ]
         # Kernels and biases, with 1 input map and 1 pixel before the dense layers.
         assert groups.parameters(kept) == (
             25 * 2 + 2 + 25 * 2 * 7 + 7 + 7 * 30 + 30 + 30 * 11 + 11 + 11 * 3 + 3
         )
         # The first convolution pads 2 pixels of 12: of 12 x 5 products along an axis
-        # 2 + 1 are with padding at either end. The second has 2 x 2 windows, no padding.
+        # 2 + 1 are with padding at either end. The second has 2 x 2 windows, and none.
         multiply_adds = 2 * (
             54**2 * 2 + 4 * 25 * 2 * 7 + 7 * 30 + 30 * 11 + 11 * 3
         )  # a batch of 2

@@ -14,6 +14,9 @@ from swd_jax import _paths
 from tests.channel_models import CASES
 from tests.test_channel_groups import LINEAR, OPERATIONS, X, linear, random
 
+# Compiling takes most of the time of these tests.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 @pytest.fixture(autouse=True)
 def _allow_rank_promotion():
@@ -88,7 +91,7 @@ def value_and_gradients(apply, params, x):
     flat = _paths.flatten(params)
     floats = {i: leaf for i, _, leaf in _paths.arrays(flat) if is_float(leaf)}
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def both(floats, x):
         def loss(floats):
             outputs = apply(flat.rebuilt(floats), x)
@@ -140,7 +143,9 @@ class TestModels:
                 smaller[path] / scale, cut(np.asarray(gradient), path, removed) / scale
             )
         if case.module:
-            module = jax.jit(lambda x: case.apply(small.params, x))
+            module = jax.jit(
+                lambda x: case.apply(small.params, x), compiler_options=QUICK
+            )
             agree(module(x), wanted)
 
     @pytest.mark.parametrize("name", CASES)
@@ -190,7 +195,10 @@ class TestModels:
         kept = some_kept(groups)
         small = swd_jax.shrink(apply, params, groups, kept, x)
         whole = masked(params, gone(groups, kept))
-        agree(jax.jit(small.apply)(small.params, x), jax.jit(apply)(whole, x))
+        agree(
+            jax.jit(small.apply, compiler_options=QUICK)(small.params, x),
+            jax.jit(apply, compiler_options=QUICK)(whole, x),
+        )
 
 
 def _floats(tree):

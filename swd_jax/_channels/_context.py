@@ -199,10 +199,11 @@ class Context:
         ]
         carrier = varying[0] if len(varying) == 1 else next(iter([*preferred, *key]))
         ids = np.moveaxis(labels.blocks[key], key.index(carrier), 0)
-        vector, rest = ids[(slice(None), *[0] * (ids.ndim - 1))], ids
+        rows = ids.reshape(len(ids), -1)
+        vector = rows[:, 0]
         self.atoms.unite(
-            vector.reshape(-1, 1),
-            rest.reshape(len(rest), -1),
+            rows[:, :1],
+            rows,
             f"split off a labelled axis, to be removed as a whole ({self.where})",
         )
         return labels.replaced(blocks={**labels.without(key), (carrier,): vector})
@@ -265,7 +266,8 @@ class Context:
         return left, right
 
     def _ids(self, labels: Labels, dims: _types.Dims) -> _types.Ids:
-        return labels.blocks[dims] if len(dims) > 1 else labels.vector(dims[0])
+        first, *others = dims
+        return labels.blocks[dims] if others else labels.vector(first)
 
     def _fitted(self, labels: Labels, other: Labels, to: dict[int, int]) -> Labels:
         """Resolve the blocks with several axes that the other array cannot have."""

@@ -38,17 +38,13 @@ def vectors(
 
 def _are_vectors(groups: ChannelGroups, kept: Any) -> bool:
     if isinstance(kept, Mapping):
-        names = {group.name for group in groups}
-        return bool(names.intersection(kept)) and not any(
-            path in groups.shapes for path in _paths.flatten(kept).paths
-        )
+        named = any(group.name in kept for group in groups)
+        return named and all(np.ndim(vector) == 1 for vector in kept.values())
     if not isinstance(kept, Sequence):
         return False
-    paths = _paths.flatten(kept).paths
-    is_tree = sorted(paths) == sorted(groups.shapes)
-    return not is_tree or (
-        all(np.ndim(vector) == 1 for vector in kept) and len(kept) == len(groups)
-    )
+    is_tree = sorted(_paths.flatten(kept).paths) == sorted(groups.shapes)
+    flat = all(np.ndim(vector) == 1 for vector in kept)
+    return not is_tree or (flat and len(kept) == len(groups))
 
 
 def from_mask(groups: ChannelGroups, mask: Any) -> list[_types.Bools]:
@@ -147,8 +143,8 @@ def check_not_emptied(groups: ChannelGroups, kept: Sequence[_types.Bools]) -> No
                 ]
                 raise ValueError(
                     f"kept leaves nothing of {path!r} along axis {axis}: it removes "
-                    f"all channels of {' and '.join(map(repr, names))}. Keep at least one, "
-                    "or take the layer out of the model."
+                    f"all channels of {' and '.join(map(repr, names))}. Keep at least "
+                    "one, or take the layer out of the model."
                 )
 
 

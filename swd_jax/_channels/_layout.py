@@ -118,7 +118,7 @@ def _run_reshape(run: Run, step: Step, values: list[Any]) -> Any:
     found = pieces(labels.shape, result.shape)
     mixed = [
         dim
-        for before, after in found
+        for before, _ in found
         if len(before) > 1 and not labels.uniform.issuperset(before)
         for dim in before
     ]
