@@ -37,7 +37,7 @@ class Product:
     factors: tuple[_types.Ids, ...]
 
 
-_LIBRARIES = re.compile(r"/(jax|flax|equinox|haiku|swd_jax|jaxlib)/")
+_LIBRARIES = re.compile(r"/(jax|flax|equinox|haiku|swd_jax)/")
 
 
 def _source_line(equation: _types.Equation) -> str:
@@ -207,6 +207,20 @@ class Context:
             f"split off a labelled axis, to be removed as a whole ({self.where})",
         )
         return labels.replaced(blocks={**labels.without(key), (carrier,): vector})
+
+    def parallel(self, labels: Labels, dim: int) -> Labels:
+        """Unite along an axis that is about to be taken apart, of several in a block.
+
+        All parts keep the same positions, as query, key and value do in (3, heads,
+        features): the array could not be cut otherwise.
+        """
+        key = labels.block_of(dim)
+        if key is None or len(key) == 1:
+            return labels
+        ids = labels.blocks[key]
+        why = f"parts of an array that are taken apart ({self.where})"
+        self.atoms.unite(ids.take([0], key.index(dim)), ids, why)
+        return self.simplified(labels)
 
     def simplified(self, labels: Labels) -> Labels:
         """Take axes along which nothing changes out of blocks: their size is fixed."""

@@ -10,7 +10,7 @@ from swd_jax._channels import _types
 from swd_jax._channels._context import Context
 from swd_jax._channels._elementwise import called
 from swd_jax._channels._labels import Labels
-from swd_jax._channels._registry import Run, Step, register
+from swd_jax._channels._registry import Run, Step, opened, register
 
 
 def _call(
@@ -38,7 +38,7 @@ def _scan(
     context: Context, equation: _types.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     params = equation.params
-    constants, carried = params["num_consts"], params["num_carry"]
+    constants, carried = _scan_parts(equation)
     data = any(labels.data for labels in inputs)
     fixed = inputs[:constants]
     carry = [
@@ -64,6 +64,16 @@ def _scan(
     return results
 
 
+def _scan_parts(equation: _types.Equation) -> tuple[int, int]:
+    """How many of the arguments are constants, and how many are carried."""
+    params = equation.params
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    # From jax 0.12 on.
+    constants, carried, _ = params["ft_in"].update(equation.invars).unpack()
+    return len(list(constants)), len(list(carried))
+
+
 def _one_of_many(context: Context, labels: Labels) -> Labels:
     """Labels of a slice along the first axis, of which every step takes one."""
     labels = context.frozen(labels, "stacked for a scan", [0])
@@ -73,7 +83,7 @@ def _one_of_many(context: Context, labels: Labels) -> Labels:
 
 def _run_scan(run: Run, step: Step, values: list[Any]) -> list[Any]:
     params = step.equation.params
-    constants, carried = params["num_consts"], params["num_carry"]
+    constants, carried = _scan_parts(step.equation)
     frame = run.frames[0]
     fixed = values[:constants]
     # As the results are: with the sizes that are left along every axis.
@@ -146,7 +156,7 @@ def _run_cond(run: Run, step: Step, values: list[Any]) -> list[Any]:
 
         def function(*inside: Any) -> list[Any]:
             outputs = run.call(branches[number], frame, inside)
-            results = getattr(branches[number], "jaxpr", branches[number]).outvars
+            results = opened(branches[number])[0].outvars
             labels = [
                 frame.labels.get(variable, result)
                 for variable, result in zip(results, step.outputs, strict=True)

@@ -20,12 +20,12 @@ _KEEPS_ZERO = """
 """
 _UNARY = """
     acos acosh bessel_i0e bessel_i1e bitcast_convert_type cos cosh clz conj digamma
-    erfc exp exp2 is_finite lgamma log logistic not population_count rsqrt
-    random_wrap
+    erfc exp exp2 is_finite lgamma log log2 logistic not population_count rsqrt
+    one_minus_square random_wrap
 """
 _MANY = """
     add add_any and atan2 clamp complex div eq eq_to ge gt igamma igammac le le_to lt
-    lt_to max min mul ne nextafter or pow rem select_n shift_left
+    lt_to max min mul ne nextafter or polynomial pow rem select_n shift_left
     shift_right_arithmetic shift_right_logical sub xor regularized_incomplete_beta
 """
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import Literal
 
-from swd_jax._channels import _indexing, _interpret, _types
+from swd_jax._channels import _indexing, _interpret, _registry, _types
 from swd_jax._channels._context import Frame
 from swd_jax._channels._labels import Labels
 from swd_jax._channels._registry import Step
@@ -53,9 +53,8 @@ class Evaluation:
 
     def call(self, jaxpr: Any, frame: Frame, arguments: Sequence[Any]) -> list[Any]:
         """Run a jaxpr."""
-        inside = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+        inside, constants = _registry.opened(jaxpr)
         values: dict[Any, Any] = {}
-        constants = jaxpr.consts if isinstance(jaxpr, ClosedJaxpr) else []
         for variable, value in zip(inside.constvars, constants, strict=True):
             values[variable] = self.cut(value, frame.labels[variable])
         values.update(zip(inside.invars, arguments, strict=True))

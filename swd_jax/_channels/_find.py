@@ -63,7 +63,7 @@ def channel_groups(
       params: its parameters, any tree: arrays or their shapes (`jax.eval_shape`).
         Leaves that are no arrays are left as they are. Running statistics belong in it
         if the model has them. A module as a whole is such a tree.
-      *example_args: the model's other arguments, or their shapes; sizes that the model
+      example_args: the model's other arguments, or their shapes; sizes that the model
         is to be used with, but for the batch.
 
     Returns:
@@ -75,7 +75,8 @@ def channel_groups(
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax
       >>> def model(params, x):
-      ...     x = jax.nn.relu(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+      ...     bias = params["hidden"]["bias"][None]
+      ...     x = jax.nn.relu(x @ params["hidden"]["kernel"] + bias)
       ...     return x @ params["output"]["kernel"]
       >>> params = {
       ...     "hidden": {"kernel": jnp.ones((4, 16)), "bias": jnp.ones(16)},

@@ -41,6 +41,7 @@ def _slice(context: Context, equation: _types.Equation, inputs: list[Labels]) ->
     [labels] = inputs
     shape = equation.outvars[0].aval.shape
     for dim, places in _slices(equation, labels.shape).items():
+        labels = context.parallel(labels, dim)
         labels = _taken(labels, dim, places, shape[dim])
     return context.simplified(labels)
 
@@ -78,6 +79,7 @@ def _split(
 ) -> list[Labels]:
     [labels] = inputs
     axis = equation.params["axis"]
+    labels = context.parallel(labels, axis)
     parts: list[Labels] = []
     for places in _consecutive(equation.params["sizes"]):
         part = _taken(labels, axis, places, places.stop - places.start)
@@ -90,6 +92,27 @@ def _run_split(run: Run, step: Step, values: list[Any]) -> list[Any]:
     return [
         _part(run, values[0], step.inputs[0], axis, places)
         for places in _consecutive(step.equation.params["sizes"])
+    ]
+
+
+def _unstack(
+    context: Context, equation: _types.Equation, inputs: list[Labels]
+) -> list[Labels]:
+    [labels] = inputs
+    axis = equation.params["axis"]
+    left = [dim for dim in range(labels.rank) if dim != axis]
+    shape = [labels.shape[dim] for dim in left]
+    labels = context.frozen(context.parallel(labels, axis), "taken apart", [axis])
+    part = labels.moved({dim: new for new, dim in enumerate(left)}, shape)
+    return [part] * labels.shape[axis]
+
+
+def _run_unstack(run: Run, step: Step, values: list[Any]) -> list[Any]:
+    axis = step.equation.params["axis"]
+    value = run.filled(values[0], step.inputs[0], [axis])
+    return [
+        lax.index_in_dim(value, index, axis, keepdims=False)
+        for index in range(len(step.outputs))
     ]
 
 
@@ -160,6 +183,7 @@ def _dynamic_slice(
             shape = (*labels.shape[:dim], sizes[dim], *labels.shape[dim + 1 :])
             labels = labels.replaced(shape=shape)
         else:
+            labels = context.parallel(labels, dim)
             labels = _taken(labels, dim, places, sizes[dim])
     return context.simplified(labels.replaced(data=any(x.data for x in inputs)))
 
@@ -435,6 +459,7 @@ def run_unknown(run: Run, step: Step, values: list[Any]) -> Any:
 
 register("slice", _slice, _run_slice)
 register("split", _split, _run_split)
+register("unstack", _unstack, _run_unstack)
 register("pad", _pad, _run_pad)
 register("dynamic_slice", _dynamic_slice, _run_dynamic_slice)
 register("dynamic_update_slice", _dynamic_update_slice, _run_dynamic_update_slice)

@@ -43,10 +43,9 @@ def follow(
     Returns:
       One for each result, and all of them by variable.
     """
-    inside = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+    inside, values = _registry.opened(jaxpr)
     frame = Frame({}, {})
     labels = frame.labels
-    values = jaxpr.consts if isinstance(jaxpr, ClosedJaxpr) else []
     for variable, value in zip(inside.constvars, values, strict=True):
         labels[variable] = captured(context, value)
     labels.update(zip(inside.invars, arguments, strict=True))
@@ -59,7 +58,8 @@ def follow(
             if rule is None:
                 raise NotImplementedError
             outputs = rule.labels(context, equation, inputs)
-        except NotImplementedError:
+        except (NotImplementedError, KeyError, AttributeError):
+            # A form, or a parameter in another version of jax, that is not known.
             outputs = _indexing.unknown(context, equation, inputs)
             frame.opaque.add(number)
         outputs = [outputs] if isinstance(outputs, Labels) else outputs

@@ -259,6 +259,27 @@ def _concatenate(
     )
 
 
+def _stack(context: Context, equation: _types.Equation, inputs: list[Labels]) -> Labels:
+    axis = equation.params["axis"]
+    shape = equation.outvars[0].aval.shape
+    merged = inputs[0]
+    for labels in inputs[1:]:
+        merged = context.merged(merged, labels)
+    dims = [dim for dim in range(len(shape)) if dim != axis]
+    moved = merged.moved(dict(enumerate(dims)), shape)
+    return moved.replaced(
+        uniform=moved.uniform - {axis},
+        vanishes=all(labels.vanishes for labels in inputs),
+    )
+
+
+def _run_stack(run: Run, step: Step, values: list[Any]) -> Any:
+    del run
+    axis = step.equation.params["axis"]
+    shape = np.broadcast_shapes(*[jnp.shape(value) for value in values])
+    return jnp.stack([jnp.broadcast_to(value, shape) for value in values], axis)
+
+
 def _run_concatenate(run: Run, step: Step, values: list[Any]) -> Any:
     axis = step.equation.params["dimension"]
     kept = run.kept(step.outputs[0], axis)
@@ -290,4 +311,5 @@ register("expand_dims", _expand_dims, _run_bind)
 register("transpose", _transpose, _run_bind)
 register("rev", _rev, _run_bind)
 register("broadcast_in_dim", _broadcast_in_dim, _run_broadcast_in_dim)
+register("stack", _stack, _run_stack)
 register("concatenate", _concatenate, _run_concatenate)

@@ -59,6 +59,16 @@ def register(names: str, labels: LabelRule, run: RunRule) -> None:
         RULES[name] = Rule(labels, run)
 
 
+def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """A jaxpr and the values of its constants.
+
+    From jax 0.12 on, a jaxpr has its constants itself.
+    """
+    if hasattr(jaxpr, "jaxpr"):
+        return jaxpr.jaxpr, jaxpr.consts
+    return jaxpr, getattr(jaxpr, "consts", ())
+
+
 def bind(equation: _types.Equation, *values: Any, **changes: Any) -> Any:
     """Apply an equation's primitive to other values."""
     primitive = equation.primitive

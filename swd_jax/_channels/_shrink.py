@@ -58,7 +58,7 @@ def shrink(
         name. Or a tree of masks with the structure of the parameters, as from
         `prune_mask`: a channel goes when all weights are False that compute it, and all
         that compute others from it.
-      *example_args: the model's other arguments, or their shapes.
+      example_args: the model's other arguments, or their shapes.
       round_to: more channels are kept where that makes sizes multiples of it, as far as
         there are any.
       scores: one vector of numbers per group, shape (channels,): the best of the others

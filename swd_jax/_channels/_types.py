@@ -3,14 +3,13 @@
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ids: TypeAlias = NDArray[np.int64]
+Ids: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 """Atoms, or FIXED (-1), for positions of an array."""
 
-Bools: TypeAlias = NDArray[np.bool_]
+Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
-Ints: TypeAlias = NDArray[np.int64]
+Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 Dims: TypeAlias = tuple[int, ...]
 
