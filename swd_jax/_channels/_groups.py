@@ -230,14 +230,13 @@ class ChannelGroups(Sequence[ChannelGroup]):
                 )
         if self.frozen:
             lines.append("frozen")
-        by_reason: dict[str, list[str]] = {}
+        by_reason: dict[str, dict[str, list[str]]] = {}
         for axis in self.frozen:
-            by_reason.setdefault(axis.reason, []).append(
-                f"{axis.path} axis {axis.axis}"
-            )
-        for reason, axes in by_reason.items():
+            paths = by_reason.setdefault(axis.reason, {})
+            paths.setdefault(axis.path, []).append(str(axis.axis))
+        for reason, paths in by_reason.items():
             lines.append(f"  {reason}:")
-            lines.extend(f"    {axis}" for axis in axes)
+            lines += [f"    {p} axis {', '.join(axes)}" for p, axes in paths.items()]
         return "\n".join(lines)
 
 

@@ -203,6 +203,8 @@ def _conv(context: Context, equation: _types.Equation, inputs: list[Labels]) -> 
     batch, channels, *pixels = numbers.lhs_spec
     out, into, *window = numbers.rhs_spec
     images = context.frozen(images, "the pixels of a convolution", [batch, *pixels])
+    for dim in window:
+        context.atoms.freeze(kernel.vector(dim), "the window of a convolution")
     kernel = context.frozen(kernel, "the window of a convolution", window)
     images, kernel = (
         context.resolved(images, [channels]),
