@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import swd_jax
-from swd_jax import _float_order, _guesses, _ranking, _sparsity
+from swd_jax import _float_order, _guesses, _ranked
 
 
 def find(
@@ -25,10 +25,10 @@ def find(
       last: the last threshold and how far it had moved, as in `SwdState`; None for a
         cold start.
     """
-    _, _, ranking = _ranking.rank(params, target)
+    _, [of_target] = _ranked.rank(params, [target])
+    ranking = of_target.ranking
     known = last and _guesses.Last(*(jnp.atleast_1d(value) for value in last))
-    sparsity = _sparsity.sparsity_at(target.sparsity, 0)
-    found = ranking.thresholds(ranking.counts(sparsity), last=known)
+    found = ranking.thresholds(of_target.counts(0), last=known)
     thresholds = _float_order.from_key(jnp.stack(found.keys), ranking.dtype)
     return thresholds, found.readings
 

@@ -12,6 +12,8 @@ import importlib.metadata as _metadata
 
 from swd_jax._after_optimizer import decoupled_swd as decoupled_swd
 from swd_jax._after_optimizer import proximal_swd as proximal_swd
+from swd_jax._blocks import Block as Block
+from swd_jax._blocks import Channel as Channel
 from swd_jax._channels._find import channel_groups as channel_groups
 from swd_jax._channels._groups import ChannelGroup as ChannelGroup
 from swd_jax._channels._groups import ChannelGroups as ChannelGroups
@@ -21,10 +23,17 @@ from swd_jax._channels._modules import shrink_module as shrink_module
 from swd_jax._channels._shrink import Shrunk as Shrunk
 from swd_jax._channels._shrink import shrink as shrink
 from swd_jax._channels._state import shrink_state as shrink_state
-from swd_jax._criteria import Criterion as Criterion
 from swd_jax._criteria import magnitude as magnitude
 from swd_jax._criteria import normalized_magnitude as normalized_magnitude
+from swd_jax._criteria import random_scores as random_scores
+from swd_jax._criteria import rms_normalized_magnitude as rms_normalized_magnitude
+from swd_jax._criterion import Criterion as Criterion
+from swd_jax._criterion import Tracked as Tracked
 from swd_jax._dynamic_sparsity import DynamicState as DynamicState
+from swd_jax._gradient_criteria import fisher as fisher
+from swd_jax._gradient_criteria import mean_saliency as mean_saliency
+from swd_jax._gradient_criteria import movement as movement
+from swd_jax._gradient_criteria import saliency as saliency
 from swd_jax._magnitude_pruning import PruningState as PruningState
 from swd_jax._magnitude_pruning import magnitude_pruning as magnitude_pruning
 from swd_jax._magnitude_pruning import soft_pruning as soft_pruning
@@ -43,6 +52,8 @@ from swd_jax._slimming import network_slimming as network_slimming
 from swd_jax._stability import bound_multiplier as bound_multiplier
 from swd_jax._stability import largest_stable_multiplier as largest_stable_multiplier
 from swd_jax._straight_through import straight_through as straight_through
+from swd_jax._structures import NM as NM
+from swd_jax._structures import Structure as Structure
 from swd_jax._structures import Unstructured as Unstructured
 from swd_jax._summarize import summarize as summarize
 from swd_jax._summary import LeafSummary as LeafSummary

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from swd_jax import _numbers, _sparsity
+from swd_jax import _numbers
 from swd_jax._shards import AxisName
 from swd_jax._swd import selective_decay
-from swd_jax._target import Target
+from swd_jax._target import Targets
 
 
 def decoupled_swd(
-    target: Target | _sparsity.Sparsity,
+    target: Targets,
     *,
     weight_decay: _numbers.Number | optax.Schedule,
     a: _numbers.Number | optax.Schedule,
@@ -43,7 +43,7 @@ def decoupled_swd(
     it takes a larger `a` for the same effect.
 
     Args:
-      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
+      target: what is pruned, as for `swd`.
       weight_decay: mu, at least 0; a number or a schedule of the optimizer step.
       a: the multiplier a(t), at least 0; a number or a schedule of the optimizer step.
       learning_rate: the optimizer's own, at least 0; a number or a schedule of the
@@ -52,7 +52,8 @@ def decoupled_swd(
       axis_name: as for `swd`.
 
     Returns:
-      A transformation with the state and the habits of `swd`.
+      A transformation with the state and the habits of `swd`. Criteria that look at
+      gradients need the extra argument `gradient`: the updates are none any more.
 
     Raises:
       ValueError: as `swd`.
@@ -88,7 +89,7 @@ def decoupled_swd(
 
 
 def proximal_swd(
-    target: Target | _sparsity.Sparsity,
+    target: Targets,
     *,
     weight_decay: _numbers.Number | optax.Schedule,
     a: _numbers.Number | optax.Schedule,
@@ -117,7 +118,7 @@ def proximal_swd(
     for `decoupled_swd`, no momentum multiplies the decay.
 
     Args:
-      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
+      target: what is pruned, as for `swd`.
       weight_decay: mu, at least 0; a number or a schedule of the optimizer step.
       a: the multiplier a(t), at least 0; a number or a schedule of the optimizer step.
       learning_rate: the optimizer's own, at least 0; a number or a schedule of the
@@ -126,7 +127,8 @@ def proximal_swd(
       axis_name: as for `swd`.
 
     Returns:
-      A transformation with the state and the habits of `swd`.
+      A transformation with the state and the habits of `swd`. Criteria that look at
+      gradients need the extra argument `gradient`: the updates are none any more.
 
     Raises:
       ValueError: as `swd`.

@@ -11,12 +11,16 @@ import optax
 from swd_jax import (
     _criteria,
     _float_order,
+    _lost,
     _numbers,
-    _ranking,
+    _ranked,
     _renewal,
     _sparsity,
+    _structures,
     _updates,
 )
+from swd_jax._criterion import Criterion
+from swd_jax._ranking import Ranking
 from swd_jax._target import Target, as_target
 
 
@@ -53,17 +57,19 @@ def dynamic_sparsity(
         active, the largest first.
       seed: for the first masks and the random keys.
     """
-    target, sparsity = _check_target(name, as_target(target))
+    target = as_target(target)
+    _check_target(name, target)
     _numbers.check_step_count("update_every", update_every, least=1)
     inner = optax.with_extra_args_support(optimizer)
 
     def init_fn(params: optax.Params) -> DynamicState:
-        _, leaves, ranking = _ranking.rank(params, target)
+        _, [of_target] = _ranked.rank(params, [target])
+        leaves, ranking = of_target.leaves, of_target.ranking
         keys = _keys(seed, 0, len(leaves))
         pairs = zip(leaves, keys, strict=True)
         noise = [jax.random.uniform(key, leaf.weights.shape) for leaf, key in pairs]
         everywhere = [jnp.ones(each.shape, bool) for each in noise]
-        counts = ranking.counts(sparsity)
+        counts = of_target.counts(None)
         return DynamicState(
             count=jnp.zeros((), jnp.int32),
             active=[~lost for lost in _lowest(noise, everywhere, ranking, counts)],
@@ -77,7 +83,8 @@ def dynamic_sparsity(
         **extra_args: Any,
     ) -> tuple[optax.Updates, DynamicState]:
         matched = _updates.match(updates, params, name)
-        _, leaves, ranking = _ranking.rank(params, target)
+        _, [of_target] = _ranked.rank(params, [target])
+        leaves, ranking = of_target.leaves, of_target.ranking
         gradients = [matched.of(leaf) for leaf in leaves]
         share = fraction(state.count)
 
@@ -93,14 +100,10 @@ def dynamic_sparsity(
             """No step of the optimizer: some weights to zero, others free to move."""
             keys = _keys(seed, state.count + 1, len(leaves))
             wanted = [desire(g, key) for g, key in zip(gradients, keys, strict=True)]
-            counts = jnp.stack(
-                [
-                    _sparsity.pruned_count(
-                        share, size - _sparsity.known_count(sparsity, size)
-                    )
-                    for size in ranking.sizes()
-                ]
-            )
+            known = [s for s in of_target.sparsities(None) if isinstance(s, Fraction)]
+            pairs = zip(known, ranking.sizes(), strict=True)
+            active = [n - _sparsity.known_count(s, n) for s, n in pairs]
+            counts = jnp.stack([_sparsity.pruned_count(share, n) for n in active])
             staying, active = _exchanged(state.active, wanted, ranking, counts)
             still = jax.tree.map(jnp.zeros_like, updates)
             return held(still, staying), state.inner, active
@@ -122,7 +125,7 @@ def dynamic_sparsity(
 def _exchanged(
     active: list[jax.Array],
     wanted: list[jax.Array],
-    ranking: _ranking.Ranking,
+    ranking: Ranking,
     counts: jax.Array,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """The active weights without the k smallest of each group, and with k others.
@@ -141,7 +144,7 @@ def _exchanged(
 def _lowest(
     scored: list[jax.Array],
     among: list[jax.Array],
-    ranking: _ranking.Ranking,
+    ranking: Ranking,
     counts: jax.Array,
     *,
     largest: bool = False,
@@ -156,14 +159,14 @@ def _lowest(
       largest: whether the largest are wanted.
     """
     dtype = _float_order.score_dtype(*(each.dtype for each in scored))
-    chosen = _ranking.Ranking(
+    chosen = Ranking(
         weights=list(scored),
         statistics=list(among),
         criterion=_LARGEST if largest else _SMALLEST,
         dtype=dtype,
         groups=ranking.groups,
     )
-    return chosen.exactly(chosen.settled(counts))
+    return _lost.lost_exactly(chosen, _lost.settle(chosen, counts))
 
 
 def _smallest_score(scored: jax.Array, among: jax.Array) -> jax.Array:
@@ -179,8 +182,8 @@ def _largest_score(scored: jax.Array, among: jax.Array) -> jax.Array:
     )
 
 
-_SMALLEST = _criteria.Criterion("smallest", _smallest_score)
-_LARGEST = _criteria.Criterion("largest", _largest_score)
+_SMALLEST = Criterion("smallest", _smallest_score)
+_LARGEST = Criterion("largest", _largest_score)
 
 
 def _keys(seed: int, count: jax.Array | int, leaves: int) -> list[jax.Array]:
@@ -189,18 +192,21 @@ def _keys(seed: int, count: jax.Array | int, leaves: int) -> list[jax.Array]:
     return [*jax.random.split(jax.random.fold_in(jax.random.key(seed), step), leaves)]
 
 
-def _check_target(name: str, target: Target) -> tuple[Target, Fraction]:
-    """The target and its sparsity, which has to be known."""
-    sparsity = None
-    if not callable(target.sparsity):
-        sparsity = _numbers.as_decimal("sparsity", target.sparsity)
-    if sparsity is None:
-        raise ValueError(
-            f"sparsity must be a number for {name}, which is sparse from the first "
-            f"step on, got {target.sparsity!r}"
-        )
-    if target.criterion is not _criteria.magnitude:
-        raise ValueError(
-            f"criterion must be magnitude for {name}, got {target.criterion!r}"
-        )
-    return target, sparsity
+def _check_target(name: str, target: Target) -> None:
+    """Raise if the target's sparsity is not known, or it is not of single weights."""
+    sparsities = [target.sparsity]
+    if not isinstance(target.scope, str):
+        sparsities += target.scope.values()
+    for sparsity in sparsities:
+        if callable(sparsity) or _numbers.as_decimal("sparsity", sparsity) is None:
+            raise ValueError(
+                f"sparsity must be a number for {name}, which is sparse from the first "
+                f"step on, got {sparsity!r}"
+            )
+    for what, value, only in (
+        ("criterion", target.criterion, _criteria.magnitude),
+        ("structure", target.structure, _structures.Unstructured()),
+        ("min_kept", target.min_kept, 0),
+    ):
+        if value != only:
+            raise ValueError(f"{what} must be {only!r} for {name}, got {value!r}")

@@ -42,6 +42,22 @@ def from_key(keys: ArrayLike, score_dtype: DTypeLike) -> jax.Array:
     )
 
 
+def ordered(scores: jax.Array) -> jax.Array:
+    """Scores of either sign as magnitudes in the same order.
+
+    One bit is lost: two scores that differ in nothing but their last one are equal.
+    What is not finite becomes infinity.
+    """
+    info = jnp.finfo(scores.dtype)
+    dtype = key_dtype(scores.dtype)
+    pattern = jax.lax.bitcast_convert_type(scores, dtype)
+    # Negative floats have the sign bit set and descend: as integers they must ascend.
+    ascending = jnp.where(pattern < 0, pattern ^ jnp.iinfo(dtype).max, pattern)
+    middle = jnp.array(largest_key(info.dtype) // 2, dtype)
+    magnitudes = from_key((ascending >> 1) + middle, scores.dtype)
+    return jnp.where(jnp.isfinite(scores), magnitudes, jnp.inf)
+
+
 def score_dtype(*dtypes: DTypeLike) -> jnp.dtype:
     """The type in which numbers of these types are compared: float32 at least."""
     # Not by promotion, which users may have forbidden between types.

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from swd_jax import _float_order, _numbers, _renewal, _sparsity, _updates
+from swd_jax import _float_order, _numbers, _renewal, _updates
 from swd_jax._shards import AxisName
-from swd_jax._target import Target, as_target
+from swd_jax._target import Targets, as_targets
 
 
 class PruningState(NamedTuple):
@@ -22,16 +22,19 @@ class PruningState(NamedTuple):
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     """Optimizer steps so far. shape=(), dtype=int32"""
     threshold: jax.Array
-    """tau, below which scores are pruned. shape=() for scope="global",
-    (prunable leaves,) for "local"; float32, or float64 among float64 weights."""
+    """tau, below which scores are pruned. shape=() for a single target with
+    scope="global", else (thresholds,), as in `SwdState`; float32, or float64 among
+    float64 weights."""
     threshold_change: jax.Array
     """How far tau moved when it was last renewed. In tau's shape and type."""
     pruned_fraction: jax.Array
     """Pruned weights over prunable weights. shape=(), dtype=float32"""
+    tracked: Any = ()
+    """What the criterion gathers from step to step, as in `SwdState`."""
 
 
 def magnitude_pruning(
-    target: Target | _sparsity.Sparsity,
+    target: Targets,
     *,
     update_every: int = 1,
     axis_name: AxisName = None,
@@ -61,16 +64,17 @@ def magnitude_pruning(
     pruned weight go on, without effect. `prune` at the end of training settles ties.
 
     Args:
-      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
-        A constant prunes at the very first step.
+      target: what is pruned, as for `swd`. A constant sparsity prunes at the very
+        first step.
       update_every: new weights are pruned every so many optimizer steps; between, no
         weight but zeros is held.
       axis_name: as for `swd`.
 
     Returns:
       A transformation whose state is a `PruningState`: a few scalars, no masks. Its
-      update needs `params`, and keeps the dtype of every leaf of the updates. Unknown
-      extra arguments are ignored.
+      update needs `params`, and keeps the dtype of every leaf of the updates. Criteria
+      that look at gradients need the extra argument `gradient`; other unknown extra
+      arguments are ignored.
 
     Raises:
       ValueError: at construction, if a number is out of range; in `init`, if the target
@@ -100,7 +104,7 @@ def magnitude_pruning(
 
 
 def soft_pruning(
-    target: Target | _sparsity.Sparsity, *, every: int, axis_name: AxisName = None
+    target: Targets, *, every: int, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Set the weights with the lowest scores to zero, free to return. Goes LAST.
 
@@ -118,7 +122,7 @@ def soft_pruning(
     dropped.
 
     Args:
-      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
+      target: what is pruned, as for `swd`.
       every: m, optimizer steps from one pruning to the next, at least 1.
       axis_name: as for `swd`.
 
@@ -165,7 +169,7 @@ class _Step(NamedTuple):
 
 def _pruning(
     name: str,
-    target: Target | _sparsity.Sparsity,
+    target: Targets,
     period: int,
     lost: Callable[[jax.Array, jax.Array, _Step], jax.Array],
     axis_name: AxisName,
@@ -182,10 +186,10 @@ def _pruning(
       axis_name: as for `swd`.
       at_once: whether the first step is one of them.
     """
-    target = as_target(target)
+    targets = as_targets(target)
 
     def init_fn(params: optax.Params) -> PruningState:
-        return PruningState(*_renewal.start(target, params))
+        return PruningState(*_renewal.start(targets, params))
 
     def update_fn(
         updates: optax.Updates,
@@ -193,15 +197,15 @@ def _pruning(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, PruningState]:
-        del extra_args
         matched = _updates.match(updates, params, name)
         due = _renewal.is_due(state.count, period)
         if not at_once:
             due &= state.count > 0
         last = _renewal.Remembered(*state)
-        selection = _renewal.select(target, params, last, due, axis_name)
-        thresholds = jnp.broadcast_to(selection.threshold, len(selection.leaves))
-        any_pruned = [*(thresholds > 0)]
+        selection = _renewal.select(
+            targets, params, last, due, axis_name, gradient=None, extra_args=extra_args
+        )
+        any_pruned = [limit > 0 for limit in selection.limits]
         # Always 1: one of two neighbours is odd. But no compiler knows.
         one = state.count % 2 + (state.count + 1) % 2
         held = []
@@ -217,6 +221,7 @@ def _pruning(
             threshold=selection.threshold,
             threshold_change=selection.threshold_change,
             pruned_fraction=selection.fraction,
+            tracked=selection.tracked,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

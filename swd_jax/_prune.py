@@ -1,5 +1,6 @@
 """Pruning for good: exact zeros, masks, and fine-tuning that keeps the zeros."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -9,25 +10,27 @@ import optax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from swd_jax import _paths, _ranking, _sparsity, _updates
+from swd_jax import _lost, _paths, _ranked, _updates
 from swd_jax._shards import AxisName, laid_out_as
-from swd_jax._target import Target, as_target
+from swd_jax._target import Targets, as_targets
 
 Tree = TypeVar("Tree")
 
 
 def prune(
     params: Tree,
-    target: Target | _sparsity.Sparsity,
+    target: Targets,
     *,
     step: ArrayLike | None = None,
     axis_name: AxisName = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> Tree:
     """Set the weights that the target prunes to exactly zero.
 
         w_i <- 0   for the k = floor(s n) prunable weights with the lowest scores
 
-    exactly k of them: where scores tie at the threshold, the first ones go, by the
+    exactly k of them (with a structure of larger groups, as many groups as k weights
+    allow): where scores tie at the threshold, the first ones go, by the
     order of the leaves, then by row-major position. Weights that are NaN or infinite
     are never pruned; `summarize` counts them.
 
@@ -36,20 +39,23 @@ def prune(
 
     Args:
       params: any tree of arrays.
-      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
+      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it; or
+        several targets, each for leaves of its own.
       step: where the target's sparsity is a schedule, the optimizer step at which it is
         wanted; by default the value on which the schedule settles.
       axis_name: inside `shard_map` or `pmap`, the mesh axes over which the weights are
         divided. Ties are then taken by the order of the leaves, of their parts' devices
         and of positions within the part: as for whole leaves, where these are divided
         along their first dimension.
+      evidence: what the criterion looks at besides the weights, by name: trees like the
+        parameters.
 
     Returns:
       The same tree with the same dtypes and shardings, and zeros.
 
     Raises:
-      ValueError: if the target does not fit the parameters, or its schedule has no
-        final value and no step is given.
+      ValueError: if the target does not fit the parameters, its schedule has no final
+        value and no step is given, or evidence is missing.
 
     Examples:
       >>> import jax.numpy as jnp, swd_jax
@@ -63,29 +69,38 @@ def prune(
 
     Source: the last step of algorithm 1 of arXiv 2011.10520.
     """
-    target = as_target(target)
-    tree, leaves, ranking = _ranking.rank(params, target, axis_name)
-    sparsity = _sparsity.sparsity_at(target.sparsity, step)
-    pruned = _ranking.map_lost(_with_zeros, ranking, ranking.counts(sparsity))
-    return tree.rebuilt(
-        {leaf.position: w for leaf, w in zip(leaves, pruned, strict=True)}
-    )
+    targets = as_targets(target)
+    _ranked.check_evidence(targets, evidence)
+    tree, ranked = _ranked.rank(params, targets, axis_name, evidence=evidence)
+    pruned = {
+        leaf.position: weights
+        for each in ranked
+        for leaf, weights in zip(
+            each.leaves,
+            _lost.map_lost(_with_zeros, each.ranking, each.counts(step)),
+            strict=True,
+        )
+    }
+    return tree.rebuilt(pruned)
 
 
 def prune_mask(
     params: Tree,
-    target: Target | _sparsity.Sparsity,
+    target: Targets,
     *,
     step: ArrayLike | None = None,
     axis_name: AxisName = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> Tree:
     """Which weights `prune` keeps: True = kept.
 
     Args:
       params: any tree of arrays.
-      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
+      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it; or
+        several targets, each for leaves of its own.
       step: as for `prune`.
       axis_name: as for `prune`.
+      evidence: as for `prune`.
 
     Returns:
       The tree of the parameters with arrays of bools in their shapes; all True for
@@ -104,15 +119,17 @@ def prune_mask(
       [[False  True]
        [ True  True]]
     """
-    target = as_target(target)
-    tree, leaves, ranking = _ranking.rank(params, target, axis_name)
-    sparsity = _sparsity.sparsity_at(target.sparsity, step)
-    kept = _ranking.map_lost(_is_kept, ranking, ranking.counts(sparsity))
+    targets = as_targets(target)
+    _ranked.check_evidence(targets, evidence)
+    tree, ranked = _ranked.rank(params, targets, axis_name, evidence=evidence)
     masks = {
         i: _all_true(leaf) if _paths.is_array(leaf) else True
         for i, leaf in enumerate(tree.leaves)
     }
-    masks |= {leaf.position: mask for leaf, mask in zip(leaves, kept, strict=True)}
+    for each in ranked:
+        kept = _lost.map_lost(_is_kept, each.ranking, each.counts(step))
+        pairs = zip(each.leaves, kept, strict=True)
+        masks |= {leaf.position: mask for leaf, mask in pairs}
     return tree.rebuilt(masks)
 
 

@@ -2,37 +2,46 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from swd_jax import (
-    _criteria,
+    _criterion,
     _float_order,
     _guesses,
-    _paths,
-    _positions,
     _reductions,
     _selection,
     _sparsity,
+    _structures,
     _wide,
 )
-from swd_jax._prunable import PrunableLeaf, find_prunable
-from swd_jax._shards import AxisName, Shards, find_shards
-from swd_jax._target import Target
+from swd_jax._shards import Shards, laid_out_as
 
-Result = TypeVar("Result")
+
+class Thresholds(NamedTuple):
+    """Where the selection ends."""
+
+    keys: list[jax.Array]
+    """The threshold's key for each group of leaves. shape=()"""
+    limits: list[jax.Array]
+    """The key below which each leaf's scores are selected: that of its group, or lower
+    where the leaf would keep too little. shape=()"""
+    below: jax.Array
+    """How many weights of each group are strictly below. Wide, shape=(groups, 4)"""
+    readings: jax.Array
+    """How often the leaves were read for it. shape=(), dtype=int32"""
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["weights", "statistics"],
-    meta_fields=["criterion", "dtype", "groups", "shards"],
+    data_fields=["weights", "statistics", "evidence", "group_scores"],
+    meta_fields=["criterion", "structure", "dtype", "groups", "min_kept", "shards"],
 )
 @dataclasses.dataclass(frozen=True)
 class Ranking:
@@ -45,20 +54,32 @@ class Ranking:
       criterion: what scores them.
       dtype: the type in which their scores are compared, at least float32.
       groups: which positions in `weights` are ranked together.
+      evidence: what the criterion looks at besides the weights, for each leaf.
+      structure: which weights live and die together.
+      group_scores: of each leaf, where the structure's groups are more than one weight;
+        else None.
+      min_kept: how many weights each leaf keeps at least.
       shards: how the leaves are divided by hand, if they are.
     """
 
     weights: list[jax.Array]
-    statistics: list[jax.Array | None]
-    criterion: _criteria.Criterion
+    statistics: list[Any]
+    criterion: _criterion.Criterion
     dtype: jnp.dtype
     groups: _selection.Groups
+    evidence: list[_criterion.Evidence] | None = None
+    structure: _structures.Structure = _structures.Unstructured()
+    group_scores: list[jax.Array] | None = None
+    min_kept: tuple[int, ...] | None = None
     shards: Shards | None = None
 
     @property
     def operands(self) -> list[_selection.Operand]:
-        """What the selection engine counts: each leaf with its statistic."""
-        return list(zip(self.weights, self.statistics, strict=True))
+        """What the selection engine counts."""
+        if self.group_scores is not None:
+            return list(self.group_scores)
+        evidence = self.evidence or [{}] * len(self.weights)
+        return list(zip(self.weights, self.statistics, evidence, strict=True))
 
     @property
     def group_of(self) -> list[int]:
@@ -66,23 +87,51 @@ class Ranking:
         group_of = {i: g for g, group in enumerate(self.groups) for i in group}
         return [group_of[i] for i in range(len(self.weights))]
 
+    @property
+    def costs(self) -> list[_reductions.Cost]:
+        """How many weights each member of a leaf's operand stands for."""
+        return [self._cost(leaf.shape) for leaf in self.weights]
+
+    def _cost(self, shape: tuple[int, ...]) -> _reductions.Cost:
+        sizes = self.structure.sizes(shape)
+        return None if isinstance(sizes, int) and sizes == 1 else sizes
+
     def sizes(self) -> list[int]:
         """How many weights each group has, on all devices together."""
-        return [sum(map(self._size, group)) for group in self.groups]
+        return [sum(map(self.size, group)) for group in self.groups]
 
-    def _size(self, i: int) -> int:
+    def size(self, i: int) -> int:
+        """How many weights a leaf has, on all devices together."""
         parts = 1 if self.shards is None else self.shards.parts(i)
         return self.weights[i].size * parts
 
     def keys(self, operand: _selection.Operand) -> jax.Array:
-        """One leaf's scores as integers in the same order."""
-        weights, statistic = operand
-        scores = _criteria.scores(self.criterion, weights, statistic, self.dtype)
-        return _float_order.to_key(scores)
+        """The scores of one leaf's groups of weights as integers in the same order."""
+        if self.group_scores is not None:
+            return _float_order.to_key(operand)
+        return _float_order.to_key(self.structure.scores(self.scores(*operand)))
 
-    def counts(self, sparsity: Fraction | jax.Array) -> jax.Array:
+    def scores(
+        self, weights: jax.Array, statistic: Any, evidence: _criterion.Evidence
+    ) -> jax.Array:
+        """One leaf's scores of single weights, in an order of magnitudes."""
+        scores = _criterion.scores(
+            self.criterion, weights, statistic, evidence, self.dtype
+        )
+        return _float_order.ordered(scores) if self.criterion.signed else scores
+
+    def counts(self, sparsities: Sequence[Fraction | jax.Array]) -> jax.Array:
         """k of every group: wide numbers, shape (groups, 4)."""
-        return jnp.stack([_sparsity.pruned_count(sparsity, n) for n in self.sizes()])
+        pairs = zip(sparsities, self.sizes(), strict=True)
+        return jnp.stack([_sparsity.pruned_count(s, n) for s, n in pairs])
+
+    @property
+    def caps(self) -> jax.Array | None:
+        """The most that each leaf may lose: wide numbers, shape (leaves, 4)."""
+        if self.min_kept is None:
+            return None
+        most = [max(self.size(i) - kept, 0) for i, kept in enumerate(self.min_kept)]
+        return jnp.asarray(np.stack([_wide.from_int(number) for number in most]))
 
     # Compiled once for all steps, even of a training loop that is not.
     @jax.jit
@@ -92,233 +141,149 @@ class Ranking:
         *,
         last: _guesses.Last | None = None,
         renew: jax.Array | None = None,
-    ) -> _selection.Found:
-        """The (k+1)-th smallest score of every group, infinity if it is not finite.
+    ) -> Thresholds:
+        """The greatest score of every group below which there are at most k weights.
 
         Args:
           counts: k of every group: wide numbers, shape (groups, 4).
           last: where the thresholds were, each of shape (groups,), to look there first.
           renew: where it is false, the last thresholds are returned, and 0 below them.
-
-        Returns:
-          The thresholds' keys, each of shape (), and how many scores are strictly
-          below them: wide numbers, shape (groups, 4).
         """
-        keys = _selection.Keys(
-            largest=_float_order.largest_key(self.dtype),
-            zero_bits=self._zero_bits(),
-            smooth_bits=jnp.finfo(self.dtype).nmant,
-        )
+        kept = None if last is None else _float_order.to_key(last.thresholds)
         with jax.named_scope("swd_threshold"):
-            return _selection.order_statistics(
-                self.keys,
-                self.operands,
+            found = self._search(
                 self.groups,
                 counts,
-                keys,
-                guesses=_guesses.candidates(last, self.dtype, keys, len(self.groups)),
+                _guesses.candidates(last, self.dtype, self._keys(), len(self.groups)),
+                caps=self.caps,
                 renew=renew,
-                kept=None if last is None else _float_order.to_key(last.thresholds),
-                shards=self.shards,
+                kept=kept,
             )
+            limits = [found.keys[group] for group in self.group_of]
+            if self.min_kept is not None:
+                own = self._own_limits(limits)
+                pairs = zip(limits, own, strict=True)
+                limits = [jnp.minimum(*pair) for pair in pairs]
+        return Thresholds(found.keys, limits, found.below, found.readings)
 
-    def _zero_bits(self) -> int:
-        """How many of the lowest bits are zero in all keys."""
-        if not self.criterion.keeps_precision:
-            return 0
+    def _own_limits(self, limits: list[jax.Array]) -> list[jax.Array]:
+        """The key of each leaf below which it loses as much as it may.
+
+        Looked for only if some leaf would lose more: else the largest key.
+        """
+        caps = self.caps
+        assert caps is not None
+        masks = [[mask] for mask in self.below(limits)]
+        lost = _reductions.count_true(masks, self.costs, self.shards)[:, 0]
+        keys = self._keys()
+        largest = jnp.full(
+            len(limits), keys.largest, _float_order.key_dtype(self.dtype)
+        )
+        found = self._search(
+            tuple((i,) for i in range(len(limits))),
+            caps,
+            _guesses.candidates(None, self.dtype, keys, len(limits)),
+            caps=None,
+            renew=jnp.any(_wide.less(caps, lost)),
+            kept=largest,
+        )
+        return found.keys
+
+    def _search(
+        self,
+        groups: _selection.Groups,
+        budgets: jax.Array,
+        guesses: jax.Array,
+        *,
+        caps: jax.Array | None,
+        renew: jax.Array | None,
+        kept: jax.Array | None,
+    ) -> _selection.Found:
+        return _selection.order_statistics(
+            self.keys,
+            self.operands,
+            groups,
+            budgets,
+            self._keys(),
+            guesses=guesses,
+            costs=self.costs,
+            caps=caps,
+            renew=renew,
+            kept=kept,
+            shards=self.shards,
+        )
+
+    def _keys(self) -> _selection.Keys:
         finest = max((jnp.finfo(leaf.dtype).nmant for leaf in self.weights), default=0)
-        return jnp.finfo(self.dtype).nmant - finest
+        as_fine = self.criterion.keeps_precision and self.group_scores is None
+        nmant = jnp.finfo(self.dtype).nmant
+        return _selection.Keys(
+            largest=_float_order.largest_key(self.dtype),
+            zero_bits=nmant - finest if as_fine else 0,
+            smooth_bits=nmant,
+        )
 
     def below(self, limits: list[jax.Array]) -> list[jax.Array]:
-        """Where each leaf's scores are strictly below its group's threshold's key."""
-        return self.below_each([limits[group] for group in self.group_of])
-
-    def below_each(self, limits: list[jax.Array]) -> list[jax.Array]:
-        """Where each leaf's scores are strictly below a key of its own."""
+        """Which groups of weights of each leaf have scores strictly below its limit."""
         pairs = zip(self.operands, limits, strict=True)
         return [self.keys(operand) < limit for operand, limit in pairs]
 
-    def settled(self, counts: jax.Array) -> "Settled":
-        """The thresholds for k scores of every group, and what they leave open.
+    def expanded(self, masks: Sequence[jax.Array]) -> list[jax.Array]:
+        """Masks of the leaves' groups of weights as masks of their weights."""
+        if self.group_scores is None:
+            return list(masks)
+        return [
+            laid_out_as(self.structure.expand(mask, leaf.shape), leaf)
+            for mask, leaf in zip(masks, self.weights, strict=True)
+        ]
 
-        Scores that are not finite are never taken: if they are too many, there are
-        fewer than k.
-        """
-        limits, below, _ = self.thresholds(counts)
-        finite = jnp.stack(limits) < _float_order.largest_key(self.dtype)
-        missing = jnp.where(finite[:, None], _wide.subtract(counts, below), 0)
-        return Settled([limits[group] for group in self.group_of], missing)
+    def scored_groups(self) -> "Ranking":
+        """With the scores of groups of more than one weight worked out."""
+        if _structures.is_in_place(self.structure) or not self.weights:
+            return self
+        return dataclasses.replace(self, group_scores=_group_scores(self))
 
-    def exactly(self, settled: "Settled") -> list[jax.Array]:
-        """Where each leaf is among its group's k lowest scores, no more and no fewer.
-
-        Of scores that tie at the threshold the first ones are taken, by the order of
-        the leaves, then by row-major position.
-        """
-        operands = list(zip(self.operands, settled.limits, strict=True))
-        shapes = [leaf.shape for leaf in self.weights]
-        quotas, _ = self.tie_quotas(settled)
-        cutoffs = _positions.position_cutoffs(
-            self._tied, operands, shapes, quotas, shards=self.shards
-        )
-        chosen = []
-        for i, below in enumerate(self.below_each(settled.limits)):
-            part = None if self.shards is None else self.shards.part(i)
-            before = _positions.is_before(shapes[i], cutoffs[i], part)
-            chosen.append(below | (self._tied(operands[i]) & before))
-        return chosen
-
-    def tie_quotas(self, settled: "Settled") -> tuple[jax.Array, jax.Array]:
-        """How many of each leaf's ties are taken, the first leaf's first.
-
-        Returns:
-          That, and how many ties there are: wide numbers, shape (leaves, 4).
-        """
-        operands = zip(self.operands, settled.limits, strict=True)
-        ties = [[self._tied(each)] for each in operands]
-        counts = _reductions.count_true(ties, shards=self.shards)[:, 0]
-        before = jnp.zeros_like(counts)
-        for group in self.groups:
-            if len(group) > 1:
-                members = np.array(group)
-                sums = _wide.carry(jnp.cumsum(counts[members], axis=0))
-                before = before.at[members[1:]].set(sums[:-1])
-        wanted = settled.missing[np.array(self.group_of)]
-        left = _wide.subtract(wanted, _wide.minimum(wanted, before))
-        return _wide.minimum(left, counts), counts
+    def with_floor(self, min_kept: int | Fraction) -> "Ranking":
+        """With so many weights of each leaf kept, or such a share of them."""
+        if min_kept == 0 or not self.weights:
+            return self
+        sizes = [self.size(i) for i in range(len(self.weights))]
+        kept = [
+            min_kept if isinstance(min_kept, int) else math.ceil(min_kept * size)
+            for size in sizes
+        ]
+        return dataclasses.replace(self, min_kept=tuple(kept))
 
     def alone(self, i: int) -> "Ranking":
         """One of the leaves, as a group of its own."""
+
+        def only(entries: Any) -> Any:
+            return None if entries is None else [entries[i]]
+
         return dataclasses.replace(
             self,
             weights=[self.weights[i]],
             statistics=[self.statistics[i]],
+            evidence=only(self.evidence),
+            group_scores=only(self.group_scores),
+            min_kept=None,
             groups=((0,),),
         )
 
-    def _tied(
-        self, operand_and_limit: tuple[_selection.Operand, jax.Array]
-    ) -> jax.Array:
-        operand, limit = operand_and_limit
-        return self.keys(operand) == limit
 
-
-class Settled(NamedTuple):
-    """Where the k lowest scores of every group end."""
-
-    limits: list[jax.Array]
-    """The threshold's key of each leaf's group. shape=()"""
-    missing: jax.Array
-    """How many to take of those that tie with it. Wide, shape=(groups, 4)"""
-
-
-def map_lost(
-    function: Callable[..., Result],
-    ranking: Ranking,
-    counts: jax.Array,
-    *operands: Any,
-) -> list[Result]:
-    """Apply a function to every leaf and the mask of what it loses.
-
-    Args:
-      function: (weights, lost, *operands) -> anything; `lost` has bools in the weights'
-        shape. A function of a module, so that it is compiled once.
-      ranking: the leaves.
-      counts: k of every group: wide numbers, shape (groups, 4).
-      *operands: given to the function for every leaf.
-
-    Returns:
-      The results in the leaves' order.
-    """
-    if not ranking.weights:
-        return []
-    settled = _settled(ranking, counts)
-    if isinstance(settled.missing, Tracer):
-        return _map_exactly(function, ranking, settled, operands)
-    # Magnitudes of floats seldom tie. And where they do, all but one leaf of a group
-    # lose all of their ties or none: only that one has to be looked at more closely.
-    limits, cut = settled.limits, {}
-    if jnp.any(settled.missing > 0):
-        quotas, ties = map(np.asarray, _tie_quotas(ranking, settled))
-        all_lost = (quotas == ties).all(axis=1)
-        limits = [
-            limit + 1 if lost else limit
-            for limit, lost in zip(limits, all_lost, strict=True)
-        ]
-        in_part = np.flatnonzero(quotas.any(axis=1) & ~all_lost)
-        cut = {i: quotas[i] for i in in_part.tolist()}
-    results = _map_below(function, ranking, limits, operands)
-    for i, quota in cut.items():
-        one = Settled([settled.limits[i]], jnp.asarray(quota)[None])
-        [results[i]] = _map_exactly(function, ranking.alone(i), one, operands)
-    return results
-
-
+# Compiled once for all calls, and outside of jit without all between.
 @jax.jit
-def _settled(ranking: Ranking, counts: jax.Array) -> Settled:
-    return ranking.settled(counts)
-
-
-@jax.jit
-def _tie_quotas(ranking: Ranking, settled: Settled) -> tuple[jax.Array, jax.Array]:
-    return ranking.tie_quotas(settled)
-
-
-@functools.partial(jax.jit, static_argnames="function")
-def _map_exactly(
-    function: Callable[..., Result],
-    ranking: Ranking,
-    settled: Settled,
-    operands: tuple[Any, ...],
-) -> list[Result]:
-    masks = ranking.exactly(settled)
-    pairs = zip(ranking.weights, masks, strict=True)
-    return [function(weights, lost, *operands) for weights, lost in pairs]
-
-
-@functools.partial(jax.jit, static_argnames="function")
-def _map_below(
-    function: Callable[..., Result],
-    ranking: Ranking,
-    limits: list[jax.Array],
-    operands: tuple[Any, ...],
-) -> list[Result]:
-    masks = ranking.below_each(limits)
-    pairs = zip(ranking.weights, masks, strict=True)
-    return [function(weights, lost, *operands) for weights, lost in pairs]
-
-
-def rank(
-    params: Any, target: Target, axis_name: AxisName = None
-) -> tuple[_paths.Flat, list[PrunableLeaf], Ranking]:
-    """Find and rank what a target prunes.
-
-    Args:
-      params: any tree of arrays.
-      target: what is pruned.
-      axis_name: mesh axes over which the arrays are divided by hand, if they are.
-
-    Returns:
-      The parameters flattened, their prunable leaves, and these leaves' ranking.
-
-    Raises:
-      ValueError: if the target does not fit the parameters.
-    """
-    tree = _paths.flatten(params)
-    leaves = find_prunable(target.prunable, tree, params)
-    # The selection is piecewise constant: nothing to differentiate.
-    weights = [jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in leaves]
-    criterion = _criteria.as_criterion(target.criterion)
-    dtype = _float_order.score_dtype(*(leaf.dtype for leaf in weights))
-    shards = find_shards(weights, axis_name)
-    ranking = Ranking(
-        weights=weights,
-        statistics=_criteria.statistics(criterion, weights, dtype, shards),
-        criterion=criterion,
-        dtype=dtype,
-        groups=tuple((i,) for i in range(len(leaves)))
-        if target.scope == "local"
-        else (tuple(range(len(leaves))),),
-        shards=shards,
-    )
-    return tree, leaves, ranking
+def _group_scores(ranking: Ranking) -> list[jax.Array]:
+    """The scores of the groups of weights of every leaf."""
+    structure, found = ranking.structure, []
+    evidence = ranking.evidence or [{}] * len(ranking.weights)
+    for of_leaf in zip(ranking.weights, ranking.statistics, evidence, strict=True):
+        scores = _criterion.scores(ranking.criterion, *of_leaf, ranking.dtype)
+        if ranking.criterion.signed:
+            # A norm has no sign: what speaks for a group, less what speaks against it.
+            above = structure.scores(jnp.maximum(scores, 0))
+            below = structure.scores(jnp.maximum(-scores, 0))
+            found.append(_float_order.ordered(above - below))
+        else:
+            found.append(structure.scores(scores).astype(ranking.dtype))
+    return found

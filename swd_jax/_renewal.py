@@ -1,5 +1,6 @@
 """Thresholds kept in the state of a transformation and renewed now and then."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -7,19 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from swd_jax import _float_order, _guesses, _paths, _ranking, _sparsity, _wide
-from swd_jax._prunable import PrunableLeaf, find_prunable
+from swd_jax import _float_order, _guesses, _paths, _ranked, _scopes, _wide
+from swd_jax._prunable import PrunableLeaf
 from swd_jax._shards import AxisName
 from swd_jax._target import Target
 
 
 class Remembered(NamedTuple):
-    """What a state keeps from one update to the next: scalars, whatever the model."""
+    """What a state keeps from one update to the next: scalars, whatever the model.
+
+    And, for criteria that gather something from step to step, that.
+    """
 
     step: jax.Array
     threshold: jax.Array
     threshold_change: jax.Array
     fraction: jax.Array
+    tracked: Any
 
 
 class Selection(NamedTuple):
@@ -27,28 +32,45 @@ class Selection(NamedTuple):
 
     leaves: list[PrunableLeaf]
     masks: list[jax.Array]
-    """Where each leaf's scores are strictly below the threshold."""
+    """Where each leaf's scores are strictly below its limit."""
+    limits: list[jax.Array]
+    """The key of that: of the threshold, or lower for a leaf at its floor. shape=()"""
     threshold: jax.Array
     threshold_change: jax.Array
     fraction: jax.Array
     """Selected weights over prunable weights, when the threshold was last renewed."""
+    tracked: Any
+    """What criteria have gathered, this step included."""
 
 
-def start(target: Target, params: optax.Params) -> Remembered:
+def start(targets: Sequence[Target], params: optax.Params) -> Remembered:
     """What there is to remember before the first step: zeros.
 
     Raises:
-      ValueError: if the target does not fit the parameters.
+      ValueError: if a target does not fit the parameters.
     """
-    leaves = find_prunable(target.prunable, _paths.flatten(params), params)
+    found = _ranked.find_leaves(targets, _paths.flatten(params), params)
+    leaves = [leaf for of_target in found for leaf in of_target]
     dtype = _float_order.score_dtype(*(leaf.weights.dtype for leaf in leaves))
-    shape = (len(leaves),) if target.scope == "local" else ()
+    thresholds = sum(
+        len(_scopes.find_groups(target.scope, of_target))
+        for target, of_target in zip(targets, found, strict=True)
+    )
+    for target, of_target in zip(targets, found, strict=True):
+        _ranked.check_leaves(target, of_target)
+    shape = () if _is_one(targets) else (thresholds,)
     return Remembered(
         step=jnp.zeros((), jnp.int32),
         threshold=jnp.zeros(shape, dtype),
         threshold_change=jnp.zeros(shape, dtype),
         fraction=jnp.zeros((), jnp.float32),
+        tracked=_ranked.start_tracking(targets, params),
     )
+
+
+def _is_one(targets: Sequence[Target]) -> bool:
+    """Whether there is a single threshold, whatever the parameters."""
+    return len(targets) == 1 and targets[0].scope == "global"
 
 
 def is_due(count: jax.Array, every: int) -> bool | jax.Array:
@@ -57,47 +79,78 @@ def is_due(count: jax.Array, every: int) -> bool | jax.Array:
 
 
 def select(
-    target: Target,
+    targets: Sequence[Target],
     params: Any,
     last: Remembered,
     due: bool | jax.Array,
     axis_name: AxisName,
+    *,
+    gradient: Any,
+    extra_args: Mapping[str, Any],
 ) -> Selection:
-    """Select by the threshold, renewed if that is due.
+    """Select by the thresholds, renewed if that is due.
 
     Args:
-      target: what is pruned.
+      targets: what is pruned.
       params: the parameters.
       last: what was remembered.
-      due: whether to renew the threshold for the target at step `last.step`.
+      due: whether to renew the thresholds for the targets at step `last.step`.
       axis_name: mesh axes over which the parameters are divided by hand, if they are.
+      gradient: a tree like the parameters, for criteria that look at it; None if the
+        transformation has none.
+      extra_args: those of `update`, for criteria that look at them.
 
     Returns:
       The selection, made from the current weights in either case.
+
+    Raises:
+      ValueError: if something that a criterion looks at is missing.
     """
-    _, leaves, ranking = _ranking.rank(params, target, axis_name)
-    threshold, change, fraction = last.threshold, last.threshold_change, last.fraction
-    if not leaves:
-        return Selection([], [], threshold, change, fraction)
-    sparsity = _sparsity.sparsity_at(target.sparsity, last.step)
-    found = ranking.thresholds(
-        ranking.counts(sparsity),
-        last=_guesses.Last(
-            jnp.atleast_1d(threshold).astype(ranking.dtype),
-            jnp.atleast_1d(change).astype(ranking.dtype),
-        ),
-        renew=None if due is True else jnp.asarray(due),
+    given = {"gradient": gradient, **extra_args}
+    way = "it as an extra argument, update(updates, state, params, {name}=...)"
+    tracked = _ranked.track(targets, params, last.tracked, given["gradient"], way)
+    _, ranked = _ranked.rank(
+        params, targets, axis_name, evidence={**given, "tracked": tracked}, way=way
     )
-    scores = _float_order.from_key(jnp.stack(found.keys), ranking.dtype)
-    renewed = scores.reshape(threshold.shape).astype(threshold.dtype)
+    thresholds = jnp.atleast_1d(last.threshold)
+    changes = jnp.atleast_1d(last.threshold_change)
+    leaves, masks, limits, renewed, below, total = [], [], [], [], [], 0
+    for of_target in ranked:
+        ranking = of_target.ranking
+        if not of_target.leaves:
+            continue
+        here = slice(len(renewed), len(renewed) + len(ranking.groups))
+        found = ranking.thresholds(
+            of_target.counts(last.step),
+            last=_guesses.Last(
+                thresholds[here].astype(ranking.dtype),
+                changes[here].astype(ranking.dtype),
+            ),
+            renew=None if due is True else jnp.asarray(due),
+        )
+        leaves += of_target.leaves
+        masks += ranking.expanded(ranking.below(found.limits))
+        limits += found.limits
+        scores = _float_order.from_key(jnp.stack(found.keys), ranking.dtype)
+        renewed += list(scores.astype(last.threshold.dtype))
+        below.append(found.below)
+        total += sum(ranking.sizes())
+    if not leaves:
+        kept = last.threshold, last.threshold_change, last.fraction
+        return Selection([], [], [], *kept, tracked)
+    threshold = jnp.stack(renewed).reshape(last.threshold.shape)
     return Selection(
         leaves,
-        ranking.below(found.keys),
-        threshold=renewed,
-        threshold_change=jnp.where(due, _change(last, renewed), change),
+        masks,
+        limits,
+        threshold=threshold,
+        threshold_change=jnp.where(
+            due, _change(last, threshold), last.threshold_change
+        ),
         fraction=jnp.where(
-            due, _fraction(found.below, sum(ranking.sizes())), fraction
+            due, _fraction(jnp.concatenate(below), total), last.fraction
         ).astype(jnp.float32),
+        tracked=tracked,
     )
 
 

@@ -87,6 +87,7 @@ def order_statistics(
     *,
     guesses: jax.Array,
     costs: Sequence[_reductions.Cost] | None = None,
+    caps: jax.Array | None = None,
     renew: jax.Array | None = None,
     kept: jax.Array | None = None,
     shards: Shards | None = None,
@@ -104,6 +105,8 @@ def order_statistics(
       guesses: the first candidates, shape (CANDIDATES, groups). Good ones save
         readings; none can do harm.
       costs: what each element counts for, at least 1; 1 if not given.
+      caps: the most that the elements of each leaf may count for together, wide
+        numbers, shape (leaves, 4); what is below a key is then no more than that.
       renew: where it is false, nothing is read: the `kept` thresholds are returned,
         and 0 below them. (A condition of the loop: for the branches of a `cond` round
         it, XLA copies all weights.)
@@ -125,7 +128,13 @@ def order_statistics(
 
     def read(search: _Search) -> _Search:
         tally = _read(
-            key, operands, groups, search.candidates, costs=costs, shards=shards
+            key,
+            operands,
+            groups,
+            search.candidates,
+            costs=costs,
+            caps=caps,
+            shards=shards,
         )
         candidates = search.candidates >> unit
         following = jnp.minimum(tally.next >> unit, largest)
@@ -173,7 +182,7 @@ def order_statistics(
         candidates=guesses >> unit << unit,
         readings=jnp.zeros((), jnp.int32),
     )
-    varying = jax.tree.leaves((operands, costs, budgets, guesses, renew, kept))
+    varying = jax.tree.leaves((operands, costs, budgets, guesses, caps, renew, kept))
     search = jax.lax.while_loop(
         lambda search: jnp.any(search.high - search.low > 1),
         read,
@@ -249,6 +258,7 @@ def _read(
     candidates: jax.Array,
     *,
     costs: Sequence[_reductions.Cost] | None,
+    caps: jax.Array | None,
     shards: Shards | None,
 ) -> _tally.Tally:
     """What one reading tells of every group's candidates."""
@@ -259,7 +269,7 @@ def _read(
     # of it and keep a copy of all of them. The barrier ties them to the candidates.
     operands, of_groups = jax.lax.optimization_barrier((operands, of_groups))
     keys = [key(operand) for operand in operands]
-    return _tally.tally(keys, groups, of_groups, costs, shards)
+    return _tally.tally(keys, groups, of_groups, costs, caps=caps, shards=shards)
 
 
 def _totals(

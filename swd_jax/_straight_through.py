@@ -1,25 +1,28 @@
 """Pruned weights in the forward pass, gradients for all of them."""
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from swd_jax import _criteria, _float_order, _ranking, _sparsity
+from swd_jax import _float_order, _ranked
+from swd_jax._ranking import Ranking
 from swd_jax._shards import AxisName
-from swd_jax._target import Target, as_target
+from swd_jax._target import Targets, as_targets
 
 Tree = TypeVar("Tree")
 
 
 def straight_through(
     params: Tree,
-    target: Target | _sparsity.Sparsity,
+    target: Targets,
     *,
     step: ArrayLike | None = None,
     soft: bool = True,
     axis_name: AxisName = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> Tree:
     r"""Parameters as if pruned, through which gradients pass as if they were not.
 
@@ -40,13 +43,14 @@ def straight_through(
 
     Args:
       params: any tree of arrays.
-      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it,
-        such as `cubic_sparsity(...)`.
+      target: what is pruned, as for `swd`; the sparsity may be a schedule, such as
+        `cubic_sparsity(...)`.
       step: where the target's sparsity is a schedule, the optimizer step, which may be
         traced; by default the value on which the schedule settles.
       soft: whether what is kept shrinks by the threshold, so that no weight jumps when
         it crosses.
       axis_name: as for `swd`.
+      evidence: as for `prune`.
 
     Returns:
       The same tree with the same dtypes and shardings.
@@ -69,36 +73,42 @@ def straight_through(
     soft-thresholding all you need for sparse training?" (arXiv 2212.01076), section 3;
     the gradient is that of Bengio et al. (arXiv 1308.3432).
     """
-    target = as_target(target)
-    tree, leaves, ranking = _ranking.rank(params, target, axis_name)
-    if not leaves:
-        return params
-    sparsity = _sparsity.sparsity_at(target.sparsity, step)
-    limits, _, _ = ranking.thresholds(ranking.counts(sparsity))
+    targets = as_targets(target)
+    _ranked.check_evidence(targets, evidence)
+    tree, ranked = _ranked.rank(params, targets, axis_name, evidence=evidence)
     pruned = {}
-    for leaf, below, group, statistic in zip(
-        leaves,
-        ranking.below(limits),
-        ranking.group_of,
-        ranking.statistics,
-        strict=True,
-    ):
-        weights = jax.lax.stop_gradient(jnp.asarray(leaf.weights))
-        kept = weights
-        if soft:
-            scores = _criteria.scores(
-                ranking.criterion, weights, statistic, ranking.dtype
+    for each in ranked:
+        if not each.leaves:
+            continue
+        ranking = each.ranking
+        found = ranking.thresholds(each.counts(step))
+        masks = ranking.expanded(ranking.below(found.limits))
+        for i, (leaf, below) in enumerate(zip(each.leaves, masks, strict=True)):
+            weights = jax.lax.stop_gradient(jnp.asarray(leaf.weights))
+            kept = _shrunk(ranking, i, found.limits[i]) if soft else weights
+            forward = jnp.where(below, jnp.zeros_like(weights), kept)
+            # The difference is 0, and has the gradient.
+            difference = jnp.asarray(leaf.weights) - weights
+            pruned[leaf.position] = forward + jnp.where(
+                jnp.isnan(difference), 0, difference
             )
-            threshold = _float_order.from_key(limits[group], ranking.dtype)
-            left = jnp.where(scores > threshold, (scores - threshold) / scores, 0)
-            # What is not finite stays as it is, for all to see.
-            left = jnp.where(jnp.isfinite(scores), left, 1)
-            wide = _float_order.widen(weights, ranking.dtype)
-            kept = (wide * left).astype(weights.dtype)
-        forward = jnp.where(below, jnp.zeros_like(weights), kept)
-        # The difference is 0, and has the gradient.
-        difference = jnp.asarray(leaf.weights) - weights
-        pruned[leaf.position] = forward + jnp.where(
-            jnp.isnan(difference), 0, difference
-        )
     return tree.rebuilt(pruned)
+
+
+def _shrunk(ranking: Ranking, i: int, limit: jax.Array) -> jax.Array:
+    """A leaf's weights, those above the threshold less as much as that."""
+    weights, statistic, evidence = (
+        ranking.weights[i],
+        ranking.statistics[i],
+        (ranking.evidence or [{}] * len(ranking.weights))[i],
+    )
+    if ranking.group_scores is None:
+        scores = ranking.scores(weights, statistic, evidence)
+    else:
+        scores = ranking.structure.expand(ranking.group_scores[i], weights.shape)
+    threshold = _float_order.from_key(limit, ranking.dtype)
+    left = jnp.where(scores > threshold, (scores - threshold) / scores, 0)
+    # What is not finite stays as it is, for all to see.
+    left = jnp.where(jnp.isfinite(scores), left, 1)
+    wide = _float_order.widen(weights, ranking.dtype)
+    return (wide * left).astype(weights.dtype)

@@ -1,6 +1,7 @@
 """Measuring sparsity: target and obtained, leaf by leaf, and what pruning risks."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +12,11 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax import (
-    _criteria,
     _float_order,
+    _lost,
+    _norms,
     _paths,
-    _ranking,
+    _ranked,
     _reductions,
     _sparsity,
     _wide,
@@ -23,15 +25,16 @@ from swd_jax._prunable import PrunableLeaf
 from swd_jax._stability import largest_stable_multiplier
 from swd_jax._summary import LeafSummary, Summary
 from swd_jax._swd import SwdState
-from swd_jax._target import Target, as_target
+from swd_jax._target import Target, Targets, as_targets
 
 
 def summarize(
     params: Any,
-    target: Target | _sparsity.Sparsity,
+    target: Targets,
     *,
     step: ArrayLike | None = None,
     state: optax.OptState | None = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Report how sparse parameters are, and what pruning them to a target would do.
 
@@ -44,6 +47,7 @@ def summarize(
         wanted; by default the value on which the schedule settles.
       state: an optimizer state with that of `swd` in it. The report then says up to
         which learning rate SGD stays stable at its last multiplier.
+      evidence: as for `prune`.
 
     Returns:
       A `Summary`: totals, a row for each prunable leaf, `emptied_leaves`; its `str` is
@@ -71,22 +75,24 @@ def summarize(
       24 bytes as dense arrays, where a zero takes as much as any number; 13 stored
       sparsely once pruned
     """
-    target = as_target(target)
-    tree, leaves, ranking = _ranking.rank(params, target)
+    targets = as_targets(target)
+    _ranked.check_evidence(targets, evidence)
+    tree, ranked = _ranked.rank(params, targets, evidence=evidence)
     if any(isinstance(leaf, Tracer) for leaf in tree.leaves):
         raise ValueError(
             "params are traced, and a report needs their values: call summarize "
             "outside jit, or log the state of swd instead"
         )
-    sparsity = _sparsity.sparsity_at(target.sparsity, step)
-    counts = ranking.counts(sparsity)
-    measured = jax.device_get(
-        _ranking.map_lost(_measured, ranking, counts, np.uint32(1))
-    )
-    rows = tuple(
-        _leaf_summary(leaf, numbers)
-        for leaf, numbers in zip(leaves, measured, strict=True)
-    )
+    pairs = []
+    for each in ranked:
+        measured = jax.device_get(
+            _lost.map_lost(_measured, each.ranking, each.counts(step), np.uint32(1))
+        )
+        pairs += zip(each.leaves, measured, strict=True)
+    pairs.sort(key=lambda pair: pair[0].position)
+    leaves = [leaf for leaf, _ in pairs]
+    measured = [numbers for _, numbers in pairs]
+    rows = tuple(_leaf_summary(*pair) for pair in pairs)
     arrays = [leaf for _, _, leaf in _paths.arrays(tree)]
     bytes_dense = sum(map(_nbytes, arrays))
     saved = [
@@ -96,7 +102,7 @@ def summarize(
     norm = math.hypot(*(float(numbers.norm) for numbers in measured))
     pruned_norm = math.hypot(*(float(numbers.pruned_norm) for numbers in measured))
     return Summary(
-        target_sparsity=float(sparsity),
+        target_sparsity=_target_sparsity(targets, ranked, step),
         weights=sum(row.weights for row in rows),
         zeros=sum(row.zeros for row in rows),
         pruned=sum(row.pruned for row in rows),
@@ -108,6 +114,17 @@ def summarize(
         leaves=rows,
         largest_stable_learning_rate=_largest_stable_learning_rate(state),
     )
+
+
+def _target_sparsity(
+    targets: Sequence[Target], ranked: Sequence[_ranked.Ranked], step: ArrayLike | None
+) -> float:
+    """The sparsity of all that is prunable: as it was given, if there is one."""
+    if len(targets) == 1 and isinstance(targets[0].scope, str):
+        return float(_sparsity.sparsity_at(targets[0].sparsity, step))
+    wanted = [k for each in ranked for k in each.counts(step)]
+    sizes = [size for each in ranked for size in each.ranking.sizes()]
+    return _share(sum(map(_wide.to_int, wanted)), sum(sizes))
 
 
 class _Measured(NamedTuple):
@@ -122,7 +139,7 @@ def _measured(weights: jax.Array, lost: jax.Array, one: jax.Array) -> _Measured:
     zero = _float_order.is_zero(weights, one)
     dtype = _float_order.score_dtype(weights.dtype)
     weights = _float_order.widen(weights, dtype)
-    norm, pruned_norm = _criteria.l2_norms([weights, jnp.where(lost, weights, 0)])
+    norm, pruned_norm = _norms.l2_norms([weights, jnp.where(lost, weights, 0)])
     return _Measured(
         _reductions.count_true([[zero, zero | lost, ~jnp.isfinite(weights)]])[0],
         norm,

@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from swd_jax import _float_order, _numbers, _renewal, _sparsity, _updates
+from swd_jax import _float_order, _numbers, _renewal, _updates
 from swd_jax._shards import AxisName
-from swd_jax._target import Target, as_target
+from swd_jax._target import Targets, as_targets
 
 
 class SwdState(NamedTuple):
     """What selective weight decay remembers: scalars to log and to start from.
 
-    All but the count are those of the last update, and 0 before the first. Read them
-    with `optax.tree_utils.tree_get(state, "threshold")`. (The count has namesakes in
-    the states of most optimizers, so ask a chain for it by its position.)
+    (And what the criterion gathers, if it is one that does.) All but the count are
+    those of the last update, and 0 before the first. Read them with
+    `optax.tree_utils.tree_get(state, "threshold")`. (The count has namesakes in the
+    states of most optimizers, so ask a chain for it by its position.)
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -27,14 +28,18 @@ class SwdState(NamedTuple):
     coefficient: jax.Array
     """a(t) * mu. shape=(), dtype=float32"""
     threshold: jax.Array
-    """tau, below which scores are selected. shape=() for scope="global",
-    (prunable leaves,) for "local"; float32, or float64 among float64 weights."""
+    """tau, below which scores are selected. shape=() for a single target with
+    scope="global", else (thresholds,): one for each group of leaves that is ranked
+    together, target by target; float32, or float64 among float64 weights."""
     threshold_change: jax.Array
     """How far tau moved when it was last renewed: where to look for it next. In the
     shape and type of the threshold; 0 while that is infinite."""
     selected_fraction: jax.Array
     """Selected weights over prunable weights, when tau was last renewed. shape=(),
     dtype=float32"""
+    tracked: Any = ()
+    """What the criterion gathers from step to step, if it does: a tree like the
+    parameters, float32, empty where nothing is pruned. Else ()."""
 
 
 Combine = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -42,7 +47,7 @@ Combine = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def swd(
-    target: Target | _sparsity.Sparsity,
+    target: Targets,
     *,
     weight_decay: _numbers.Number | optax.Schedule,
     a: _numbers.Number | optax.Schedule,
@@ -74,7 +79,8 @@ def swd(
     `swd`: after it, a penalty that grows would shrink everyone's gradient.
 
     Args:
-      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
+      target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it; or
+        several targets, each for leaves of its own.
       weight_decay: mu, at least 0; a number or a schedule of the optimizer step.
       a: the multiplier a(t), at least 0; a number or a schedule of the optimizer step,
         such as `exponential_growth(...)`.
@@ -85,8 +91,10 @@ def swd(
 
     Returns:
       A transformation whose state is an `SwdState`: a few scalars, no masks. Its update
-      needs `params`, and keeps the dtype of every leaf of the updates. Unknown extra
-      arguments are ignored.
+      needs `params`, and keeps the dtype of every leaf of the updates. A criterion that
+      looks at gradients takes the updates for them, or the extra argument `gradient`;
+      one that looks at something else takes the extra argument of that name. Other
+      extra arguments are ignored.
 
     Raises:
       ValueError: at construction, if a number is out of range; in `init`, if the target
@@ -118,11 +126,12 @@ def swd(
         a=a,
         update_every=update_every,
         axis_name=axis_name,
+        updates_are_gradients=True,
     )
 
 
 def selective_decay(
-    target: Target | _sparsity.Sparsity,
+    target: Targets,
     combine: Combine,
     *,
     weight_decay: _numbers.Number | optax.Schedule,
@@ -130,6 +139,7 @@ def selective_decay(
     update_every: int,
     axis_name: AxisName,
     learning_rate: _numbers.Number | optax.Schedule = 1.0,
+    updates_are_gradients: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """A transformation that changes the updates of the selected weights, and no others.
 
@@ -142,18 +152,19 @@ def selective_decay(
       update_every: as for `swd`.
       axis_name: as for `swd`.
       learning_rate: a factor of the coefficient, for the forms that need it.
+      updates_are_gradients: whether criteria may take them for that.
 
     Returns:
       The transformation.
     """
-    target = as_target(target)
+    targets = as_targets(target)
     _numbers.check_coefficient("weight_decay", weight_decay)
     _numbers.check_coefficient("a", a)
     _numbers.check_coefficient("learning_rate", learning_rate)
     _numbers.check_step_count("update_every", update_every, least=1)
 
     def init_fn(params: optax.Params) -> SwdState:
-        first = _renewal.start(target, params)
+        first = _renewal.start(targets, params)
         return SwdState(
             count=first.step,
             multiplier=jnp.zeros((), jnp.float32),
@@ -161,6 +172,7 @@ def selective_decay(
             threshold=first.threshold,
             threshold_change=first.threshold_change,
             selected_fraction=first.fraction,
+            tracked=first.tracked,
         )
 
     def update_fn(
@@ -169,7 +181,6 @@ def selective_decay(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SwdState]:
-        del extra_args
         matched = _updates.match(updates, params, "selective weight decay")
         multiplier = _numbers.coefficient_at(a, state.count)
         decay = multiplier * _numbers.coefficient_at(weight_decay, state.count)
@@ -179,9 +190,18 @@ def selective_decay(
             state.threshold,
             state.threshold_change,
             state.selected_fraction,
+            state.tracked,
         )
         due = _renewal.is_due(state.count, update_every)
-        selection = _renewal.select(target, params, last, due, axis_name)
+        selection = _renewal.select(
+            targets,
+            params,
+            last,
+            due,
+            axis_name,
+            gradient=updates if updates_are_gradients else None,
+            extra_args=extra_args,
+        )
         decayed = [
             _where_selected(
                 selected, combine, matched.of(leaf), jnp.asarray(leaf.weights), rate
@@ -195,6 +215,7 @@ def selective_decay(
             threshold=selection.threshold,
             threshold_change=selection.threshold_change,
             selected_fraction=selection.fraction,
+            tracked=selection.tracked,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

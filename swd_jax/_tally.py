@@ -39,6 +39,8 @@ def tally(
     groups: Sequence[Sequence[int]],
     thresholds: Sequence[jax.Array],
     costs: Sequence[_reductions.Cost] | None = None,
+    *,
+    caps: jax.Array | None = None,
     shards: Shards | None = None,
 ) -> Tally:
     """Count what is below each threshold, and find the key that comes next.
@@ -48,14 +50,17 @@ def tally(
       groups: the positions in `keys` that are counted together.
       thresholds: for every group keys, shape (thresholds,).
       costs: what each element counts for; 1 if not given.
+      caps: the most that each leaf may count for, wide numbers, shape (leaves, 4).
       shards: how the leaves are divided by hand, if they are.
     """
     costs = [None] * len(keys) if costs is None else costs
-    sums, minima, ends = [], [], []
+    may_share = caps is None
+    sums, minima, ends, order = [], [], [], []
     for group, limits in zip(groups, thresholds, strict=True):
-        for batch in _batches(keys, group, costs, shards):
+        for batch in _batches(keys, group, costs, shards, may_share=may_share):
             leaves, cost = [keys[i] for i in batch], costs[batch[0]]
-            small = _shares(keys, batch[0], costs)
+            small = may_share and _shares(keys, batch[0], costs)
+            order.append(batch[0])
             count = _count_batch if small else _count_leaf
             of_batch, next_keys = count(leaves, limits, cost)
             sums.append(of_batch if shards is None else shards.once(batch[0], of_batch))
@@ -64,6 +69,10 @@ def tally(
     # All batches together as far as possible: with a thousand, what is compiled counts.
     below = jnp.swapaxes(_reductions.stacked(sums), 0, 1)
     following = jnp.stack(minima, axis=1)
+    if caps is not None:
+        # Each leaf's own count is needed on every device before it can be capped.
+        below = below if shards is None else _wide.carry(shards.total(below))
+        below = _wide.minimum(below, caps[np.array(order)][None])
     if len(sums) > len(groups):
         parts = [slice(start, end) for start, end in itertools.pairwise([0, *ends])]
         totals = [_wide.sum_last_but_one(below[:, part]) for part in parts]
@@ -72,7 +81,7 @@ def tally(
         following = jnp.stack(least, axis=1)
     if shards is not None:
         # A few numbers for each group cross, however many leaves there are.
-        below = _wide.carry(shards.total(below))
+        below = _wide.carry(shards.total(below)) if caps is None else below
         following = shards.least(following)
     return Tally(below, following)
 
@@ -117,12 +126,14 @@ def _batches(
     group: Sequence[int],
     costs: Sequence[_reductions.Cost],
     shards: Shards | None,
+    *,
+    may_share: bool,
 ) -> list[list[int]]:
     """The positions of a group, those together that share a reduction."""
     batches: list[list[int]] = []
     open_batches: dict[object, list[int]] = {}
     for i in group:
-        if not _shares(keys, i, costs):
+        if not (may_share and _shares(keys, i, costs)):
             batches.append([i])
             continue
         divided = None if shards is None else shards.of_leaf[i]

@@ -1,12 +1,23 @@
 """The target: one value that says what is pruned."""
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any, TypeAlias
 
-from swd_jax import _criteria, _prunable, _sparsity, _structures
+import jax
+import numpy as np
 
-Scope = Literal["global", "local"]
-_SCOPES = ("global", "local")
+from swd_jax import (
+    _criteria,
+    _criterion_names,
+    _numbers,
+    _prunable,
+    _scopes,
+    _sparsity,
+    _structures,
+)
+from swd_jax._criterion import Criterion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +37,19 @@ class Target:
         `(path, leaf) -> bool`, or a tree of bools in the structure of the parameters
         or of their upper levels. By default `is_weight`: leaves of two or more
         dimensions that are neither biases nor normalisation scales.
-      structure: which weights live and die together: `Unstructured()`.
+      structure: which weights live and die together: `Unstructured()`, `Block(...)`,
+        `NM(n, m)`, `Channel(axis)`, or your own (see `Structure`).
       scope: "global" ranks all prunable weights together, with one threshold; "local"
-        ranks every leaf by itself, so that each loses the same fraction.
-      criterion: `magnitude`, the paper's, or `normalized_magnitude`, which divides by
-        the leaf's L2 norm; or the name of one.
+        ranks every leaf by itself, so that each loses the same fraction; "erk" does
+        too, with a fraction from the leaf's shape, larger for larger leaves. A mapping
+        from patterns to sparsities, {"attention": 0.5, "mlp": 0.9}, ranks together the
+        leaves whose paths match a pattern (the first that does, if several), and those
+        that match none, at `sparsity`.
+      criterion: `magnitude`, the paper's; `normalized_magnitude`, which divides by the
+        leaf's L2 norm; another one of this library; the name of one; or a plain
+        function of the weights.
+      min_kept: what every leaf keeps at least: a number of weights, or a fraction of
+        the leaf below 1. What a leaf does not lose then, others do.
 
     Raises:
       ValueError: for a sparsity outside [0, 1), an invalid regular expression, or an
@@ -43,6 +62,8 @@ class Target:
       >>> target = swd_jax.Target(0.9, prunable="kernel", scope="local")
       >>> target.sparsity, target.criterion
       (0.9, swd_jax.magnitude)
+      >>> two_of_four = swd_jax.Target(0.5, structure=swd_jax.NM(2, 4))
+      >>> by_layer = swd_jax.Target(0.5, scope={"attention": 0.7, "mlp": 0.9})
 
     Source: sections 3.1 and 3.3 of arXiv 2011.10520.
     """
@@ -50,20 +71,89 @@ class Target:
     sparsity: _sparsity.Sparsity
     _: dataclasses.KW_ONLY
     prunable: _prunable.Prunable = _prunable.is_weight
-    structure: _structures.Unstructured = _structures.Unstructured()
-    scope: Scope = "global"
-    criterion: _criteria.Criterion | str = _criteria.magnitude
+    structure: _structures.Structure = _structures.Unstructured()
+    scope: _scopes.Scope = "global"
+    criterion: Criterion | Callable[..., jax.Array] | str = _criteria.magnitude
+    min_kept: _numbers.Number = 0
 
     def __post_init__(self) -> None:
         _sparsity.check_sparsity(self.sparsity)
         _prunable.check_prunable(self.prunable)
         _structures.check_structure(self.structure)
-        if self.scope not in _SCOPES:
-            raise ValueError(f"scope must be one of {_SCOPES}, got {self.scope!r}")
-        criterion = _criteria.as_criterion(self.criterion)
+        _scopes.check_scope(self.scope)
+        criterion = _criterion_names.as_criterion(self.criterion)
         object.__setattr__(self, "criterion", criterion)
+        object.__setattr__(self, "min_kept", _checked_floor(self.min_kept))
+        self._check_reachable()
+
+    @property
+    def known_criterion(self) -> Criterion:
+        """The criterion, which may have been given by its name or as a function."""
+        assert isinstance(self.criterion, Criterion)
+        return self.criterion
+
+    @property
+    def known_floor(self) -> int | Fraction:
+        """What every leaf keeps: a number of weights or a fraction of the leaf."""
+        assert isinstance(self.min_kept, int | Fraction)
+        return self.min_kept
+
+    def _check_reachable(self) -> None:
+        """Raise if the structure can never be as sparse as is known to be wanted."""
+        if not isinstance(self.structure, _structures.NM):
+            return
+        most = Fraction(*self.structure.greatest_sparsity)
+        wanted = [self.sparsity]
+        if isinstance(self.scope, _scopes.Mapping):
+            wanted += self.scope.values()
+        for sparsity in wanted:
+            known = None
+            if not callable(sparsity):
+                known = _numbers.as_decimal("sparsity", sparsity)
+            # Thirds and the like print as a little more or less than they are.
+            if known is not None and known > most + Fraction(1, 10**12):
+                raise ValueError(
+                    f"sparsity is {sparsity!r}, and {self.structure!r} prunes at most "
+                    f"{most} of the weights"
+                )
+
+
+def _checked_floor(min_kept: Any) -> int | Fraction:
+    """The number of weights, or the fraction, that every leaf keeps."""
+    exact = _numbers.as_decimal("min_kept", min_kept)
+    whole = isinstance(min_kept, int | np.integer) and not isinstance(min_kept, bool)
+    if exact is not None and exact >= 0 and whole:
+        return int(min_kept)
+    if exact is not None and 0 <= exact < 1:
+        return exact
+    raise ValueError(
+        "min_kept must be a number of weights, 0 or more, or a fraction of a leaf "
+        f"below 1, got {min_kept!r}"
+    )
+
+
+Targets: TypeAlias = Target | Sequence[Target] | _sparsity.Sparsity
+"""What is pruned: a target, several for different leaves, or just a sparsity."""
 
 
 def as_target(target: Target | Any) -> Target:
     """A plain number or schedule as the target that has it for its sparsity."""
     return target if isinstance(target, Target) else Target(target)
+
+
+def as_targets(target: Targets) -> tuple[Target, ...]:
+    """One target or several.
+
+    Raises:
+      ValueError: if there are none, or something else among them.
+    """
+    if not isinstance(target, Sequence) or isinstance(target, str | bytes):
+        return (as_target(target),)
+    for each in target:
+        if not isinstance(each, Target):
+            raise ValueError(
+                f"targets must be a sequence of Target, got {each!r} in it"
+            )
+    if not target:
+        raise ValueError("targets must be at least one Target, got none")
+    return tuple(target)

@@ -48,3 +48,32 @@ def split(mask: np.ndarray, leaves: list[np.ndarray]) -> list[np.ndarray]:
     return [
         part.reshape(np.shape(leaf)) for part, leaf in zip(parts, leaves, strict=True)
     ]
+
+
+def group_lowest(
+    scores: list[np.ndarray], costs: list[np.ndarray], budget: int
+) -> list[np.ndarray]:
+    """The members with the lowest scores that cost no more than a budget together.
+
+    Whole levels of equal scores, as far as they fit, and of the next level the first
+    ones, leaf by leaf: of each leaf's as many as fit in what is left when the leaves
+    before it have had all of theirs.
+    """
+    flat = np.concatenate([np.ravel(each).astype(np.float64) for each in scores])
+    cost = np.concatenate([np.ravel(each).astype(np.int64) for each in costs])
+    leaf = np.concatenate([np.full(np.size(e), i) for i, e in enumerate(scores)])
+    flat = np.where(np.isfinite(flat), flat, np.inf)
+    lost = np.zeros(flat.size, bool)
+    for level in np.unique(flat[np.isfinite(flat)]):
+        tied = flat == level
+        left = budget - cost[lost].sum()
+        if cost[tied].sum() <= left:
+            lost |= tied
+            continue
+        for i in range(len(scores)):
+            here = np.flatnonzero(tied & (leaf == i))
+            fits = np.cumsum(cost[here]) <= left
+            lost[here[fits]] = True
+            left = max(left - cost[here].sum(), 0)
+        break
+    return split(lost, scores)

@@ -217,7 +217,10 @@ def training() -> None:
     states = [tx.init(layout) for layout in layouts]
     for _ in range(100):
         pairs = zip(layouts, states, strict=True)
-        layouts, states = map(list, zip(*(step(*pair) for pair in pairs), strict=True))
+        # One after the other: simulated devices share a few threads, for which several
+        # steps at once may wait for ever.
+        stepped = [jax.block_until_ready(step(*pair)) for pair in pairs]
+        layouts, states = map(list, zip(*stepped, strict=True))
         for layout, state in zip(layouts[1:], states[1:], strict=True):
             assert_same((layout, state), (layouts[0], states[0]))
     # And the weights did move, so there was something to agree on.

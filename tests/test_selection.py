@@ -3,6 +3,7 @@
 And along a training run, where every threshold is looked for round the last one.
 """
 
+import functools
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -21,8 +22,9 @@ import swd_jax
 from swd_jax import (
     _float_order,
     _guesses,
+    _lost,
     _positions,
-    _ranking,
+    _ranked,
     _selection,
     _sparsity,
     _tally,
@@ -75,12 +77,21 @@ thresholds_of = jax.jit(lambda ranking, counts: ranking.thresholds(counts))
 below = jax.jit(lambda ranking, limits: ranking.below(limits))
 
 
+def rank(leaves, target):
+    _, [found] = _ranked.rank(leaves, [target])
+    return found.ranking
+
+
+def counts_of(ranking, sparsity):
+    return ranking.counts([sparsity] * len(ranking.groups))
+
+
 def selected(leaves, target):
     """What swd would decay now, and how many that is in each group."""
-    _, _, ranking = _ranking.rank(leaves, target)
-    limits, counts, _ = thresholds_of(ranking, ranking.counts(exact(target.sparsity)))
-    masks = [np.asarray(mask) for mask in below(ranking, limits)]
-    return masks, [_wide.to_int(row) for row in counts]
+    ranking = rank(leaves, target)
+    found = thresholds_of(ranking, counts_of(ranking, exact(target.sparsity)))
+    masks = [np.asarray(mask) for mask in below(ranking, found.limits)]
+    return masks, [_wide.to_int(row) for row in found.below]
 
 
 def exact(sparsity):
@@ -174,9 +185,9 @@ def test_many_small_leaves_are_ranked_as_by_a_sort(form):
         leaves = [random_weights(rng, shape, dtype) for shape, dtype in shapes]
         # Half of the large leaf's weights, lest its own decide alone.
         leaves[-1][: seed % 3 * 150] = np.nan
-        _, _, ranking = _ranking.rank(leaves, everything(sparsity))
-        counts = ranking.counts(exact(sparsity))
-        [limit], [below], _ = thresholds_of(ranking, counts)
+        ranking = rank(leaves, everything(sparsity))
+        counts = counts_of(ranking, exact(sparsity))
+        [limit], _, [below], _ = thresholds_of(ranking, counts)
         tau = reference.threshold(leaves, sparsity)
         assert np.asarray(limit).view(np.float32) == tau
         assert _wide.to_int(below) == (reference.magnitudes(leaves) < tau).sum()
@@ -211,9 +222,9 @@ def beside(draw, right):
 @given(sparsities, st.data())
 def test_where_the_search_begins_does_not_matter(scope, sparsity, data):
     leaves = data.draw(trees(FORMS_TO_START_WARM[scope]))
-    _, _, ranking = _ranking.rank(leaves, everything(sparsity, scope=scope))
-    counts = ranking.counts(exact(sparsity))
-    limits, below, _ = thresholds_of(ranking, counts)
+    ranking = rank(leaves, everything(sparsity, scope=scope))
+    counts = counts_of(ranking, exact(sparsity))
+    limits, _, below, _ = thresholds_of(ranking, counts)
     taus = [
         reference.threshold([leaves[i] for i in g], sparsity) for g in ranking.groups
     ]
@@ -222,7 +233,7 @@ def test_where_the_search_begins_does_not_matter(scope, sparsity, data):
         np.array([data.draw(beside(tau)) for tau in as_floats(limits)], np.float32),
         np.array([data.draw(any_change) for _ in taus], np.float32),
     )
-    warm_limits, warm_below, readings = warm_thresholds_of(ranking, counts, last)
+    warm_limits, _, warm_below, readings = warm_thresholds_of(ranking, counts, last)
     np.testing.assert_array_equal(as_floats(warm_limits), taus)
     np.testing.assert_array_equal(warm_below, below)
     assert readings <= MOST_READINGS
@@ -230,11 +241,11 @@ def test_where_the_search_begins_does_not_matter(scope, sparsity, data):
 
 def test_thresholds_are_kept_where_they_are_not_renewed():
     leaves = [jnp.array([1.0, 2.0, 3.0, 4.0])]
-    _, _, ranking = _ranking.rank(leaves, everything(0.5))
-    counts = ranking.counts(Fraction(1, 2))
+    ranking = rank(leaves, everything(0.5))
+    counts = counts_of(ranking, Fraction(1, 2))
     last = _guesses.Last(jnp.array([3.5]), jnp.array([0.0]))
     for renew, threshold, count in [(True, 3.0, 2), (False, 3.5, 0)]:
-        got, below, readings = jax.jit(ranking.thresholds)(
+        got, _, below, readings = jax.jit(ranking.thresholds)(
             counts, last=last, renew=jnp.array(renew)
         )
         assert as_floats(got) == threshold
@@ -248,10 +259,10 @@ def test_weights_that_rest_are_read_once(dtype):
     # Without ties as many as wanted are below the last threshold itself.
     magnitudes = 1 + np.arange(100) / 128  # all of them bfloat16 numbers
     leaf = np.random.default_rng(0).permutation(magnitudes).reshape(20, 5).astype(dtype)
-    _, _, ranking = _ranking.rank([leaf], everything(0.9))
+    ranking = rank([leaf], everything(0.9))
     last = _guesses.Last(np.float32([1 + 90 / 128]), np.float32([0.0]))
-    counts = ranking.counts(Fraction(9, 10))
-    limits, [below], readings = warm_thresholds_of(ranking, counts, last)
+    counts = counts_of(ranking, Fraction(9, 10))
+    limits, _, [below], readings = warm_thresholds_of(ranking, counts, last)
     assert as_floats(limits) == 1 + 90 / 128
     assert (_wide.to_int(below), readings) == (90, 1)
 
@@ -259,10 +270,10 @@ def test_weights_that_rest_are_read_once(dtype):
 def test_equal_weights_of_a_short_type_that_rest_are_read_once():
     # The next number of the type is a candidate too, and not too far.
     leaf = np.repeat([0.5, 1.0, 1.5], 40).reshape(12, 10).astype(BF16)
-    _, _, ranking = _ranking.rank([leaf], everything(0.5))
+    ranking = rank([leaf], everything(0.5))
     last = _guesses.Last(np.float32([1.0]), np.float32([0.0]))
-    counts = ranking.counts(Fraction(1, 2))
-    limits, [below], readings = warm_thresholds_of(ranking, counts, last)
+    counts = counts_of(ranking, Fraction(1, 2))
+    limits, _, [below], readings = warm_thresholds_of(ranking, counts, last)
     assert (as_floats(limits), _wide.to_int(below), readings) == (1, 40, 1)
 
 
@@ -272,23 +283,23 @@ def test_a_threshold_beside_a_wide_gap_is_found_in_one_reading(last):
     # one of them is between the two heaps.
     leaf = np.linspace(1e-9, 2e-9, 90, dtype=np.float32)
     leaf = np.concatenate([leaf, np.linspace(1e3, 2e3, 10, dtype=np.float32)])
-    _, _, ranking = _ranking.rank([leaf.reshape(10, 10)], everything(0.9))
-    counts = ranking.counts(Fraction(9, 10))
+    ranking = rank([leaf.reshape(10, 10)], everything(0.9))
+    counts = counts_of(ranking, Fraction(9, 10))
     if last is None:
-        limits, _, readings = thresholds_of(ranking, counts)
+        limits, _, _, readings = thresholds_of(ranking, counts)
     else:
         known = _guesses.Last(np.float32([last]), np.float32([0.0]))
-        limits, _, readings = warm_thresholds_of(ranking, counts, known)
+        limits, _, _, readings = warm_thresholds_of(ranking, counts, known)
     assert as_floats(limits) == 1e3
     assert readings == 1
 
 
 def test_the_threshold_of_a_network_is_found_in_a_few_readings_of_nothing_known():
     leaf = 0.02 * np.random.default_rng(0).standard_normal((40, 30))
-    _, _, ranking = _ranking.rank([leaf.astype(np.float32)], everything(0.5))
+    ranking = rank([leaf.astype(np.float32)], everything(0.5))
     for percent in range(5, 100, 5):
-        counts = ranking.counts(Fraction(percent, 100))
-        _, _, readings = thresholds_of(ranking, counts)
+        counts = counts_of(ranking, Fraction(percent, 100))
+        _, _, _, readings = thresholds_of(ranking, counts)
         # Bisection by four candidates would take 14. Measured: 2 to 6.
         assert readings <= 8
 
@@ -517,12 +528,12 @@ def test_before_adam_it_needs_a_hundredth_more_than_ordinary_decay(dtype, donate
 def test_pruning_needs_a_hundredth_of_the_weights_in_temporary_memory(ties):
     shapes = [(500, 1000), (3, 3, 128, 256), (1000, 400)]
     params = [jnp.zeros(shape) for shape in shapes]
-    _, _, ranking = _ranking.rank(params, everything(0.9))
+    ranking = rank(params, everything(0.9))
 
     def zeroed(ranking):
-        settled = ranking.settled(ranking.counts(Fraction(9, 10)))
-        exactly, below = ranking.exactly, ranking.below_each
-        masks = exactly(settled) if ties else below(settled.limits)
+        settled = _lost.settle(ranking, counts_of(ranking, Fraction(9, 10)))
+        exactly = functools.partial(_lost.lost_exactly, ranking)
+        masks = exactly(settled) if ties else ranking.below(settled.limits)
         pairs = zip(ranking.weights, masks, strict=True)
         return [jnp.where(mask, 0.0, leaf) for leaf, mask in pairs]
 
@@ -706,8 +717,8 @@ def run(request):
     @jax.jit
     def step(params, state, images, labels):
         # What the update does itself, and does not tell.
-        _, _, ranking = _ranking.rank(params, swd_jax.Target(0.0))
-        counts = ranking.counts(_sparsity.sparsity_at(sparsity, state[0].count))
+        ranking = rank(params, swd_jax.Target(0.0))
+        counts = counts_of(ranking, _sparsity.sparsity_at(sparsity, state[0].count))
         last = _guesses.Last(state[0].threshold[None], state[0].threshold_change[None])
         readings = ranking.thresholds(counts, last=last).readings
         gradients = jax.grad(loss)(params, images, labels)

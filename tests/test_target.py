@@ -41,7 +41,9 @@ def test_only_the_sparsity_can_be_given_by_position():
         p.name: p.kind for p in inspect.signature(swd_jax.Target).parameters.values()
     }
     assert kinds.pop("sparsity") is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    assert set(kinds) == {"prunable", "structure", "scope", "criterion"}
+    assert set(kinds) == {
+        *("prunable", "structure", "scope", "criterion", "min_kept"),
+    }
     assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY}
 
 
@@ -59,8 +61,10 @@ def test_a_criterions_name_stands_for_the_criterion():
 
 
 @pytest.mark.parametrize("scope", ["globall", "", "Global", None, 1, ["global"], {}])
-def test_an_unknown_scope_is_an_error_that_names_both(scope):
-    with pytest.raises(ValueError, match=r"scope must be one of \('global', 'local'\)"):
+def test_an_unknown_scope_is_an_error_that_names_the_others(scope):
+    with pytest.raises(
+        ValueError, match=r"scope must be one of \('global', 'local', 'erk'\) or"
+    ):
         swd_jax.Target(0.9, scope=scope)
 
 

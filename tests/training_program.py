@@ -109,7 +109,9 @@ def main() -> None:
     params, state = restored
     step = make_step(tx)
     for i in range(first, given.steps):
-        params, state = step(params, state)
+        # Simulated devices share a few threads: with two steps under way at once, each
+        # may wait for threads that the other holds, for ever.
+        params, state = jax.block_until_ready(step(params, state))
         if manager is not None:
             manager.save(i + 1, args=ocp.args.StandardSave((params, state)))
         print(f"step {i + 1}", flush=True)

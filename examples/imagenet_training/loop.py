@@ -68,6 +68,7 @@ def train(
     every = config.evaluate_every * config.steps_per_epoch(data.images)
     speed = Speed()
     before: Any = None
+    simulated = trainer.mesh.size > 1 and trainer.mesh.devices.flat[0].platform == "cpu"
     with contextlib.closing(
         training_arrays(config, data, trainer.mesh, first)
     ) as batches:
@@ -75,7 +76,9 @@ def train(
             # This only begins a step: the next batch is made while the devices compute.
             # But no more than one ahead, for their memory holds the batches.
             state, values = trainer.step(state, next(batches))
-            jax.block_until_ready(before)
+            # (Simulated devices share a few threads, for which two steps may wait for
+            # each other for ever.)
+            jax.block_until_ready(values if simulated else before)
             before = values
             if step == first + 1:
                 jax.block_until_ready(values)
