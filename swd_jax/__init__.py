@@ -14,6 +14,7 @@ from swd_jax._after_optimizer import decoupled_swd as decoupled_swd
 from swd_jax._after_optimizer import proximal_swd as proximal_swd
 from swd_jax._blocks import Block as Block
 from swd_jax._blocks import Channel as Channel
+from swd_jax._channels._coupled import CoupledChannels as CoupledChannels
 from swd_jax._channels._find import channel_groups as channel_groups
 from swd_jax._channels._groups import ChannelGroup as ChannelGroup
 from swd_jax._channels._groups import ChannelGroups as ChannelGroups
@@ -34,6 +35,7 @@ from swd_jax._gradient_criteria import fisher as fisher
 from swd_jax._gradient_criteria import mean_saliency as mean_saliency
 from swd_jax._gradient_criteria import movement as movement
 from swd_jax._gradient_criteria import saliency as saliency
+from swd_jax._kept_channels import kept_channels as kept_channels
 from swd_jax._magnitude_pruning import PruningState as PruningState
 from swd_jax._magnitude_pruning import magnitude_pruning as magnitude_pruning
 from swd_jax._magnitude_pruning import soft_pruning as soft_pruning

@@ -133,3 +133,12 @@ def laid_out_as(array: jax.Array, other: Any) -> jax.Array:
     if all(names is None for names in sharding.spec):
         return array
     return jax.sharding.reshard(array, sharding)
+
+
+def undivided(array: jax.Array) -> jax.Array:
+    """The array as a whole on all devices, where it is known to be divided."""
+    sharding = jax.typeof(array).sharding
+    if all(names is None for names in sharding.spec):
+        return array
+    whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.sharding.reshard(array, whole)

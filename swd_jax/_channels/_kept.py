@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax import _paths
-from swd_jax._channels import _types
+from swd_jax._channels import _matching, _types
 from swd_jax._channels._groups import ChannelGroups
 
 Cut: TypeAlias = Mapping[int, _types.Bools]
@@ -51,11 +51,65 @@ def from_mask(groups: ChannelGroups, mask: Any) -> list[_types.Bools]:
     """The channels of which a mask leaves something.
 
     A channel goes when all that computes it, and all that computes others from it, is
-    False or zero. Biases, scales and statistics have no say.
+    False or zero; or all its scales and biases are, if it has scales.
     """
+    leaves = _mask_leaves(groups, mask)
+    filters = _alive(groups, leaves, ("producer", "consumer"))
+    scales = _alive_scales(groups, leaves)
+    return [alive & scaled for alive, scaled in zip(filters, scales, strict=True)]
+
+
+def gone_by_scales(groups: ChannelGroups, kept: Any) -> list[_types.Bools] | None:
+    """The channels that go by their scales alone, whatever their filters are."""
+    if _are_vectors(groups, kept):
+        return None
+    leaves = _mask_leaves(groups, kept)
+    filters = _alive(groups, leaves, ("producer", "consumer"))
+    scales = _alive_scales(groups, leaves)
+    found = [alive & ~scaled for alive, scaled in zip(filters, scales, strict=True)]
+    return found if any(gone.any() for gone in found) else None
+
+
+def _alive_scales(
+    groups: ChannelGroups, leaves: Mapping[str, Any]
+) -> list[_types.Bools]:
+    found = _alive(groups, leaves, ("scale", "bias"))
+    for group, alive in zip(groups, found, strict=True):
+        if not any(m.role == "scale" and m.path in leaves for m in group.members):
+            alive[:] = True
+    return found
+
+
+def _alive(
+    groups: ChannelGroups, leaves: Mapping[str, Any], roles: Sequence[str]
+) -> list[_types.Bools]:
+    """The channels of which something is left among the members of some roles."""
+    found: list[_types.Bools] = []
+    for group in groups:
+        alive = np.zeros(group.size, np.bool_)
+        judged = False
+        for member in group.members:
+            if member.role in roles and member.path in leaves:
+                judged = True
+                nonzero = np.asarray(leaves[member.path]) != 0
+                axes = tuple(a for a in range(nonzero.ndim) if a != member.axis)
+                along = nonzero.any(axis=axes)
+                alive |= along[member.indices].any(axis=1)
+        found.append(alive if judged else np.ones_like(alive))
+    return found
+
+
+def _mask_leaves(groups: ChannelGroups, mask: Any) -> dict[str, Any]:
+    """The arrays of a mask by the paths that the groups know."""
     flat = _paths.flatten(mask)
     leaves = {path: leaf for _, path, leaf in _paths.arrays(flat)}
-    if not any(path in leaves for path in groups.shapes):
+    known = [path for path in leaves if path in groups.shapes]
+    if leaves and not known:
+        ends = tuple(f"/{path}" for path in leaves)
+        if any(path.endswith(ends) for path in groups.shapes):
+            prefix = _matching.prefix(groups, flat, "kept")
+            return {prefix + path: leaf for path, leaf in leaves.items()}
+    if not known:
         raise ValueError(
             "kept must have one vector of bools per group, or be a tree of masks with "
             "the structure of the parameters, and is neither. The parameters' paths "
@@ -67,19 +121,7 @@ def from_mask(groups: ChannelGroups, mask: Any) -> list[_types.Bools]:
                 f"kept has a mask of shape {leaf.shape} at {path!r}, where the "
                 f"parameters have {groups.shapes[path]}."
             )
-    found: list[_types.Bools] = []
-    for group in groups:
-        alive = np.zeros(group.size, np.bool_)
-        judged = False
-        for member in group.members:
-            if member.role in ("producer", "consumer") and member.path in leaves:
-                judged = True
-                nonzero = np.asarray(leaves[member.path]) != 0
-                axes = tuple(a for a in range(nonzero.ndim) if a != member.axis)
-                along = nonzero.any(axis=axes)
-                alive |= along[member.indices].any(axis=1)
-        found.append(alive if judged else np.ones_like(alive))
-    return found
+    return leaves
 
 
 def _rounded(

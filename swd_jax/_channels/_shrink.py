@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal, jaxprs_in_params
+from jax.extend.core import Literal, jaxpr_as_fun, jaxprs_in_params
 
 from swd_jax import _paths
 from swd_jax._channels import _find, _kept, _modules
@@ -71,7 +71,8 @@ def shrink(
 
     Raises:
       ValueError: if the groups are those of another model, `kept` does not fit them or
-        empties a layer, or a smaller module does not compute what it should.
+        empties a layer, a channel without scales and biases is not zero, or a smaller
+        module does not compute what it should.
 
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax
@@ -103,6 +104,9 @@ def shrink(
     smaller = _SmallerModel(analysis, Evaluation(alive), widths)
     if _modules.has_modules(small):
         _check_module(apply, analysis, smaller, small, example_args)
+    by_scales = _kept.gone_by_scales(groups, kept)
+    if by_scales is not None:
+        _check_silent(analysis, groups, by_scales, smaller, small)
     return Shrunk(small, smaller, tuple(vectors), widths)
 
 
@@ -231,6 +235,40 @@ def _check_module(
     if not all(_close(a, b) for a, b in zip(wanted, got, strict=True)):
         raise ValueError(
             f"The smaller module does not compute what the cut model does. {advice}"
+        )
+
+
+def _check_silent(
+    analysis: _find.Analysis,
+    groups: ChannelGroups,
+    gone: Sequence[np.ndarray],
+    smaller: _SmallerModel,
+    small: Any,
+) -> None:
+    """Raise where channels are something else than zero without scales and biases."""
+    arrays = {path: leaf for _, path, leaf in _paths.arrays(analysis.params)}
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in arrays.values()):
+        return
+    for group, vector in zip(groups, gone, strict=True):
+        for member in group.members:
+            if member.role in ("scale", "bias"):
+                array = np.array(arrays[member.path])
+                np.moveaxis(array, member.axis, 0)[member.indices[vector].ravel()] = 0
+                arrays[member.path] = array
+    arguments = jax.tree.map(
+        _made_up, jax.tree.unflatten(analysis.argument_tree, analysis.arguments)
+    )
+    inputs = [a for a in jax.tree.leaves(arguments) if _paths.is_array(a)]
+    in_order = [arrays[path] for _, path, _ in _paths.arrays(analysis.params)]
+    wanted = jaxpr_as_fun(analysis.jaxpr)(*in_order, *inputs)
+    got = jax.tree.leaves(smaller(small, *arguments))
+    if not all(_close(a, b) for a, b in zip(wanted, got, strict=True)):
+        names = [g.name for g, v in zip(groups, gone, strict=True) if v.any()]
+        raise ValueError(
+            f"kept has zeros for the scales and biases of channels in {names}, and "
+            "these are not zero all the same: not every layer that computes them has a "
+            "batch norm after it. Prune their filters too, with decays='all', or leave "
+            "the group out with prunable=..."
         )
 
 

@@ -1,0 +1,188 @@
+"""Coupled channels ranked under a target: the way from weights to masks of leaves."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from swd_jax import _criterion, _float_order, _guesses, _sparsity
+from swd_jax._channels import _scores
+from swd_jax._channels._members import Layout
+from swd_jax._ranking import Thresholds
+from swd_jax._selection import Groups
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["weights", "scores"],
+    meta_fields=["layout", "dtype"],
+)
+@dataclasses.dataclass(frozen=True)
+class ChannelRanking:
+    """The channels of the prunable groups, ready to be ranked. A pytree.
+
+    To those that ask it is what a `Ranking` is for leaves of their own. There is one
+    threshold, whatever the scope.
+
+    Attributes:
+      weights: the leaves that lose channels.
+      scores: of the channels, at least 0, shape (channels,): in a local scope, the part
+        of their group that has lower ones.
+      layout: where the channels lie.
+      dtype: of the scores.
+    """
+
+    weights: list[jax.Array]
+    scores: jax.Array
+    layout: Layout
+    dtype: jnp.dtype
+
+    @property
+    def groups(self) -> Groups:
+        """All leaves are ranked together."""
+        return (tuple(range(len(self.weights))),)
+
+    def sizes(self) -> list[int]:
+        """What the target is a fraction of."""
+        return [self.layout.counting.total]
+
+    def counts(self, sparsities: Sequence[Fraction | jax.Array]) -> jax.Array:
+        """How much may go: a wide number, shape (1, 4)."""
+        return jnp.stack(
+            [_sparsity.pruned_count(s, self.layout.counting.total) for s in sparsities]
+        )
+
+    @functools.partial(jax.jit)
+    def thresholds(
+        self,
+        counts: jax.Array,
+        *,
+        last: _guesses.Last | None = None,
+        renew: jax.Array | None = None,
+    ) -> Thresholds:
+        """The score below which channels go, of those that may.
+
+        It is that of the first channel in their order that stays: what ties with it
+        stays as well.
+
+        Args:
+          counts: how much may go: a wide number, shape (1, 4).
+          last: where the threshold was, shape (1,).
+          renew: where it is false, the last threshold is returned.
+        """
+        with jax.named_scope("swd_threshold"):
+            cut = self._cut(counts[0])
+            keys = jnp.where(cut.movable, _float_order.to_key(self.scores), cut.largest)
+            stays = jnp.where(cut.ranks < cut.count, cut.largest, keys)
+            key = jnp.min(stays)
+            if renew is not None and last is not None:
+                [old] = _float_order.to_key(last.thresholds)
+                key = jnp.where(renew, key, old)
+        limits = [key] * len(self.weights)
+        return Thresholds([key], limits, cut.lost[None], jnp.ones((), jnp.int32))
+
+    def below(self, limits: Sequence[jax.Array]) -> list[jax.Array]:
+        """Which weights belong to channels below the threshold that may go."""
+        keys = _float_order.to_key(self.scores)
+        return self.leaf_masks((keys < limits[0]) & self._movable())
+
+    def expanded(self, masks: Sequence[jax.Array]) -> list[jax.Array]:
+        """Masks are of weights already."""
+        return list(masks)
+
+    def leaf_masks(self, channels: jax.Array) -> list[jax.Array]:
+        """Which weights of every leaf belong to some channels, shape (channels,)."""
+        return [
+            self.layout.leaf_mask(number, channels, leaf)
+            for number, leaf in enumerate(self.weights)
+        ]
+
+    def lost(self, counts: jax.Array) -> jax.Array:
+        """The channels that go: bools, shape (channels,). Ties by their order."""
+        cut = self._cut(counts[0])
+        return cut.ranks < cut.count
+
+    def lost_exactly(self, counts: jax.Array) -> list[jax.Array]:
+        """Which weights of every leaf go with them."""
+        return self.leaf_masks(self.lost(counts))
+
+    def _cut(self, budget: jax.Array) -> "_Cut":
+        movable = self._movable()
+        largest = _float_order.largest_key(self.dtype)
+        keys = _float_order.to_key(self.scores)
+        keys = jnp.where(movable, keys, jnp.array(largest, keys.dtype))
+        ranks = _places([keys])
+        removable = jnp.sum(movable, dtype=jnp.int32)
+        count, lost = self.layout.counting.longest_cut(ranks, removable, budget)
+        return _Cut(ranks, movable, count, lost, jnp.array(largest, keys.dtype))
+
+    def _movable(self) -> jax.Array:
+        """The channels that may go: not the best of a group, nor what is not finite."""
+        layout, keys = self.layout, _float_order.to_key(self.scores)
+        place = _places([layout.group_of, keys]) - np.array(layout.offsets)[
+            layout.group_of
+        ].astype(np.int32)
+        sizes = np.diff(layout.offsets)
+        most = (sizes - np.array(layout.least_kept)).astype(np.int32)[layout.group_of]
+        return (place < most) & (keys < _float_order.largest_key(self.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    """Where the channels that go end."""
+
+    ranks: jax.Array
+    """The place of each channel in the order in which they go. shape=(channels,)"""
+    movable: jax.Array
+    """Which may go at all. shape=(channels,)"""
+    count: jax.Array
+    """How many go. shape=(), dtype=int32"""
+    lost: jax.Array
+    """What the model loses with them. Wide, shape=(4,)"""
+    largest: jax.Array
+    """The key of infinity. shape=()"""
+
+
+def _places(keys: Sequence[jax.Array | np.ndarray]) -> jax.Array:
+    """Where each element comes in the order of some keys, the first of equals first."""
+    numbers = jnp.arange(len(keys[0]), dtype=jnp.int32)
+    order = jax.lax.sort(
+        [*map(jnp.asarray, keys), numbers], num_keys=len(keys), is_stable=True
+    )[-1]
+    return jnp.zeros_like(numbers).at[order].set(numbers)
+
+
+# Compiled once for all calls, and outside of jit without all between.
+@functools.partial(jax.jit, static_argnames=("layout", "criterion", "dtype", "local"))
+def ranked_scores(
+    layout: Layout,
+    criterion: _criterion.Criterion,
+    of_leaves: list[_scores.Scored],
+    dtype: jnp.dtype,
+    local: bool,
+) -> jax.Array:
+    """The scores of the channels, or in a local scope their places in the groups."""
+    scores = _scores.channel_scores(layout, criterion, of_leaves, dtype)
+    return _lower_share(layout, scores) if local else scores
+
+
+def _lower_share(layout: Layout, scores: jax.Array) -> jax.Array:
+    """The part of a channel's group with lower scores; what is not finite stays so."""
+    keys = _float_order.to_key(scores)
+    place = _places([layout.group_of, keys])
+    groups = jnp.asarray(layout.group_of)
+    order = jnp.zeros_like(place).at[place].set(jnp.arange(len(place), dtype=jnp.int32))
+    in_order, of_group = keys[order], groups[order]
+    new = (in_order[1:] != in_order[:-1]) | (of_group[1:] != of_group[:-1])
+    new = jnp.concatenate([jnp.ones(1, bool), new])
+    numbers = jnp.arange(len(place), dtype=jnp.int32)
+    first = jax.lax.cummax(jnp.where(new, numbers, 0))[place]
+    offsets = np.array(layout.offsets, np.int32)
+    lower = (first - offsets[layout.group_of]).astype(scores.dtype)
+    sizes = np.diff(layout.offsets)[layout.group_of].astype(scores.dtype)
+    finite = keys < _float_order.largest_key(scores.dtype)
+    return jnp.where(finite, lower / sizes, jnp.inf)
