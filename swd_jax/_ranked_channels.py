@@ -48,14 +48,14 @@ def ranking(
     dtype = _float_order.score_dtype(*(leaf.dtype for leaf in weights))
     criterion = target.known_criterion
     statistics = _criterion.statistics(criterion, weights, dtype)
-    scores = ranked_scores(
+    scores, ties = ranked_scores(
         layout,
         criterion,
         list(zip(weights, statistics, evidence, strict=True)),
         dtype,
         local=target.scope == "local",
     )
-    return ChannelRanking(weights, scores, layout, dtype)
+    return ChannelRanking(weights, scores, ties, layout, dtype)
 
 
 def check_reachable(layout: _members.Layout, sparsity: Fraction | jax.Array) -> None:

@@ -14,11 +14,12 @@ from swd_jax._channels import _scores
 from swd_jax._channels._members import Layout
 from swd_jax._ranking import Thresholds
 from swd_jax._selection import Groups
+from swd_jax._shards import undivided
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["weights", "scores"],
+    data_fields=["weights", "scores", "ties"],
     meta_fields=["layout", "dtype"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +32,16 @@ class ChannelRanking:
     Attributes:
       weights: the leaves that lose channels.
       scores: of the channels, at least 0, shape (channels,): in a local scope, the part
-        of their group that has lower ones.
+        of their group that comes before them.
+      ties: the greatest score of those channels that are as good: in a global scope
+        their own.
       layout: where the channels lie.
       dtype: of the scores.
     """
 
     weights: list[jax.Array]
     scores: jax.Array
+    ties: jax.Array
     layout: Layout
     dtype: jnp.dtype
 
@@ -72,7 +76,8 @@ class ChannelRanking:
         Args:
           counts: how much may go: a wide number, shape (1, 4).
           last: where the threshold was, shape (1,).
-          renew: where it is false, the last threshold is returned.
+          renew: where it is false, the last threshold is returned, or a lower one
+            where that would take too much by now.
         """
         with jax.named_scope("swd_threshold"):
             cut = self._cut(counts[0])
@@ -81,13 +86,15 @@ class ChannelRanking:
             key = jnp.min(stays)
             if renew is not None and last is not None:
                 [old] = _float_order.to_key(last.thresholds)
-                key = jnp.where(renew, key, old)
+                # Channels share weights: a score falls too when another channel goes.
+                # What is below the old threshold may have become too much.
+                key = jnp.where(renew, key, jnp.minimum(old, key))
         limits = [key] * len(self.weights)
         return Thresholds([key], limits, cut.lost[None], jnp.ones((), jnp.int32))
 
     def below(self, limits: Sequence[jax.Array]) -> list[jax.Array]:
         """Which weights belong to channels below the threshold that may go."""
-        keys = _float_order.to_key(self.scores)
+        keys = _float_order.to_key(self.ties)
         return self.leaf_masks((keys < limits[0]) & self._movable())
 
     def expanded(self, masks: Sequence[jax.Array]) -> list[jax.Array]:
@@ -105,6 +112,17 @@ class ChannelRanking:
         """The channels that go: bools, shape (channels,). Ties by their order."""
         cut = self._cut(counts[0])
         return cut.ranks < cut.count
+
+    def alive(self, one: jax.Array) -> jax.Array:
+        """The channels of which a leaf holds something: bools, shape (channels,)."""
+        found = jnp.zeros(self.layout.size + 1, bool)
+        for number, leaf in enumerate(self.weights):
+            nonzero = ~_float_order.is_zero(leaf, one)
+            for axis, channel_of in self.layout.places[number]:
+                others = [other for other in range(leaf.ndim) if other != axis]
+                along = undivided(jnp.any(nonzero, axis=others))
+                found = found.at[channel_of].max(along)
+        return found[:-1]
 
     def lost_exactly(self, counts: jax.Array) -> list[jax.Array]:
         """Which weights of every leaf go with them."""
@@ -164,25 +182,33 @@ def ranked_scores(
     of_leaves: list[_scores.Scored],
     dtype: jnp.dtype,
     local: bool,
-) -> jax.Array:
-    """The scores of the channels, or in a local scope their places in the groups."""
+) -> tuple[jax.Array, jax.Array]:
+    """The scores of the channels and of those that tie with them.
+
+    In a local scope these are their places in the groups.
+    """
     scores = _scores.channel_scores(layout, criterion, of_leaves, dtype)
-    return _lower_share(layout, scores) if local else scores
+    return _shares(layout, scores) if local else (scores, scores)
 
 
-def _lower_share(layout: Layout, scores: jax.Array) -> jax.Array:
-    """The part of a channel's group with lower scores; what is not finite stays so."""
+def _shares(layout: Layout, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The part of a group before each channel, and before the last one as good.
+
+    What is not finite stays so.
+    """
     keys = _float_order.to_key(scores)
     place = _places([layout.group_of, keys])
-    groups = jnp.asarray(layout.group_of)
-    order = jnp.zeros_like(place).at[place].set(jnp.arange(len(place), dtype=jnp.int32))
-    in_order, of_group = keys[order], groups[order]
-    new = (in_order[1:] != in_order[:-1]) | (of_group[1:] != of_group[:-1])
-    new = jnp.concatenate([jnp.ones(1, bool), new])
     numbers = jnp.arange(len(place), dtype=jnp.int32)
-    first = jax.lax.cummax(jnp.where(new, numbers, 0))[place]
-    offsets = np.array(layout.offsets, np.int32)
-    lower = (first - offsets[layout.group_of]).astype(scores.dtype)
+    order = jnp.zeros_like(place).at[place].set(numbers)
+    in_order, of_group = keys[order], jnp.asarray(layout.group_of)[order]
+    ends = (in_order[1:] != in_order[:-1]) | (of_group[1:] != of_group[:-1])
+    ends = jnp.concatenate([ends, jnp.ones(1, bool)])
+    last = jax.lax.cummin(jnp.where(ends, numbers, len(place)), reverse=True)[place]
+    first = np.array(layout.offsets, np.int32)[layout.group_of]
     sizes = np.diff(layout.offsets)[layout.group_of].astype(scores.dtype)
     finite = keys < _float_order.largest_key(scores.dtype)
-    return jnp.where(finite, lower / sizes, jnp.inf)
+
+    def share(places: jax.Array) -> jax.Array:
+        return jnp.where(finite, (places - first).astype(scores.dtype) / sizes, jnp.inf)
+
+    return share(place), share(last)
