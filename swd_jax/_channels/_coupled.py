@@ -31,6 +31,8 @@ class CoupledChannels:
 
     so that the sparsity asked for is never exceeded, and missed by less than one
     channel. N(...) is a sum of products of the layers' widths, and is counted exactly.
+    Where channels that are zero already come as near as that, no other goes: what is
+    pruned stays as it is.
 
     Args:
       groups: what `channel_groups` found in the model.
@@ -157,6 +159,10 @@ class CoupledChannels:
         if self._parameters:
             return self.groups.parameter_costs
         return self.groups.flop_costs
+
+    def channel_costs(self, group: ChannelGroup) -> np.ndarray:
+        """What goes with each channel of a group when all others stay."""
+        return group.parameters if self._parameters else group.flops
 
     @property
     def _parameters(self) -> bool:

@@ -59,41 +59,43 @@ class Counting:
             _wide.to_int(times) * math.prod(lengths[row]) for times, row in pairs
         )
 
-    def longest_cut(
-        self, ranks: jax.Array, removable: jax.Array, budget: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """How many of the first channels cost no more than the budget.
+    def lost(self, ranks: jax.Array, count: jax.Array) -> jax.Array:
+        """What the model loses with the first channels: a wide number, shape (4,).
 
         Args:
           ranks: the place of each channel in the order in which they go, int32, shape
             (channels,).
-          removable: how many may go, int32.
-          budget: a wide number, shape (4,), at most the total.
-
-        Returns:
-          How many, and what the model loses with them: a wide number.
+          count: how many go, int32.
         """
         padded = jnp.concatenate([ranks, jnp.full(1, len(ranks), ranks.dtype)])
-        of_kinds = padded[self.channels]
+        gone = jnp.sum(padded[self.channels] < count, axis=1, dtype=jnp.uint32)
         total = jnp.asarray(_wide.from_int(self.total))
-        wanted = _wide.subtract(total, budget)
+        return _wide.subtract(total, self.left(gone))
 
-        def left(count: jax.Array) -> jax.Array:
-            return self.left(jnp.sum(of_kinds < count, axis=1, dtype=jnp.uint32))
+    def longest_cut(
+        self, ranks: jax.Array, removable: jax.Array, budget: jax.Array
+    ) -> jax.Array:
+        """How many of the first channels cost no more than the budget.
+
+        Args:
+          ranks: as for `lost`.
+          removable: how many may go, int32.
+          budget: a wide number, shape (4,), at most the total.
+        """
 
         def halved(
             _: jax.Array, bracket: tuple[jax.Array, jax.Array]
         ) -> tuple[jax.Array, jax.Array]:
             low, high = bracket
             middle = (low + high) // 2
-            fits = ~_wide.less(left(middle), wanted)
+            fits = ~_wide.less(budget, self.lost(ranks, middle))
             return jnp.where(fits, middle, low), jnp.where(fits, high, middle)
 
         start = jnp.zeros_like(removable), removable + 1
         start = vary_as(start, [ranks, removable, budget])
         rounds = (len(ranks) + 1).bit_length()
         count, _ = jax.lax.fori_loop(0, rounds, halved, start)
-        return count, _wide.subtract(total, left(count))
+        return count
 
 
 def counting(

@@ -34,6 +34,8 @@ class Layout:
     scored_members: tuple[tuple[Place, ...], ...]
     """Of each group."""
     counting: _left.Counting
+    dearest: int
+    """The most that a channel takes away when all others stay."""
 
     @property
     def size(self) -> int:
@@ -174,6 +176,7 @@ def _layout(
         counting=_left.counting(
             structure.groups, structure.costs, chosen, structure.total()
         ),
+        dearest=max(int(structure.channel_costs(group).max()) for group in groups),
     )
 
 

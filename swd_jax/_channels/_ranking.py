@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax import _criterion, _float_order, _guesses, _sparsity
+from swd_jax import _criterion, _float_order, _guesses, _sparsity, _wide
 from swd_jax._channels import _scores
 from swd_jax._channels._members import Layout
 from swd_jax._ranking import Thresholds
@@ -135,7 +135,16 @@ class ChannelRanking:
         keys = jnp.where(movable, keys, jnp.array(largest, keys.dtype))
         ranks = _places([keys])
         removable = jnp.sum(movable, dtype=jnp.int32)
-        count, lost = self.layout.counting.longest_cut(ranks, removable, budget)
+        counting = self.layout.counting
+        count = counting.longest_cut(ranks, removable, budget)
+        # Channels that are zero already come first. If they leave less than a channel
+        # to take, they are those that were pruned: what is left would only fit because
+        # a cheaper channel has become the next.
+        zeros = jnp.minimum(jnp.sum(keys == 0, dtype=jnp.int32), count)
+        spare = _wide.subtract(budget, counting.lost(ranks, zeros))
+        dearest = jnp.asarray(_wide.from_int(self.layout.dearest))
+        count = jnp.where(_wide.less(spare, dearest), zeros, count)
+        lost = counting.lost(ranks, count)
         return _Cut(ranks, movable, count, lost, jnp.array(largest, keys.dtype))
 
     def _movable(self) -> jax.Array:
