@@ -14,6 +14,9 @@ from swd_jax._after_optimizer import decoupled_swd as decoupled_swd
 from swd_jax._after_optimizer import proximal_swd as proximal_swd
 from swd_jax._blocks import Block as Block
 from swd_jax._blocks import Channel as Channel
+from swd_jax._channels._cost_report import CostReport as CostReport
+from swd_jax._channels._cost_report import ModelCost as ModelCost
+from swd_jax._channels._cost_report import cost_report as cost_report
 from swd_jax._channels._coupled import CoupledChannels as CoupledChannels
 from swd_jax._channels._find import channel_groups as channel_groups
 from swd_jax._channels._groups import ChannelGroup as ChannelGroup
@@ -51,6 +54,8 @@ from swd_jax._schedules import rewind as rewind
 from swd_jax._schedules import staircase_sparsity as staircase_sparsity
 from swd_jax._slimming import is_scale as is_scale
 from swd_jax._slimming import network_slimming as network_slimming
+from swd_jax._sparse_file import load_sparse as load_sparse
+from swd_jax._sparse_file import save_sparse as save_sparse
 from swd_jax._stability import bound_multiplier as bound_multiplier
 from swd_jax._stability import largest_stable_multiplier as largest_stable_multiplier
 from swd_jax._straight_through import straight_through as straight_through

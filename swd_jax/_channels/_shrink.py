@@ -229,7 +229,7 @@ def _check_module(
     arrays = [a for *_, a in _paths.arrays(_paths.flatten(small))]
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in arrays):
         return
-    arguments = jax.tree.map(_made_up, tuple(example_args))
+    arguments = jax.tree.map(made_up, tuple(example_args))
     wanted = jax.tree.leaves(smaller(small, *arguments))
     got = jax.tree.leaves(apply(small, *arguments))
     if not all(_close(a, b) for a, b in zip(wanted, got, strict=True)):
@@ -256,7 +256,7 @@ def _check_silent(
                 np.moveaxis(array, member.axis, 0)[member.indices[vector].ravel()] = 0
                 arrays[member.path] = array
     arguments = jax.tree.map(
-        _made_up, jax.tree.unflatten(analysis.argument_tree, analysis.arguments)
+        made_up, jax.tree.unflatten(analysis.argument_tree, analysis.arguments)
     )
     inputs = [a for a in jax.tree.leaves(arguments) if _paths.is_array(a)]
     in_order = [arrays[path] for _, path, _ in _paths.arrays(analysis.params)]
@@ -272,7 +272,8 @@ def _check_silent(
         )
 
 
-def _made_up(leaf: Any) -> Any:
+def made_up(leaf: Any) -> Any:
+    """An array in the shape of one, or of a description: random numbers, or zeros."""
     if not _paths.is_array(leaf):
         return leaf
     if jnp.issubdtype(leaf.dtype, jnp.floating):
