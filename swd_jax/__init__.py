@@ -14,6 +14,8 @@ from swd_jax._after_optimizer import decoupled_swd as decoupled_swd
 from swd_jax._after_optimizer import proximal_swd as proximal_swd
 from swd_jax._blocks import Block as Block
 from swd_jax._blocks import Channel as Channel
+from swd_jax._channel_summary import ChannelSummary as ChannelSummary
+from swd_jax._channel_summary import GroupSummary as GroupSummary
 from swd_jax._channels._cost_report import CostReport as CostReport
 from swd_jax._channels._cost_report import ModelCost as ModelCost
 from swd_jax._channels._cost_report import cost_report as cost_report
