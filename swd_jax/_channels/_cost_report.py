@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
 from swd_jax import _numbers, _tables
-from swd_jax._channels import _find, _shrink
+from swd_jax._channels import _find, _shrink, _trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _counted(
     apply: Callable[..., Any], params: Any, arguments: Sequence[Any]
 ) -> _Counted:
     groups = _find.channel_groups(apply, params, *arguments)
-    program = _find.trace(apply, params, arguments)
+    program = _trace.trace(apply, params, arguments)
     arrays = [leaf for *_, leaf in program.entries]
     for _, path, leaf in program.entries:
         if isinstance(leaf, jax.ShapeDtypeStruct):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from swd_jax._channels import _indexing, _interpret, _registry, _types
+from swd_jax._channels import _interpret, _opaque, _registry, _types
 from swd_jax._channels._context import Frame
 from swd_jax._channels._labels import Labels
 from swd_jax._channels._registry import Step
@@ -66,7 +66,7 @@ class Evaluation:
             )
             outer, self._frames = self._frames, frame.inner[number]
             rule = _interpret.RULES.get(equation.primitive.name)
-            run = _indexing.run_unknown
+            run = _opaque.run_unknown
             if rule is not None and number not in frame.opaque:
                 run = rule.run
             results = run(self, step, [_value(values, a) for a in equation.invars])

@@ -11,10 +11,13 @@ from swd_jax._channels import (
     _control,
     _elementwise,
     _indexing,
+    _joining,
     _labels,
     _layout,
+    _opaque,
     _products,
     _registry,
+    _slicing,
     _types,
     _windows,
 )
@@ -25,7 +28,17 @@ RULES: Mapping[str, _registry.Rule] = _registry.RULES
 """Of all primitives that are understood."""
 
 # Each of these modules adds its rules.
-FAMILIES = (_control, _elementwise, _indexing, _layout, _products, _windows)
+FAMILIES = (
+    _control,
+    _elementwise,
+    _indexing,
+    _joining,
+    _layout,
+    _opaque,
+    _products,
+    _slicing,
+    _windows,
+)
 
 _MOST_KNOWN = 4096
 
@@ -60,7 +73,7 @@ def follow(
             outputs = rule.labels(context, equation, inputs)
         except (NotImplementedError, KeyError, AttributeError):
             # A form, or a parameter in another version of jax, that is not known.
-            outputs = _indexing.unknown(context, equation, inputs)
+            outputs = _opaque.unknown(context, equation, inputs)
             frame.opaque.add(number)
         outputs = [outputs] if isinstance(outputs, Labels) else outputs
         known = _known(equation, inputs)

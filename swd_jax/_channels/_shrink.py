@@ -10,7 +10,7 @@ import numpy as np
 from jax.extend.core import Literal, jaxpr_as_fun, jaxprs_in_params
 
 from swd_jax import _paths
-from swd_jax._channels import _find, _kept, _modules
+from swd_jax._channels import _find, _kept, _modules, _trace
 from swd_jax._channels._evaluate import Evaluation
 from swd_jax._channels._groups import ChannelGroups, Kept
 
@@ -219,7 +219,7 @@ def _check_module(
         "the function that it returns needs no module."
     )
     try:
-        program = _find.trace(apply, small, example_args)
+        program = _trace.trace(apply, small, example_args)
     except ValueError as error:
         raise ValueError(
             f"The smaller module cannot be used. {advice} {error}"
