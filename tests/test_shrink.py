@@ -163,7 +163,14 @@ class TestModels:
         assert groups.flops(kept) == again.flops() < groups.flops()
         assert groups.parameters(kept) == again.parameters() < groups.parameters()
 
-    @pytest.mark.parametrize("name", ["lenet", "densenet", "equinox_cnn"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "densenet",
+            pytest.param("lenet", marks=pytest.mark.slow),
+            pytest.param("equinox_cnn", marks=pytest.mark.slow),
+        ],
+    )
     def test_go_on_training_with_their_state(self, name):
         case, groups, kept, small = shrunk_case(name)
         tx = optax.adam(1e-2)
