@@ -145,3 +145,12 @@ def placed_as(array: jax.Array, other: Any) -> jax.Array:
     if array.sharding.is_equivalent_to(other.sharding, array.ndim):
         return array
     return jax.device_put(array, other.sharding)
+
+
+def undivided(array: jax.Array) -> jax.Array:
+    """The array as a whole on all devices, where it is known to be divided."""
+    sharding = jax.typeof(array).sharding
+    if all(names is None for names in sharding.spec):
+        return array
+    whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.sharding.reshard(array, whole)

@@ -2,11 +2,14 @@
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
 import jax
 import pytest
+
+import swd_jax
 
 # The library's lines that it runs, other tests run too.
 pytestmark = pytest.mark.no_cover
@@ -94,3 +97,12 @@ def test_the_page_on_selection_quotes_the_results_for_a_billion_weights():
     ):
         assert words in page
     assert "needs" in of("jnp.sort", "failure")
+
+
+def test_the_index_of_the_api_has_all_that_is_public():
+    page = (ROOT / "docs" / "api.md").read_text()
+    index = page[: page.index("\n## ")]
+    public = {name for name in dir(swd_jax) if not name.startswith("_")}
+    for text in (index, page[len(index) :]):
+        named = set(re.findall(r"swd_jax\.(\w+)", text))
+        assert public <= named, public - named
