@@ -88,7 +88,7 @@ def run(
         together=together,
         console=console,
     )
-    console.print(tables.table(results.read(folder)))
+    show(results.read(folder), console)
 
 
 def place_of(name: str, folder: Path) -> Path:
@@ -116,7 +116,15 @@ def table(
     if markdown:
         print(tables.markdown(found), end="")
     else:
-        new_console().print(tables.table(found))
+        show(found, new_console())
+
+
+def show(found: list[tables.Result], console: rich.console.Console) -> None:
+    """Print the tables of results, and what is to be said of them."""
+    for measure in tables.measures(found):
+        console.print(tables.table(found, measure))
+    for remark in tables.remarks(found):
+        console.print(remark)
 
 
 def plot(

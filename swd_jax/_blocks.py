@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax import _group_reductions, _structures
+from swd_jax import _group_reductions, _splits, _structures
 from swd_jax._group_reductions import Norm
 
 
@@ -82,6 +82,10 @@ class Block:
             n % b == 0 for n, b in zip(shape, self._lengths(shape), strict=True)
         )
 
+    def fits_mesh(self, shape: tuple[int, ...], parts: tuple[int, ...]) -> bool:
+        """Whether no block that is shorter than an axis crosses from part to part."""
+        return _splits.lie_within(shape, self._lengths(shape), parts)
+
     def _lengths(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) < len(self.shape):
             raise ValueError(f"a block of {self.shape} has more dimensions")
@@ -151,6 +155,10 @@ class Channel:
         """Whether a channel is a part of a leaf whatever the leaf is divided along."""
         return len(shape) == 1 and shape[0] % self.size == 0
 
+    def fits_mesh(self, shape: tuple[int, ...], parts: tuple[int, ...]) -> bool:
+        """Whether no group of `size` indices crosses from part to part."""
+        return _splits.lie_within(shape, self._lengths(shape), parts)
+
     def _lengths(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         [axis] = _structures.normalized_axes([self.axis], shape)
         if shape[axis] % self.size:
@@ -181,44 +189,12 @@ def _sizes(shape: tuple[int, ...], lengths: Sequence[int]) -> int | np.ndarray:
 def _scores(scores: jax.Array, lengths: Sequence[int], norm: Norm) -> jax.Array:
     """The norm of each block, shape (blocks along each axis)."""
     sizes = _sizes(scores.shape, lengths)
-    split = _split(scores, lengths)
+    split = _splits.split(scores, lengths)
     within = range(1, split.ndim, 2)
     if not isinstance(sizes, int):
         sizes = np.expand_dims(sizes, list(within))
     norms = _group_reductions.group_norms(split, within, sizes, norm)
     return jnp.squeeze(norms, within)
-
-
-def _split(array: jax.Array, lengths: Sequence[int]) -> jax.Array:
-    """Split each axis into (blocks, within a block), with zeros at the far edge."""
-    shape: list[int] = []
-    spec: list[Any] = []
-    padding = []
-    sharding = jax.typeof(array).sharding
-    for n, length, names in zip(array.shape, lengths, sharding.spec, strict=True):
-        b = max(min(n, length), 1)
-        padding.append((0, -n % b))
-        shape += [-(-n // b), b]
-        spec += [names, None] if n > b else [None, names]
-        parts = math.prod(sharding.mesh.shape[name] for name in _names(names))
-        if parts > 1 and n > b and n % (b * parts):
-            raise ValueError(
-                f"blocks of {b} along an axis of {n} weights do not divide its "
-                f"{parts} parts on the devices of the mesh: some would lie on two"
-            )
-    if any(after for _, after in padding):
-        array = jnp.pad(array, padding)
-    if all(names is None for names in spec):  # as far as anyone knows
-        return array.reshape(shape)
-    split = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec(*spec))
-    return jax.lax.reshape(array, shape, out_sharding=split)
-
-
-def _names(names: Any) -> tuple[str, ...]:
-    """The mesh axes over which an axis is divided."""
-    if names is None:
-        return ()
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _expand(

@@ -65,6 +65,7 @@ def dynamic_sparsity(
     def init_fn(params: optax.Params) -> DynamicState:
         _, [of_target] = _ranked.rank(params, [target])
         leaves, ranking = of_target.leaves, of_target.ranking
+        assert isinstance(ranking, Ranking)
         keys = _keys(seed, 0, len(leaves))
         pairs = zip(leaves, keys, strict=True)
         noise = [jax.random.uniform(key, leaf.weights.shape) for leaf, key in pairs]
@@ -85,6 +86,7 @@ def dynamic_sparsity(
         matched = _updates.match(updates, params, name)
         _, [of_target] = _ranked.rank(params, [target])
         leaves, ranking = of_target.leaves, of_target.ranking
+        assert isinstance(ranking, Ranking)
         gradients = [matched.of(leaf) for leaf in leaves]
         share = fraction(state.count)
 

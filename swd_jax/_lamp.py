@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from swd_jax import _float_order
 from swd_jax._criterion import Criterion
-from swd_jax._shards import laid_out_as
+from swd_jax._shards import laid_out_as, undivided
 
 
 def _score(weights: jax.Array, statistic: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -28,7 +28,7 @@ def _of_leaf(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     if weights.size == 0:
         return jnp.ones((), weights.dtype), weights
     info = jnp.finfo(weights.dtype)
-    whole = _whole(weights)
+    whole = undivided(weights)
     keys = _float_order.to_key(whole.ravel())
     finite = keys < _float_order.largest_key(info.dtype)
     largest = jnp.max(jnp.where(finite, keys, 0))
@@ -47,13 +47,6 @@ def _of_leaf(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     factors = jnp.where(sums > 0, jax.lax.rsqrt(sums), 1)
     found = jnp.zeros_like(factors).at[order].set(factors, unique_indices=True)
     return scale, laid_out_as(found.reshape(weights.shape), weights)
-
-
-def _whole(weights: jax.Array) -> jax.Array:
-    """The leaf on every device, where a mesh has it in parts that types tell of."""
-    if all(names is None for names in jax.typeof(weights).sharding.spec):
-        return weights
-    return jax.sharding.reshard(weights, jax.sharding.PartitionSpec())
 
 
 lamp = Criterion("lamp", _score, statistics=_statistics)

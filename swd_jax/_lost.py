@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from swd_jax import _float_order, _positions, _reductions, _wide
+from swd_jax._channels._ranking import ChannelRanking
 from swd_jax._ranking import Ranking
 
 Result = TypeVar("Result")
@@ -112,7 +113,7 @@ def _tied(ranking: Ranking, operand_and_limit: tuple[Any, jax.Array]) -> jax.Arr
 
 def map_lost(
     function: Callable[..., Result],
-    ranking: Ranking,
+    ranking: Ranking | ChannelRanking,
     counts: jax.Array,
     *operands: Any,
 ) -> list[Result]:
@@ -130,6 +131,8 @@ def map_lost(
     """
     if not ranking.weights:
         return []
+    if isinstance(ranking, ChannelRanking):
+        return _map_channels(function, ranking, counts, operands)
     settled = _settle(ranking, counts)
     if isinstance(settled.missing, Tracer):
         return _map_exactly(function, ranking, settled, operands)
@@ -171,6 +174,17 @@ def _map_exactly(
 ) -> list[Result]:
     lost = ranking.expanded(lost_exactly(ranking, settled))
     pairs = zip(ranking.weights, lost, strict=True)
+    return [function(weights, each, *operands) for weights, each in pairs]
+
+
+@functools.partial(jax.jit, static_argnames="function")
+def _map_channels(
+    function: Callable[..., Result],
+    ranking: ChannelRanking,
+    counts: jax.Array,
+    operands: tuple[Any, ...],
+) -> list[Result]:
+    pairs = zip(ranking.weights, ranking.lost_exactly(counts), strict=True)
     return [function(weights, each, *operands) for weights, each in pairs]
 
 

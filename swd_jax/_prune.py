@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax import _lost, _paths, _ranked, _updates
-from swd_jax._shards import AxisName, laid_out_as
+from swd_jax._shards import AxisName, laid_out_as, placed_as
 from swd_jax._target import Targets, as_targets
 
 Tree = TypeVar("Tree")
@@ -73,7 +73,7 @@ def prune(
     _ranked.check_evidence(targets, evidence)
     tree, ranked = _ranked.rank(params, targets, axis_name, evidence=evidence)
     pruned = {
-        leaf.position: weights
+        leaf.position: placed_as(weights, leaf.weights)
         for each in ranked
         for leaf, weights in zip(
             each.leaves,
@@ -129,7 +129,7 @@ def prune_mask(
     for each in ranked:
         kept = _lost.map_lost(_is_kept, each.ranking, each.counts(step))
         pairs = zip(each.leaves, kept, strict=True)
-        masks |= {leaf.position: mask for leaf, mask in pairs}
+        masks |= {leaf.position: placed_as(mask, leaf.weights) for leaf, mask in pairs}
     return tree.rebuilt(masks)
 
 

@@ -13,10 +13,16 @@ from swd_jax import (
     _criterion,
     _float_order,
     _paths,
+    _ranked_channels,
     _scopes,
+    _sparsity,
+    _splits,
     _structures,
     _wide,
 )
+from swd_jax._channels import _members
+from swd_jax._channels._coupled import CoupledChannels
+from swd_jax._channels._ranking import ChannelRanking
 from swd_jax._prunable import PrunableLeaf, find_prunable
 from swd_jax._ranking import Ranking
 from swd_jax._shards import AxisName, Shards, find_shards
@@ -28,10 +34,12 @@ class Ranked(NamedTuple):
 
     target: Target
     leaves: list[PrunableLeaf]
-    ranking: Ranking
+    ranking: Ranking | ChannelRanking
 
     def sparsities(self, step: ArrayLike | None) -> list[Fraction | jax.Array]:
         """The sparsity of every group of leaves at a step."""
+        if isinstance(self.ranking, ChannelRanking):
+            return [_sparsity.sparsity_at(self.target.sparsity, step)]
         return _scopes.group_sparsities(
             self.target.scope,
             self.target.sparsity,
@@ -44,7 +52,10 @@ class Ranked(NamedTuple):
         """K of every group of leaves at a step: wide numbers, shape (groups, 4)."""
         if not self.ranking.groups:
             return jnp.zeros((0, _wide.LIMBS), jnp.uint32)
-        return self.ranking.counts(self.sparsities(step))
+        sparsities = self.sparsities(step)
+        if isinstance(self.ranking, ChannelRanking):
+            _ranked_channels.check_reachable(self.ranking.layout, sparsities[0])
+        return self.ranking.counts(sparsities)
 
 
 def find_leaves(
@@ -55,7 +66,7 @@ def find_leaves(
     Raises:
       ValueError: if a target fits none of the parameters, or two prune the same leaf.
     """
-    found = [find_prunable(target.prunable, tree, params) for target in targets]
+    found = [_leaves(target, tree, params) for target in targets]
     taken: dict[str, Target] = {}
     for target, leaves in zip(targets, found, strict=True):
         for leaf in leaves:
@@ -66,6 +77,12 @@ def find_leaves(
                 )
             taken[leaf.path] = target
     return found
+
+
+def _leaves(target: Target, tree: _paths.Flat, params: Any) -> list[PrunableLeaf]:
+    if isinstance(target.structure, CoupledChannels):
+        return _members.find_leaves(target.structure, target.prunable, tree, params)
+    return find_prunable(target.prunable, tree, params)
 
 
 def rank(
@@ -96,7 +113,12 @@ def rank(
     ranked = []
     for target, leaves in zip(targets, found, strict=True):
         seen = _evidence(target, leaves, evidence or {}, way)
-        ranked.append(Ranked(target, leaves, _ranking(target, leaves, seen, axis_name)))
+        layout = _ranked_channels.find_layout(target, tree, params, leaves)
+        if layout is not None:
+            ranking = _ranked_channels.ranking(target, layout, leaves, seen, axis_name)
+        else:
+            ranking = _ranking(target, leaves, seen, axis_name)
+        ranked.append(Ranked(target, leaves, ranking))
     return tree, ranked
 
 
@@ -104,10 +126,16 @@ def check_leaves(
     target: Target, leaves: Sequence[PrunableLeaf], shards: Shards | None = None
 ) -> None:
     """Raise if a target's structure or scope does not fit one of its leaves."""
+    if isinstance(target.structure, CoupledChannels):
+        return
     for i, leaf in enumerate(leaves):
         divided = shards is not None and bool(shards.of_leaf[i])
         _structures.check_leaf(
-            target.structure, leaf.path, leaf.weights.shape, divided=divided
+            target.structure,
+            leaf.path,
+            leaf.weights.shape,
+            divided=divided,
+            parts=_splits.parts_of(leaf.weights),
         )
         if divided and target.scope == "erk":
             raise ValueError(
@@ -124,6 +152,9 @@ def _ranking(
     axis_name: AxisName,
 ) -> Ranking:
     # The selection is piecewise constant: nothing to differentiate.
+    structure = target.structure
+    if isinstance(structure, CoupledChannels):  # of a tree without leaves
+        structure = _structures.Unstructured()
     weights = [jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in leaves]
     dtype = _float_order.score_dtype(*(leaf.dtype for leaf in weights))
     shards = find_shards(weights, axis_name)
@@ -136,10 +167,17 @@ def _ranking(
         dtype=dtype,
         groups=_scopes.find_groups(target.scope, leaves),
         evidence=evidence,
-        structure=target.structure,
+        structure=structure,
         shards=shards,
     )
     return ranking.scored_groups().with_floor(target.known_floor)
+
+
+def threshold_count(target: Target, leaves: Sequence[PrunableLeaf]) -> int:
+    """How many thresholds a target has."""
+    if isinstance(target.structure, CoupledChannels):
+        return 1 if leaves else 0
+    return len(_scopes.find_groups(target.scope, leaves))
 
 
 def _evidence(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from swd_jax import _float_order, _guesses, _paths, _ranked, _scopes, _wide
+from swd_jax import _float_order, _guesses, _paths, _ranked, _ranked_channels, _wide
 from swd_jax._prunable import PrunableLeaf
 from swd_jax._shards import AxisName
 from swd_jax._target import Target
@@ -53,11 +53,12 @@ def start(targets: Sequence[Target], params: optax.Params) -> Remembered:
     leaves = [leaf for of_target in found for leaf in of_target]
     dtype = _float_order.score_dtype(*(leaf.weights.dtype for leaf in leaves))
     thresholds = sum(
-        len(_scopes.find_groups(target.scope, of_target))
+        _ranked.threshold_count(target, of_target)
         for target, of_target in zip(targets, found, strict=True)
     )
     for target, of_target in zip(targets, found, strict=True):
         _ranked.check_leaves(target, of_target)
+        _ranked_channels.check_target(target, params)
     shape = () if _is_one(targets) else (thresholds,)
     return Remembered(
         step=jnp.zeros((), jnp.int32),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 AxisName = str | tuple[str, ...] | None
 """Mesh axes over which leaves are divided by hand; None if they are not."""
@@ -133,3 +134,23 @@ def laid_out_as(array: jax.Array, other: Any) -> jax.Array:
     if all(names is None for names in sharding.spec):
         return array
     return jax.sharding.reshard(array, sharding)
+
+
+def placed_as(array: jax.Array, other: Any) -> jax.Array:
+    """The array on the devices on which another is, where both are at hand."""
+    if isinstance(array, Tracer) or isinstance(other, Tracer):
+        return array
+    if not isinstance(other, jax.Array):
+        return array
+    if array.sharding.is_equivalent_to(other.sharding, array.ndim):
+        return array
+    return jax.device_put(array, other.sharding)
+
+
+def undivided(array: jax.Array) -> jax.Array:
+    """The array as a whole on all devices, where it is known to be divided."""
+    sharding = jax.typeof(array).sharding
+    if all(names is None for names in sharding.spec):
+        return array
+    whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.sharding.reshard(array, whole)

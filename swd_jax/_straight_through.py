@@ -81,11 +81,18 @@ def straight_through(
         if not each.leaves:
             continue
         ranking = each.ranking
+        if soft and not isinstance(ranking, Ranking):
+            raise ValueError(
+                f"soft=True takes the threshold from every weight, which with "
+                f"{each.target.structure!r} is that of channels: give soft=False"
+            )
         found = ranking.thresholds(each.counts(step))
         masks = ranking.expanded(ranking.below(found.limits))
         for i, (leaf, below) in enumerate(zip(each.leaves, masks, strict=True)):
             weights = jax.lax.stop_gradient(jnp.asarray(leaf.weights))
-            kept = _shrunk(ranking, i, found.limits[i]) if soft else weights
+            kept = weights
+            if soft and isinstance(ranking, Ranking):
+                kept = _shrunk(ranking, i, found.limits[i])
             forward = jnp.where(below, jnp.zeros_like(weights), kept)
             # The difference is 0, and has the gradient.
             difference = jnp.asarray(leaf.weights) - weights

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swd_jax import _splits
+
 # Up to so many weights that stand together, every pair is compared by itself: one pass
 # over memory, but a program that grows with the square.
 _UNROLLED = 8
@@ -153,15 +155,11 @@ class NM:
 
     def scores(self, scores: jax.Array) -> jax.Array:
         """The scores, infinity for those weights that are never pruned."""
-        axis = self.axis % scores.ndim
-        length = scores.shape[axis]
-        short = -length % self.m
-        padding = [(0, short if i == axis else 0) for i in range(scores.ndim)]
-        padded = jnp.pad(scores, padding, constant_values=-1) if short else scores
-        shape = padded.shape
-        split = padded.reshape(*shape[:axis], -1, self.m, *shape[axis + 1 :])
-        kept = (_better(split, axis + 1) < self.n).reshape(shape)
-        kept = jax.lax.slice_in_dim(kept, 0, length, axis=axis)
+        lengths = self._lengths(scores.shape)
+        # Beyond the far edge stands what is worse than any score.
+        split = _splits.split(scores, lengths, fill=-1)
+        better = _better(split, 2 * (self.axis % scores.ndim) + 1)
+        kept = _splits.joined(better < self.n, scores)
         return jnp.where(kept, jnp.inf, scores)
 
     def sizes(self, shape: tuple[int, ...]) -> int:
@@ -177,6 +175,15 @@ class NM:
     def fits_part(self, shape: tuple[int, ...]) -> bool:
         """Whether all of the m weights are in the same part of a leaf."""
         return shape[self.axis % len(shape)] % self.m == 0
+
+    def fits_mesh(self, shape: tuple[int, ...], parts: tuple[int, ...]) -> bool:
+        """The same of a whole leaf that has parts along its axes."""
+        axis = self.axis % len(shape)
+        return parts[axis] == 1 or shape[axis] % (self.m * parts[axis]) == 0
+
+    def _lengths(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        axis = self.axis % len(shape)
+        return tuple(self.m if i == axis else 1 for i in range(len(shape)))
 
     @property
     def greatest_sparsity(self) -> tuple[int, int]:
@@ -243,7 +250,12 @@ def is_in_place(structure: Structure) -> bool:
 
 
 def check_leaf(
-    structure: Structure, path: str, shape: tuple[int, ...], *, divided: bool
+    structure: Structure,
+    path: str,
+    shape: tuple[int, ...],
+    *,
+    divided: bool,
+    parts: tuple[int, ...],
 ) -> None:
     """Raise if a leaf has no such groups, or devices have parts of them.
 
@@ -251,7 +263,8 @@ def check_leaf(
       structure: the groups.
       path: of the leaf.
       shape: of the leaf, or of the part of it that a device has.
-      divided: whether devices have parts of the leaf.
+      divided: whether devices have parts of the leaf, by hand.
+      parts: how many of them each axis is known to have otherwise.
     """
     try:
         structure.sizes(shape)
@@ -266,4 +279,11 @@ def check_leaf(
             f"{structure!r} has groups that may lie on several devices: of "
             f"{path!r} each has a part of shape {shape}. Without axis_name, under jit "
             "over a mesh, groups may lie anywhere; or divide the weights between groups"
+        )
+    fits_mesh = getattr(structure, "fits_mesh", None)
+    if fits_mesh is not None and not fits_mesh(shape, parts):
+        raise ValueError(
+            f"{structure!r} has groups that would lie on several devices: {path!r} of "
+            f"shape {shape} has {parts} parts along its axes. Divide it between "
+            "groups, or give the mesh axes the type Auto, where groups may lie anywhere"
         )

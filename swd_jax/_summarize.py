@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax import (
+    _channel_summary,
     _float_order,
     _lost,
     _norms,
@@ -21,6 +22,8 @@ from swd_jax import (
     _sparsity,
     _wide,
 )
+from swd_jax._channels._coupled import CoupledChannels
+from swd_jax._channels._ranking import ChannelRanking
 from swd_jax._prunable import PrunableLeaf
 from swd_jax._stability import largest_stable_multiplier
 from swd_jax._summary import LeafSummary, Summary
@@ -50,8 +53,9 @@ def summarize(
       evidence: as for `prune`.
 
     Returns:
-      A `Summary`: totals, a row for each prunable leaf, `emptied_leaves`; its `str` is
-      a table, its `as_dict()` a flat dict of floats.
+      A `Summary`: totals, a row for each prunable leaf, `emptied_leaves`, and what
+      disappears with coupled channels; its `str` is a table, its `as_dict()` a flat
+      dict of floats.
 
     Raises:
       ValueError: as `prune`; or if the parameters are traced, since a report is for the
@@ -99,6 +103,14 @@ def summarize(
         _nbytes(leaf.weights) - _sparse_bytes(leaf.weights, row.pruned)
         for leaf, row in zip(leaves, rows, strict=True)
     ]
+    channels = tuple(
+        _channel_summary.channel_summary(
+            each.target.structure, each.ranking, each.counts(step)
+        )
+        for each in ranked
+        if isinstance(each.target.structure, CoupledChannels)
+        and isinstance(each.ranking, ChannelRanking)
+    )
     norm = math.hypot(*(float(numbers.norm) for numbers in measured))
     pruned_norm = math.hypot(*(float(numbers.pruned_norm) for numbers in measured))
     return Summary(
@@ -113,6 +125,8 @@ def summarize(
         bytes_sparse=bytes_dense - sum(saved),
         leaves=rows,
         largest_stable_learning_rate=_largest_stable_learning_rate(state),
+        channels=channels,
+        only_channels=len(channels) == len(targets) == 1,
     )
 
 

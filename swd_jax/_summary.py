@@ -2,6 +2,9 @@
 
 import dataclasses
 
+from swd_jax import _tables
+from swd_jax._channel_summary import ChannelSummary
+
 
 @dataclasses.dataclass(frozen=True)
 class LeafSummary:
@@ -59,9 +62,20 @@ class Summary:
     """For `swd` before SGD without momentum, at the multiplier of the optimizer state
     that was given: beyond it training diverges. None without a state."""
 
+    channels: tuple[ChannelSummary, ...] = ()
+    """Of each target with coupled channels."""
+    only_channels: bool = False
+    """Whether nothing but coupled channels is pruned."""
+
     @property
     def obtained_sparsity(self) -> float:
-        """Zeros over prunable weights, now."""
+        """Zeros over prunable weights, now.
+
+        With coupled channels as the only target: the share of what it counts that
+        disappears with the channels that are zero.
+        """
+        if self.only_channels:
+            return self.channels[0].obtained_sparsity
         return self.zeros / max(self.weights, 1)
 
     @property
@@ -87,6 +101,12 @@ class Summary:
         if self.largest_stable_learning_rate is not None:
             limit = self.largest_stable_learning_rate
             totals["largest_stable_learning_rate"] = limit
+        for channels in self.channels:
+            totals["parameters_pruned"] = channels.parameters_pruned
+            totals["flops"] = channels.flops
+            totals["flops_pruned"] = channels.flops_pruned
+            for group in channels.groups:
+                totals[f"channels_pruned/{group.name}"] = group.pruned
         for leaf in self.leaves:
             totals[f"sparsity/{leaf.path}"] = leaf.sparsity
             totals[f"residual/{leaf.path}"] = leaf.residual
@@ -96,11 +116,10 @@ class Summary:
         rows = [("leaf", "shape", "weights", "zeros", "sparsity", "pruned", "residual")]
         rows += [_row(leaf.path, str(leaf.shape), leaf) for leaf in self.leaves]
         rows.append(_row("all prunable", "", self))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [_aligned(row, widths) for row in rows]
-        lines.insert(1, "-" * len(lines[0]))
-        lines.insert(-1, lines[1])
-        return "\n".join([*lines, "", *self._remarks()])
+        lines = [_tables.table(rows, names=2, totals=True), ""]
+        for channels in self.channels:
+            lines += [str(channels), ""]
+        return "\n".join([*lines, *self._remarks()])
 
     def _remarks(self) -> list[str]:
         remarks = [
@@ -138,10 +157,3 @@ def _row(name: str, shape: str, counted: LeafSummary | Summary) -> tuple[str, ..
         f"{counted.pruned:,}",
         f"{counted.residual:.3g}",
     )
-
-
-def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
-    name, shape, *numbers = row
-    cells = [name.ljust(widths[0]), shape.ljust(widths[1])]
-    cells += [n.rjust(width) for n, width in zip(numbers, widths[2:], strict=True)]
-    return "  ".join(cells).rstrip()

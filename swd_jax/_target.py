@@ -17,6 +17,7 @@ from swd_jax import (
     _sparsity,
     _structures,
 )
+from swd_jax._channels._coupled import CoupledChannels
 from swd_jax._criterion import Criterion
 
 
@@ -38,7 +39,8 @@ class Target:
         or of their upper levels. By default `is_weight`: leaves of two or more
         dimensions that are neither biases nor normalisation scales.
       structure: which weights live and die together: `Unstructured()`, `Block(...)`,
-        `NM(n, m)`, `Channel(axis)`, or your own (see `Structure`).
+        `NM(n, m)`, `Channel(axis)`, `CoupledChannels(groups)` across layers, or your
+        own (see `Structure`).
       scope: "global" ranks all prunable weights together, with one threshold; "local"
         ranks every leaf by itself, so that each loses the same fraction; "erk" does
         too, with a fraction from the leaf's shape, larger for larger leaves. A mapping
@@ -71,7 +73,7 @@ class Target:
     sparsity: _sparsity.Sparsity
     _: dataclasses.KW_ONLY
     prunable: _prunable.Prunable = _prunable.is_weight
-    structure: _structures.Structure = _structures.Unstructured()
+    structure: _structures.Structure | CoupledChannels = _structures.Unstructured()
     scope: _scopes.Scope = "global"
     criterion: Criterion | Callable[..., jax.Array] | str = _criteria.magnitude
     min_kept: _numbers.Number = 0
@@ -79,12 +81,14 @@ class Target:
     def __post_init__(self) -> None:
         _sparsity.check_sparsity(self.sparsity)
         _prunable.check_prunable(self.prunable)
-        _structures.check_structure(self.structure)
+        if not isinstance(self.structure, CoupledChannels):
+            _structures.check_structure(self.structure)
         _scopes.check_scope(self.scope)
         criterion = _criterion_names.as_criterion(self.criterion)
         object.__setattr__(self, "criterion", criterion)
         object.__setattr__(self, "min_kept", _checked_floor(self.min_kept))
         self._check_reachable()
+        self._check_coupled()
 
     @property
     def known_criterion(self) -> Criterion:
@@ -116,6 +120,22 @@ class Target:
                     f"sparsity is {sparsity!r}, and {self.structure!r} prunes at most "
                     f"{most} of the weights"
                 )
+
+    def _check_coupled(self) -> None:
+        """Raise what makes no sense for channels that are ranked across leaves."""
+        if not isinstance(self.structure, CoupledChannels):
+            return
+        if self.scope not in ("global", "local"):
+            raise ValueError(
+                "scope must be 'global' or 'local' with CoupledChannels, since what a "
+                "channel takes away depends on all leaves, got "
+                f"{self.scope!r}"
+            )
+        if self.min_kept != 0:
+            raise ValueError(
+                "min_kept counts weights of single leaves, got "
+                f"{self.min_kept!r}: with CoupledChannels give it min_channels=..."
+            )
 
 
 def _checked_floor(min_kept: Any) -> int | Fraction:

@@ -127,6 +127,20 @@ def multiply(wide: jax.Array, factor: int) -> jax.Array:
     return product
 
 
+def multiply_each(wide: jax.Array, factors: jax.Array) -> jax.Array:
+    """The products with unsigned 32-bit integers, where they stay below 2**64.
+
+    Args:
+      wide: wide numbers, shape (..., 4).
+      factors: unsigned 32-bit integers, shape (...).
+    """
+    # A limb times half a factor stays below 2**32 - 2**16, which `carry` takes.
+    factors = factors[..., None]
+    low = carry(wide * (factors % LIMB))
+    high = carry(wide * (factors >> LIMB_BITS))
+    return add(low, shift_left(high, LIMB_BITS))
+
+
 def divide(wide: jax.Array, divisor: int) -> jax.Array:
     """The quotient, rounded down, by a Python integer in [1, 2**16]."""
     quotient = []

@@ -3,6 +3,7 @@
 python tests/sharded_program.py WAY
 """
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import swd_jax
 from swd_jax import _tally, _wide
 
+sys.path.append(str(Path(__file__).parents[1]))
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import collectives
+
+from tests import every_target as targets
 
 SHAPES = {"rows": (64, 128), "columns": (32, 64), "both": (8, 8, 32), "copies": (9, 7)}
 SHAPES["scale"] = (64,)  # which is not prunable
@@ -34,6 +39,19 @@ TARGETS = [
     swd_jax.Target(0.7),
     swd_jax.Target(0.7, scope="local"),
     swd_jax.Target(0.7, criterion="normalized_magnitude"),
+]
+# Groups within a part and across parts, with edges, scopes, floors and statistics.
+STRUCTURED = [
+    swd_jax.Target(0.5, structure=swd_jax.NM(1, 2), scope="local"),
+    swd_jax.Target(
+        0.7, structure=swd_jax.Block((2, 4)), criterion="normalized_magnitude"
+    ),
+    swd_jax.Target(0.7, structure=swd_jax.Channel(-1), scope="local"),
+    swd_jax.Target(0.7, structure=swd_jax.Block((None, 4), norm="l1"), min_kept=0.2),
+    swd_jax.Target(0.7, structure=swd_jax.Channel(-2), scope={"o": 0.5}),
+    swd_jax.Target(0.7, structure=swd_jax.Channel(-2), scope="erk"),
+    swd_jax.Target(0.7, criterion="lamp"),
+    swd_jax.Target(0.7, criterion=swd_jax.random_scores(3), min_kept=5),
 ]
 
 
@@ -59,10 +77,14 @@ def spread_out(weights: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, An
 
 def bytes_exchanged(function: Callable[..., Any], *arguments: Any) -> int:
     """What a compiled function all-reduces; it must exchange nothing in other ways."""
-    text = function.lower(*arguments).compile().as_text()
-    exchanged = collectives.bytes_exchanged(text)
+    exchanged = all_bytes_exchanged(function, *arguments)
     assert exchanged.keys() <= {"all-reduce"}, exchanged
     return sum(exchanged.values())
+
+
+def all_bytes_exchanged(function: Callable[..., Any], *arguments: Any) -> dict:
+    """What a compiled function exchanges, by the kind of collective."""
+    return collectives.bytes_exchanged(function.lower(*arguments).compile().as_text())
 
 
 def assert_same(first: Any, second: Any) -> None:
@@ -89,13 +111,16 @@ def under_jit(kind: AxisType, targets: list[swd_jax.Target]) -> None:
 
         state = tx.init(alone)
         assert 0 < bytes_exchanged(everything, spread, state) < 65_536
-        found, expected = everything(spread, state), everything(alone, state)
+        # One after the other, as in training below.
+        found = jax.block_until_ready(everything(spread, state))
+        expected = everything(alone, state)
         assert_same(found, expected)
         updates, state, pruned, mask = found
         for tree in (updates, pruned):
             assert_sharded_alike(tree, spread)
-        scalars = jax.tree.leaves(state)
-        assert all(scalar.sharding.is_fully_replicated for scalar in scalars)
+        assert all(
+            scalar.sharding.is_fully_replicated for scalar in jax.tree.leaves(state)
+        )
 
     # And outside of jit, where arrays say themselves how they are divided.
     for found, expected in [
@@ -170,6 +195,106 @@ def by_hand() -> None:
         exchanged.add(bytes_exchanged(update, weights, tx.init(weights)))
     [few] = exchanged
     assert 0 < few < 1024
+
+
+def structures_by_hand() -> None:
+    """Groups that lie within the parts of leaves; others are refused by name."""
+    mesh, alone = make_mesh(AxisType.Auto), random_weights()
+    weights = {name: alone[name] for name in ("rows", "columns")}
+    specs = {name: SPECS[name] for name in weights}
+
+    def mapped(target: swd_jax.Target) -> Callable[..., Any]:
+        def prune(params: Any) -> Any:
+            return swd_jax.prune(params, target, axis_name=("x", "y"))
+
+        return jax.jit(
+            jax.shard_map(prune, mesh=mesh, in_specs=(specs,), out_specs=specs)
+        )
+
+    for structure in (
+        swd_jax.NM(2, 4),
+        swd_jax.NM(1, 8, axis=-1),
+        swd_jax.Block((4, 16)),
+    ):
+        # Unrounded, so that no blocks tie, which would go by part first.
+        rng = np.random.default_rng(1)
+        exact = {name: rng.normal(size=leaf.shape) for name, leaf in weights.items()}
+        exact = {name: leaf.astype(np.float32) for name, leaf in exact.items()}
+        target = swd_jax.Target(0.5, structure=structure)
+        assert_same(mapped(target)(exact), swd_jax.prune(exact, target))
+    for structure in (
+        swd_jax.Channel(-1),
+        swd_jax.Block((None, 2)),
+        swd_jax.Block((3, 2)),
+        swd_jax.NM(2, 5),
+    ):
+        message = rf"{re.escape(repr(structure))} has groups that may lie.*'columns'"
+        with pytest.raises(ValueError, match=message):
+            mapped(swd_jax.Target(0.5, structure=structure))(weights)
+    with pytest.raises(ValueError, match="scope 'erk' needs the shapes of whole"):
+        mapped(swd_jax.Target(0.5, scope="erk"))(weights)
+
+
+def structures(kind: AxisType, targets: list[swd_jax.Target]) -> None:
+    """Groups that may lie on several devices, on weights known to be divided."""
+    # What crosses, and which weights are selected, does not depend on it.
+    jax.config.update("jax_disable_most_optimizations", True)
+    alone = random_weights()
+    spread = spread_out(alone, make_mesh(kind))
+    for target in targets:
+        tx = swd_jax.swd(target, weight_decay=0.1, a=1.0)
+        update = jax.jit(lambda params, state, tx=tx: tx.update(params, state, params))
+        state = tx.init(alone)
+        exchanged = all_bytes_exchanged(update, spread, state)
+        assert 0 < exchanged.pop("all-reduce") < 65_536
+        # Scores of groups may be moved, a few percent of the weights; and LAMP sorts.
+        if target.criterion != swd_jax.lamp:
+            assert sum(exchanged.values()) <= 2048
+        found = jax.block_until_ready(update(spread, state))
+        assert_same(found, update(alone, state))
+        pruned = jax.block_until_ready(swd_jax.prune(spread, target))
+        assert_same(pruned, swd_jax.prune(alone, target))
+        assert_sharded_alike(pruned, spread)
+
+
+def explicit_structures() -> None:
+    """Where the compiler is told how weights are divided."""
+    structures(AxisType.Explicit, STRUCTURED[1:2])
+    spread = spread_out(random_weights(), make_mesh(AxisType.Explicit))
+    for structure in (swd_jax.NM(2, 4), swd_jax.Block((4, 4))):
+        target = swd_jax.Target(0.5, structure=structure)
+        message = (
+            r"(NM|Block).*would lie on several devices: 'both' of shape \(8, 8, 32\)"
+        )
+        with pytest.raises(ValueError, match=message):
+            swd_jax.prune(spread, target)
+
+
+def every_target() -> None:
+    """All structures, criteria and scopes on eight devices."""
+    mesh = make_mesh(AxisType.Auto)
+    specs = {
+        "conv": PartitionSpec(None, "x", None, "y"),
+        "in": PartitionSpec("y", "x"),
+        "out": PartitionSpec(("x", "y")),
+    }
+    for names in targets.EVERY:
+        target = targets.target_of(*names)
+        params, evidence = targets.random_case(1, np.float32)
+        evidence = targets.needed(target, evidence)
+        spread = {
+            name: {
+                leaf: jax.device_put(array, NamedSharding(mesh, specs[leaf]))
+                for leaf, array in tree.items()
+            }
+            for name, tree in {"params": params, **evidence}.items()
+        }
+        found = swd_jax.prune_mask(
+            spread["params"], target, evidence={name: spread[name] for name in evidence}
+        )
+        expected = targets.expected_masks(*names, params, evidence)
+        jax.block_until_ready(found)
+        assert_same(found, expected)
 
 
 def each_for_itself() -> None:
@@ -286,6 +411,12 @@ WAYS = {
     "by_hand": by_hand,
     "each_for_itself": each_for_itself,
     "training": training,
+    "structures": lambda: structures(AxisType.Auto, STRUCTURED[1:3]),
+    "more_structures": lambda: structures(AxisType.Auto, STRUCTURED),
+    "more_explicit_structures": lambda: structures(AxisType.Explicit, STRUCTURED),
+    "explicit_structures": explicit_structures,
+    "structures_by_hand": structures_by_hand,
+    "every_target": every_target,
     "many_leaves": many_leaves,
     "exported": exported,
 }

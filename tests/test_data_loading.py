@@ -77,6 +77,7 @@ class TestNames:
             "mnist": "t10k-labels-idx1-ubyte (or .gz) in the folder itself, mnist, M",
             "cifar10": "data_batch_5, test_batch in cifar-10-batches-py",
             "cifar100": "cifar-100-python.tar.gz",
+            "text": "*.txt in the folder itself",
         }
         assert expected.get(name, f"ind.{name}.test.index") in message
 
@@ -87,6 +88,35 @@ class TestNames:
     def test_without_a_folder_are_answered_with_what_is_looked_for(self):
         with pytest.raises(MissingData, match=r"no folder was given(.|\n)*mnist\.npz"):
             load("mnist", None)
+
+
+class TestText:
+    CONTENT = "naïve 🐟 banana\n" * 10
+
+    @pytest.mark.parametrize("place", ["", "tinyshakespeare"])
+    def test_in_a_folder_or_as_a_file(self, place, tmp_path):
+        (tmp_path / place).mkdir(exist_ok=True)
+        path = tmp_path / place / "input.txt"
+        path.write_text(self.CONTENT, "utf-8")
+        for data in (tmp_path, path):
+            text = load("text", data)
+            assert text.name == "input (135/15 characters)"
+            assert text.vocabulary == "\n abenvï🐟"
+            numbers = np.concatenate([text.train, text.test])
+            assert "".join(text.vocabulary[i] for i in numbers) == self.CONTENT
+            assert (len(text.train), len(text.test)) == (135, 15)
+
+    def test_that_is_none_is_named(self, tmp_path):
+        path = tmp_path / "a.txt"
+        path.write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(BadFile, match=r"a\.txt: .*utf-8"):
+            load("text", tmp_path)
+
+    def test_only_a_text_may_be_a_file(self, tmp_path):
+        path = tmp_path / "mnist.npz"
+        path.touch()
+        with pytest.raises(MissingData, match=r"there is no folder .*mnist\.npz"):
+            load("mnist", path)
 
 
 MNIST_TRAIN, MNIST_TRAIN_LABELS = pixels(20, 4, 3), np.arange(20) % 10

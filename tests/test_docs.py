@@ -2,11 +2,14 @@
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
 import jax
 import pytest
+
+import swd_jax
 
 # The library's lines that it runs, other tests run too.
 pytestmark = pytest.mark.no_cover
@@ -40,11 +43,15 @@ def test_what_a_page_prints_is_compared(tmp_path):
         check_snippets.run(page)
 
 
-def test_the_table_of_costs_is_that_of_the_committed_results(monkeypatch):
+def test_the_tables_of_costs_are_those_of_the_committed_results(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "figures"))
     cost_table = importlib.import_module("cost_table")
-    page = (ROOT / "docs" / "selection.md").read_text()
-    assert cost_table.START + "\n" + cost_table.table() in page
+    for name, table in [
+        ("selection.md", cost_table.table()),
+        ("structures.md", cost_table.structures_table()),
+    ]:
+        page = (ROOT / "docs" / name).read_text()
+        assert cost_table.START + "\n" + table in page
 
 
 def test_the_readme_quotes_the_committed_results():
@@ -90,3 +97,12 @@ def test_the_page_on_selection_quotes_the_results_for_a_billion_weights():
     ):
         assert words in page
     assert "needs" in of("jnp.sort", "failure")
+
+
+def test_the_index_of_the_api_has_all_that_is_public():
+    page = (ROOT / "docs" / "api.md").read_text()
+    index = page[: page.index("\n## ")]
+    public = {name for name in dir(swd_jax) if not name.startswith("_")}
+    for text in (index, page[len(index) :]):
+        named = set(re.findall(r"swd_jax\.(\w+)", text))
+        assert public <= named, public - named

@@ -107,3 +107,15 @@ def test_paper_names_its_experiments_and_explains_its_commands(tmp_path):
     assert done.returncode == 1
     assert "nowhere" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_shrink_prunes_and_cuts(tmp_path):
+    arguments = ["--epochs", "1", "--width", "8", "--sparsities", "0.5"]
+    done = run(["shrink.py", *arguments], tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results/shrink/shrink.json").read_text())
+    assert [entry["method"] for entry in results["runs"]] == ["SWD", "pruned at once"]
+    for entry in results["runs"]:
+        assert entry["after/flops"] / entry["before/flops"] > 0.4
+        assert entry["largest_difference"] < 1e-4

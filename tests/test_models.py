@@ -23,6 +23,7 @@ from models.resnet import (
     imagenet_resnet,
 )
 from models.thin import parameter_count, width_for
+from models.transformer import Transformer
 from models.vgg import VGG
 
 # The library's lines that it runs, other tests run too.
@@ -517,3 +518,55 @@ def test_gcn_trains_seeds_side_by_side():
     kernel = both["first"]["kernel"][...]
     assert kernel.shape == (2, 9, 16)
     assert jnp.all(kernel[0] != kernel[1])
+
+
+class TestTransformer:
+    """Of characters: (texts, characters) in, logits of each next one out."""
+
+    @pytest.fixture
+    def model(self):
+        return Transformer(11, context=8, width=16, heads=2, rngs=nnx.Rngs(0))
+
+    def test_has_a_row_of_logits_for_every_character(self, model):
+        with jax.numpy_rank_promotion("allow"):
+            assert model(jnp.zeros((3, 8), jnp.int32)).shape == (3, 8, 11)
+            assert model(jnp.zeros((3, 5), jnp.int32)).shape == (3, 5, 11)
+
+    @pytest.mark.parametrize("changed", [1, 4, 7])
+    def test_sees_no_later_character(self, model, changed):
+        text = jnp.arange(8)[None]
+        other = text.at[0, changed].set(10)
+        with jax.numpy_rank_promotion("allow"):
+            before, after = np.asarray(model(text)), np.asarray(model(other))
+        np.testing.assert_array_equal(before[:, :changed], after[:, :changed])
+        # All those that follow do see it.
+        assert (np.abs(before - after)[0, changed:].max(axis=-1) > 1e-6).all()
+
+    def test_has_the_parameters_of_its_table(self):
+        table = Table()
+        for _ in range(2):
+            for _ in range(4):
+                table.dense(64, 64)
+                table.parameters -= 64  # without biases
+            table.dense(64, 256)
+            table.dense(256, 64)
+            table.parameters += 4 * 64  # two norms
+        table.parameters += 65 * 64 + 64 * 64 + 2 * 64  # embeddings, the last norm
+        table.dense(64, 65)
+        model = nnx.eval_shape(lambda: Transformer(65, rngs=nnx.Rngs(0)))
+        assert parameter_count(model) == table.parameters
+        with jax.numpy_rank_promotion("allow"):
+            definition, params = nnx.split(Transformer(65, rngs=nnx.Rngs(0)))
+            uses = macs.uses(
+                lambda params, x: nnx.merge(definition, params)(x),
+                params,
+                jnp.zeros((1, 64), jnp.int32),
+            )
+        products = 64 * table.products  # each matrix once for every character
+        assert macs.multiply_adds(uses, params) == products
+
+    def test_what_does_not_fit_is_refused(self, model):
+        with pytest.raises(ValueError, match="heads must divide the width 10, not 4"):
+            Transformer(5, width=10, rngs=nnx.Rngs(0))
+        with pytest.raises(ValueError, match="9 characters, more than the context 8"):
+            model(jnp.zeros((1, 9), jnp.int32))

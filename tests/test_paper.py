@@ -9,19 +9,21 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import paper
-from experiments import figures, methods, registry, results, tables
+from experiments import choices, figures, grids, methods, registry, results, tables
 from experiments.environment import without_folder
 from experiments.run import Run
 from experiments.tasks import make_task
-from experiments.training import Program
+from experiments.training import Program, prunable_leaves
 from tests import quickly
 
 # The library's lines that it runs, other tests run too.
 pytestmark = pytest.mark.no_cover
 
 ROOT = Path(__file__).parents[1]
+PAGES = [(ROOT / "docs" / name).read_text() for name in ("paper.md", "structures.md")]
 COMMITTED = sorted((ROOT / "docs" / "results").glob("*.jsonl"))
 
 TINY = Run(
@@ -121,6 +123,90 @@ def test_an_experiment_is_run_once_and_goes_on_where_it_was_stopped(
     assert "5 of 6 runs have results" in capsys.readouterr().out
 
 
+CHOICES = [
+    *({"structure": name} for name in choices.STRUCTURES),
+    *({"criterion": name} for name in choices.CRITERIA),
+    {"criterion": "fisher", "method": "swd-proximal"},
+    {"scope": "local"},
+    {"scope": "erk"},
+]
+
+
+@pytest.mark.parametrize("changes", CHOICES, ids=lambda c: "-".join(c.values()))
+def test_every_choice_can_be_traced_from_start_to_end(task, changes):
+    run = dataclasses.replace(TINY, **changes)
+    program = Program(task, methods.static(run))
+    seeds, sparsity = jax.numpy.arange(2), np.float32(0.8)
+    carry = jax.eval_shape(program._start, seeds, sparsity)
+    after, _ = jax.eval_shape(program._epochs, carry, task.data, sparsity)
+    after, _ = jax.eval_shape(program._look, after, task.data, sparsity)
+    assert jax.tree.structure(after) == jax.tree.structure(carry)
+    target = program.method(run.sparsity).target
+    assert target.structure == choices.STRUCTURES[run.structure]
+    assert target.criterion == choices.CRITERIA[run.criterion]
+    assert target.scope == run.scope
+
+
+@pytest.mark.parametrize("criterion", ["saliency", "movement"])
+def test_what_a_criterion_gathers_in_training_decides_what_is_pruned(task, criterion):
+    """Rank by hand what the training has left of weights, gradients and sums."""
+    program = Program(task, dataclasses.replace(TINY.program, criterion=criterion))
+    known = np.float32(0.9)
+    carry = program._start(np.array([3]), known)
+    batch = program._batches(carry)[:, 0]
+    for _ in range(2):
+        carry, _ = program._step(carry, batch, task.data, known)
+    method = program.method(0.9)
+    evidence = choices.evidence(
+        method.target.known_criterion, carry.gradient, carry.optimizer_state
+    )
+    [name] = evidence
+    kept = program._look(jax.tree.map(jax.numpy.copy, carry), task.data, known)[0].kept
+    scored = {
+        "saliency": lambda w, g: np.abs(w * g),
+        "movement": lambda w, s: s,
+    }[criterion]
+    # After 2 of 16 steps the target has risen to 0.9 (1 - (1 - 2/11)^3).
+    lost = int(0.9 * (1 - (9 / 11) ** 3) * 50_200)
+    scores, masks = [], []
+    for _, path, weights in prunable_leaves(carry.params, method.target):
+        layer = path.split("/")[0]
+        seen = np.asarray(evidence[name][layer]["kernel"].get_value())
+        scores.append(scored(np.asarray(weights), seen).ravel())
+        masks.append(np.asarray(kept[layer]["kernel"].get_value()).ravel())
+    scores, masks = np.concatenate(scores), np.concatenate(masks)
+    assert abs((~masks).sum() - lost) <= 1
+    assert scores[~masks].max() <= scores[masks].min() * (1 + 1e-5) + 1e-12
+
+
+def test_spared_leaves_are_none_of_those_that_are_pruned(task):
+    program = Program(task, dataclasses.replace(TINY, spared="dense3/"))
+    params = jax.eval_shape(program._start, jax.numpy.arange(1), np.float32(0.5)).params
+    found = prunable_leaves(params, program.method(0.5).target)
+    assert [path for _, path, _ in found] == ["dense1/kernel", "dense2/kernel"]
+
+
+@pytest.mark.parametrize("what", ["structure", "criterion"])
+def test_an_unknown_choice_is_an_error_that_lists_the_known_ones(task, what):
+    run = dataclasses.replace(TINY, **{what: "blocks"})
+    with pytest.raises(ValueError, match=rf"{what} must be one of .*; got 'blocks'"):
+        Program(task, run).method(0.5)
+
+
+def test_a_grid_of_choices_has_every_choice_at_every_target():
+    runs = grids.choices_grid(TINY, output="dense3/", seeds=2)
+    assert len({run.name for run in runs}) == len(runs)
+    names = {(run.structure, run.kept_percent) for run in runs}
+    for m, kept in ((5, "20"), (10, "10"), (20, "5"), (50, "2")):
+        # Exactly what the structure can do.
+        assert {percent for name, percent in names if name == f"1-of-{m}"} == {kept}
+    assert {run.structure for run in runs} == set(choices.STRUCTURES)
+    assert {run.criterion for run in runs} == set(choices.CRITERIA)
+    rows = {run.variant: run for run in runs}
+    row = rows["structure=channels, output dense, scope=local"]
+    assert (row.structure, row.spared, row.scope) == ("channels", "dense3/", "local")
+
+
 @pytest.fixture(scope="module")
 def program(task):
     with jax.numpy_rank_promotion("allow"):
@@ -212,6 +298,17 @@ class TestErrors:
         with pytest.raises(results.BadResult, match="epochs=7, and now epochs is 4"):
             results.finished(tmp_path, [TINY])
 
+    def test_results_from_before_there_was_a_choice_count(self, tmp_path):
+        path = results.write(tmp_path, TINY, {"curves": {}, "final": {}})
+        old = json.loads(path.read_text())
+        for key in ("structure", "criterion", "scope", "spared"):
+            del old["run"][key]
+        path.write_text(json.dumps(old))
+        assert results.finished(tmp_path, [TINY]) == {TINY.name}
+        chosen = dataclasses.replace(TINY, structure="channels")
+        with pytest.raises(results.BadResult, match="structure='unstructured', and"):
+            results.finished(tmp_path, [chosen])
+
     def test_no_results_at_all(self, tmp_path):
         with pytest.raises(results.BadResult, match="no results in .*paper.py run"):
             paper.table("cifar10-scales", results_folder=tmp_path)
@@ -269,9 +366,37 @@ def test_a_table_has_means_spreads_and_what_pruning_cost():
     assert tables.markdown(found).splitlines()[2] == "| % of the weights kept | 5 | 1 |"
 
 
+def test_a_table_of_choices_says_what_was_kept_and_what_died():
+    def chosen(variant, seed, after, sparsity=0.95, emptied=()):
+        result = made_up("swd-rising", 0.95, seed, after, after, variant=variant)
+        result["final"] |= {"sparsity": sparsity, "emptied": list(emptied)}
+        result["final"] |= {"test_bits_before": 2.5, "test_bits_after": 2.5 + seed}
+        return result
+
+    found = [
+        chosen("criterion=movement", 0, 91.0),
+        chosen("", 0, 90.0),
+        chosen("structure=1-of-m", 0, 89.0, sparsity=0.94),
+        chosen("structure=channels", 0, 9.0, emptied=["b", "a"]),
+        chosen("structure=channels", 1, 11.0),
+    ]
+    _, rows = tables.lines(found)
+    assert [row[0] for row in rows] == [
+        *("swd-rising", "structure=1-of-m", "structure=channels"),
+        "criterion=movement",
+    ]
+    assert tables.lines(found, "test_bits")[1][2][1] == "3.00 ± 0.71 (+0.50)"
+    assert tables.remarks(found) == [
+        "structure=1-of-m keeps 6.0 % for 5.",
+        "structure=channels, 5 % kept: nothing is left of a, b (1 of 2 seeds).",
+    ]
+    text = tables.markdown(found)
+    assert "\n- structure=1-of-m keeps 6.0 % for 5.\n" in text
+    assert "Bits per character" in text
+
+
 @pytest.mark.parametrize("place", COMMITTED, ids=lambda path: path.stem)
 def test_the_tables_of_the_docs_are_those_of_the_committed_results(place):
-    page = (ROOT / "docs" / "paper.md").read_text()
     found = results.read(place)
     # Means worked out again, from the lines of the file.
     lines = [json.loads(line) for line in place.read_text().splitlines()]
@@ -280,13 +405,17 @@ def test_the_tables_of_the_docs_are_those_of_the_committed_results(place):
             same = [
                 line["final"]["test_after"]
                 for line in lines
-                if f"{line['run']['method']} {line['run']['variant']}".strip() == row
+                if row
+                in (
+                    f"{line['run']['method']} {line['run']['variant']}".strip(),
+                    "=" in row and line["run"]["variant"],
+                )
                 and abs(100 - 100 * line["run"]["sparsity"] - float(column)) < 1e-6
             ]
             assert cell.seeds == len(same)
             np.testing.assert_allclose(cell.mean, np.mean(same), rtol=1e-9)
     if "a_min=" not in lines[0]["run"]["variant"]:  # that one is a heat map
-        assert tables.markdown(found) in page
+        assert any(tables.markdown(found) in page for page in PAGES)
 
 
 @pytest.mark.parametrize("place", COMMITTED, ids=lambda path: path.stem)
@@ -319,3 +448,61 @@ def test_committed_results_say_where_they_come_from():
 )
 def test_a_command_names_no_folder_of_a_machine(argument, shown):
     assert without_folder(argument) == shown
+
+
+class TestText:
+    """The task of a text: 1,800 characters to learn from, 200 to be tested on."""
+
+    RUN = dataclasses.replace(
+        TINY,
+        data="text",
+        model="transformer-1x16",
+        batch_size=4,
+        train_images=12,
+        test_images=None,
+    )
+
+    @pytest.fixture
+    def text(self, tmp_path):
+        path = tmp_path / "some.txt"
+        path.write_text("abcd" * 500)
+        return path
+
+    def test_an_epoch_has_windows_from_all_over_the_text(self, text):
+        task = make_task(self.RUN, text, None)
+        assert task.steps_per_epoch == 3
+        keys = jax.random.split(jax.random.key(0), 50)
+        starts = np.stack([task.batches(key) for key in keys])
+        assert starts.shape == (50, 3, 4)
+        assert starts.min() < 64
+        assert 1800 - 3 * 64 < starts.max() + 65 <= 1800
+        # Windows of an epoch do not overlap.
+        ordered = np.sort(starts.reshape(50, -1), axis=1)
+        assert np.diff(ordered, axis=1).min() >= 64
+
+    def test_a_network_that_knows_nothing_needs_all_bits(self, text):
+        task = make_task(self.RUN, text, None)
+        model = task.make(nnx.Rngs(0))
+        model.head.kernel[...] = jax.numpy.zeros_like(model.head.kernel[...])
+        found = task.accuracies(model, task.data)
+        np.testing.assert_allclose(found["test_bits"], 2, rtol=1e-5)  # of 4 characters
+        # It says "a" always, which is every fourth: of 192 in three windows, 48.
+        assert float(found["test"]) == 25
+        loss = task.loss(model, task.data, np.array([0, 64]), jax.random.key(0))
+        np.testing.assert_allclose(loss, np.log(4), rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"model": "lenet-5"}, "its model is transformer-2x64 .*not 'lenet-5'"),
+            ({"batch_size": 13}, "batch_size must be from 1 to 12, got 13"),
+        ],
+    )
+    def test_what_does_not_fit_is_told(self, text, changes, problem):
+        with pytest.raises(ValueError, match=problem):
+            make_task(dataclasses.replace(self.RUN, **changes), text, None)
+
+    def test_a_text_that_is_too_short(self, tmp_path):
+        (tmp_path / "short.txt").write_text("abc" * 100)
+        with pytest.raises(ValueError, match="too short: .* more than 64 characters"):
+            make_task(self.RUN, tmp_path, None)

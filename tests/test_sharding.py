@@ -15,6 +15,12 @@ WAYS = [
     "by_hand",
     "each_for_itself",
     pytest.param("training", marks=pytest.mark.slow),
+    "structures",
+    "explicit_structures",
+    "structures_by_hand",
+    pytest.param("more_structures", marks=pytest.mark.slow),
+    pytest.param("more_explicit_structures", marks=pytest.mark.slow),
+    pytest.param("every_target", marks=pytest.mark.slow),
     "many_leaves",
     "exported",
 ]

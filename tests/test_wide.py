@@ -77,3 +77,13 @@ def test_a_sum_over_a_longer_axis_than_a_limb_can_count():
 def test_the_float_is_the_nearest_up_to_rounding(value):
     got = float(_wide.to_float32(as_wide(value)))
     np.testing.assert_allclose(got, float(value), rtol=3e-7)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(0, 2**32 - 1), min_size=3, max_size=3),
+)
+def test_products_with_numbers_that_are_traced(value, factors):
+    wide = jnp.stack([as_wide(value)] * len(factors))
+    product = _wide.multiply_each(wide, jnp.array(factors, jnp.uint32))
+    assert [_wide.to_int(row) for row in product] == [value * f for f in factors]

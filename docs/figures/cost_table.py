@@ -1,4 +1,4 @@
-"""The table of selection.md, written from the results in benchmarks/results/.
+"""The tables of selection.md and structures.md, from benchmarks/results/.
 
 python docs/figures/cost_table.py
 """
@@ -9,6 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "selection.md"
+STRUCTURES_PAGE = ROOT / "docs" / "structures.md"
 START, END = "<!-- from docs/figures/cost_table.py -->\n", "<!-- to here -->\n"
 SIZES = ("4.3M", "25.6M", "4.1M")
 ALONE = {
@@ -68,10 +69,37 @@ def table() -> str:
     return "".join(lines)
 
 
-def main() -> None:
-    before, rest = PAGE.read_text().split(START)
+def structures_table() -> str:
+    """What each structure, criterion and scope costs."""
+    file = ROOT / "benchmarks" / "results" / "structures-cpu-25.6M.json"
+    rows = [
+        row("", ["a step", "times plain magnitude", "temporary", "kept in the state"])
+    ]
+    rows.append(row("---", ["---:"] * 4))
+    for entry in json.loads(file.read_text())["entries"]:
+        cells = [
+            milliseconds(entry["median_ms"]),
+            f"{entry['times_baseline']:.2f}",
+            f"{entry['temp_percent_of_weights']:.2g} % of the weights",
+            size(entry["state_bytes"]),
+        ]
+        rows.append(row(f"`{entry['name']}`", cells))
+    return "".join(rows)
+
+
+def size(count: int) -> str:
+    return f"{count} bytes" if count < 10_000 else f"{count / 1e6:.0f} MB"
+
+
+def fill(page: Path, table: str) -> None:
+    before, rest = page.read_text().split(START)
     _, after = rest.split(END)
-    PAGE.write_text(f"{before}{START}\n{table()}\n{END}{after}")
+    page.write_text(f"{before}{START}\n{table}\n{END}{after}")
+
+
+def main() -> None:
+    fill(PAGE, table())
+    fill(STRUCTURES_PAGE, structures_table())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tables and figures of paper.md, from the results in docs/results/.
+"""The tables and figures of paper.md and structures.md, from docs/results/.
 
 python docs/figures/paper.py
 """
@@ -9,26 +9,43 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "examples"))
 
-from experiments import figures, results, tables  # noqa: E402
+from experiments import choice_figures, figures, results, tables  # noqa: E402
 
-PAGE = ROOT / "docs" / "paper.md"
+PAGES = [ROOT / "docs" / "paper.md", ROOT / "docs" / "structures.md"]
+IMAGES = ROOT / "docs" / "images"
 PART = "<!-- table: {} -->\n", "<!-- end -->\n"
+# Those that one figure shows side by side.
+CHOICES = ("digits-structures", "mnist-structures", "text-structures")
 
 
 def main() -> None:
-    page = PAGE.read_text()
-    for place in sorted((ROOT / "docs" / "results").glob("*.jsonl")):
-        found = results.read(place)
-        for image in figures.draw(place.stem, found, ROOT / "docs" / "images"):
-            if image.name not in page:
+    pages = {path: path.read_text() for path in PAGES}
+    everything = "".join(pages.values())
+    found = {
+        place.stem: results.read(place)
+        for place in sorted((ROOT / "docs" / "results").glob("*.jsonl"))
+    }
+    for name, of_experiment in found.items():
+        for image in figures.draw(name, of_experiment, IMAGES):
+            if image.name not in everything:
                 image.unlink()
-        start, end = (part.format(place.stem) for part in PART)
-        if start in page:
-            before, _, rest = page.partition(start)
-            _, _, after = rest.partition(end)
-            table = tables.markdown(found)
-            page = f"{before}{start}\n{table}\n{end}{after}"
-    PAGE.write_text(page)
+        table = tables.markdown(of_experiment)
+        pages = {path: filled(page, name, table) for path, page in pages.items()}
+    figure = choice_figures.draw({name: found[name] for name in CHOICES})
+    # No date or version inside: the same picture is the same file.
+    figure.savefig(IMAGES / "structures.png", metadata={"Software": None})
+    for path, page in pages.items():
+        path.write_text(page)
+
+
+def filled(page: str, name: str, table: str) -> str:
+    """The page with the table between its marks, if it has them."""
+    start, end = (part.format(name) for part in PART)
+    if start not in page:
+        return page
+    before, _, rest = page.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{table}\n{end}{after}"
 
 
 if __name__ == "__main__":

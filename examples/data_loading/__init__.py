@@ -17,20 +17,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from data_loading import cifar, digits, mnist, planetoid
-from data_loading.dataset import Graph, Images
+from data_loading import cifar, digits, mnist, planetoid, text
+from data_loading.dataset import Graph, Images, Text
 from data_loading.download import Unavailable, download
 from data_loading.errors import BadFile, MissingData
 from data_loading.search import Search
 
-__all__ = ["NAMES", "BadFile", "Graph", "Images", "MissingData", "load"]
+__all__ = ["NAMES", "BadFile", "Graph", "Images", "MissingData", "Text", "load"]
 
 
 class _Reader(NamedTuple):
     """How one data set is read: `None` where the search does not find it."""
 
-    read: Callable[[str, Search, Path | None], Images | Graph | None]
+    read: Callable[[str, Search, Path | None], Images | Graph | Text | None]
     source: str  # where to get it
+    takes_file: bool = False  # whether the folder may be a file
 
 
 _READERS = {
@@ -41,18 +42,20 @@ _READERS = {
     "cora": _Reader(planetoid.read, planetoid.SOURCE),
     "citeseer": _Reader(planetoid.read, planetoid.SOURCE),
     "pubmed": _Reader(planetoid.read, planetoid.SOURCE),
+    "text": _Reader(text.read, text.SOURCE, takes_file=True),
 }
 NAMES = tuple(_READERS)
 
 
 def load(
     name: str, data: Path | str | None, cache: Path | str | None = None
-) -> Images | Graph:
+) -> Images | Graph | Text:
     """The data set of that name.
 
     Args:
       name: one of `NAMES`.
       data: the folder to look in; nothing is written there. `None` if you have none.
+        A text may be given as the file that it is.
       cache: a folder that keeps decoded image folders for the next time. `None`
         decodes them every time.
 
@@ -63,11 +66,12 @@ def load(
     """
     if name not in _READERS:
         raise ValueError(f"no data set {name!r}; there are {', '.join(NAMES)}")
-    folder = None if data is None else Path(data)
+    reader, folder = _READERS[name], None if data is None else Path(data)
     # Not a reason to download: the name is probably misspelt.
-    if folder is not None and not folder.is_dir():
+    is_file = reader.takes_file and folder is not None and folder.is_file()
+    if folder is not None and not (folder.is_dir() or is_file):
         raise MissingData(f"{name}: there is no folder {folder}")
-    reader, search = _READERS[name], Search(folder)
+    search = Search(folder)
     found = reader.read(name, search, None if cache is None else Path(cache))
     if found is not None:
         return found

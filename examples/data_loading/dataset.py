@@ -80,6 +80,24 @@ class Images:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Characters as numbers: places in the vocabulary."""
+
+    name: str
+    train: np.ndarray  # int32, (characters,)
+    test: np.ndarray
+    vocabulary: str  # every character once
+
+    def __post_init__(self) -> None:
+        for what, numbers in (("training", self.train), ("test", self.test)):
+            if numbers.ndim != 1 or numbers.dtype != np.int32:
+                raise ValueError(
+                    f"{what} text is {numbers.dtype}{numbers.shape}, not int32"
+                )
+            _check_range(f"{what} characters", numbers, len(self.vocabulary))
+
+
 def _balanced(labels: np.ndarray, count: int | None, what: str) -> np.ndarray:
     """Where the first images of each class are, `count` in all."""
     if count is None:

@@ -11,6 +11,12 @@ class Search:
         self._folder = folder
         self._looked_for: list[str] = []
 
+    def given_file(self) -> Path | None:
+        """The user's folder, if it is a file."""
+        if self._folder is None or not self._folder.is_file():
+            return None
+        return self._folder
+
     def files(
         self,
         places: Sequence[str],

@@ -9,11 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import tables
+from experiments import choice_figures, tables
+from experiments.plain import BLUE, GREEN, GREY, INK, ORANGE, SKY, plain
 
-# Okabe & Ito: colours that everybody can tell apart.
-BLUE, ORANGE, GREEN, SKY = "#0072b2", "#d55e00", "#009e73", "#56b4e9"
-INK, GREY = "#33393f", "#8a939b"
 STYLES = {
     "swd": {"color": SKY, "marker": "o", "linestyle": "--"},
     "swd-normalized": {"color": SKY, "marker": "s", "linestyle": ":"},
@@ -31,6 +29,8 @@ def draw(name: str, results: Sequence[tables.Result], folder: Path) -> list[Path
     if len(tables.columns_of(results)) > 1:
         made[f"paper-{name}"] = accuracy_figure(results)
         made[f"paper-{name}-curves"] = curves_figure(results)
+    if any(tables.choice_of(tables.row_of(result)) for result in results):
+        made = {f"paper-{name}": choice_figures.draw({name: results})}
     if "a_min=" in results[0]["run"]["variant"]:
         made = {f"paper-{name}": heat_map(results)}
     paths = []
@@ -75,7 +75,7 @@ def accuracy_figure(results: Sequence[tables.Result]) -> Figure:
     axes.invert_xaxis()
     axes.set_xticks([float(c) for c in columns], columns)
     axes.minorticks_off()
-    _plain(axes, tables.caption(results), "% of the weights kept", "test accuracy, %")
+    plain(axes, tables.caption(results), "% of the weights kept", "test accuracy, %")
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 
@@ -128,7 +128,7 @@ def curves_figure(results: Sequence[tables.Result]) -> Figure:
             one.plot(epochs, values, label=row, **style)
         if key in ("multiplier",):
             one.set_yscale("log")
-        _plain(one, "", "epoch", label)
+        plain(one, "", "epoch", label)
     axes[0].set_title(f"{column} % kept, one seed", loc="left", fontsize=10, color=INK)
     axes[0].legend(fontsize=8, frameon=False)
     return figure
@@ -163,15 +163,6 @@ def heat_map(results: Sequence[tables.Result]) -> Figure:
                 axes.text(x, y, text, ha="center", va="center", color=color, fontsize=8)
         axes.set_xticks(range(len(highs)), [f"{high:g}" for high in highs])
         axes.set_yticks(range(len(lows)), [f"{low:g}" for low in lows])
-        _plain(axes, title, "a_max", "a_min")
+        plain(axes, title, "a_max", "a_min")
     figure.suptitle(tables.caption(results), fontsize=9, color=INK, x=0.01, ha="left")
     return figure
-
-
-def _plain(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_xlabel(x, fontsize=9.5, color=INK)
-    axes.set_ylabel(y, fontsize=9.5, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(which="both", color=GREY, labelcolor=INK, labelsize=9)

@@ -1,5 +1,6 @@
 """What a method is made of: a chain, a target, and the training they are part of."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import optax
 
 import swd_jax
+from experiments import choices
 from experiments.run import Run
 
 MOMENTUM = 0.9
@@ -34,10 +36,17 @@ class Training(NamedTuple):
         """The step after a part of the training."""
         return max(1, round(part * self.steps))
 
-    def target(self, sparsity: Any, criterion: str = "magnitude") -> swd_jax.Target:
-        return swd_jax.Target(sparsity, criterion=criterion)
+    def target(self, sparsity: Any, criterion: str | None = None) -> swd_jax.Target:
+        run = self.run
+        return swd_jax.Target(
+            sparsity,
+            prunable=functools.partial(choices.prunable, spared=run.spared),
+            structure=choices.structure(run.structure),
+            scope=run.scope,
+            criterion=choices.criterion(criterion or run.criterion),
+        )
 
-    def rising(self, criterion: str = "magnitude") -> swd_jax.Target:
+    def rising(self, criterion: str | None = None) -> swd_jax.Target:
         end = self.at(self.run.rise)
         sparsity = swd_jax.cubic_sparsity(self.sparsity, begin=0, end=end)
         return self.target(sparsity, criterion)

@@ -58,7 +58,7 @@ def swd_proximal(training: Training) -> Method:
     return Method(optax.chain(training.optimizer(), decay), target)
 
 
-def gradual(training: Training, criterion: str = "magnitude") -> Method:
+def gradual(training: Training, criterion: str | None = None) -> Method:
     target = training.rising(criterion)
     pruning = swd_jax.magnitude_pruning(target, update_every=training.run.update_every)
     return Method(optax.chain(training.optimizer(), pruning), target)
@@ -68,7 +68,7 @@ def gradual_normalized(training: Training) -> Method:
     return gradual(training, "normalized_magnitude")
 
 
-def fine_tuned(training: Training, criterion: str = "magnitude") -> Method:
+def fine_tuned(training: Training, criterion: str | None = None) -> Method:
     """Dense training, pruning at one step, the rest at a constant learning rate."""
     at = training.at(training.run.dense_part)
     # The one at the start: smaller ones mend less, on held-out data too.
@@ -100,7 +100,7 @@ def _pruned_at(
     training: Training,
     steps: list[int],
     rate: optax.Schedule,
-    criterion: str = "magnitude",
+    criterion: str | None = None,
 ) -> Method:
     target = training.target(
         swd_jax.staircase_sparsity(training.sparsity, steps), criterion

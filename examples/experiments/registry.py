@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any
 
+from experiments.grids import adam_base, choices_grid, grid
 from experiments.methods import check_method
 from experiments.run import Run
 
@@ -23,46 +23,6 @@ BASELINES = (
     "set",
 )
 SWD = ("swd", "swd-normalized", "swd-rising", "swd-rising-normalized", "swd-proximal")
-
-
-# After Adam nothing normalises the decay: it takes a larger multiplier.
-PROXIMAL = {"swd-proximal": {"a_min": 1e2, "a_max": 1e10}}
-
-
-def grid(
-    base: Run, methods: Iterable[str], kept: Iterable[float], seeds: int
-) -> list[Run]:
-    """Every method at every part of the weights kept, in percent; and a dense one."""
-    dense = dataclasses.replace(base, method="dense", sparsity=0.0)
-    runs = [dataclasses.replace(dense, seed=seed) for seed in range(seeds)]
-    for method in methods:
-        runs += [
-            dataclasses.replace(
-                base,
-                method=method,
-                sparsity=round(1 - percent / 100, 9),
-                seed=seed,
-                **PROXIMAL.get(method, {}),
-            )
-            for percent in kept
-            for seed in range(seeds)
-        ]
-    return runs
-
-
-def adam_base(experiment: str, data: str, model: str, **settings: Any) -> Run:
-    """A dense run with Adam, whose steps ask for a larger multiplier than SGD's."""
-    return Run(
-        experiment=experiment,
-        data=data,
-        model=model,
-        method="dense",
-        sparsity=0.0,
-        seed=0,
-        a_min=10.0,
-        a_max=1e8,
-        **settings,
-    )
 
 
 def cora() -> list[Run]:
@@ -208,12 +168,52 @@ def cifar10_scales() -> list[Run]:
     return grid(base, ("swd-scales", "slimming"), (50, 20, 10, 5, 2.5), seeds=3)
 
 
+def digits_structures() -> list[Run]:
+    """Structures, criteria and scopes on the digits: 20 % to 2 % kept, 3 seeds."""
+    return choices_grid(digits_base("digits-structures"), output="dense3/", seeds=3)
+
+
+def mnist_structures() -> list[Run]:
+    """The same with LeNet-5 on 4,000 images of MNIST, 248 steps: a CPU's budget."""
+    base = adam_base(
+        "mnist-structures",
+        "mnist",
+        "lenet-5",
+        epochs=4,
+        batch_size=64,
+        learning_rate=3e-3,
+        rise=0.5,
+        train_images=4_000,
+        test_images=2_000,
+    )
+    return choices_grid(base, output="dense3/", seeds=3)
+
+
+def text_structures() -> list[Run]:
+    """The same with a transformer on a text, 1,200 steps: the next character."""
+    base = adam_base(
+        "text-structures",
+        "text",
+        "transformer-2x64",
+        epochs=6,
+        batch_size=8,
+        learning_rate=5e-3,
+        rise=0.5,
+        train_images=1_600,
+        test_images=300,
+    )
+    return choices_grid(base, output="head/", seeds=3)
+
+
 EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "cora": cora,
     "digits": digits,
     "digits-grid": digits_grid,
     "digits-ablations": digits_ablations,
+    "digits-structures": digits_structures,
     "mnist": mnist,
+    "mnist-structures": mnist_structures,
+    "text-structures": text_structures,
     "cifar10-small": cifar10_small,
     "cifar10-resnet20x64": lambda: paper_cifar10(64),
     "cifar10-resnet20x16": lambda: paper_cifar10(16),

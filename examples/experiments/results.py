@@ -48,7 +48,7 @@ def finished(folder: Path, runs: Iterable[Run]) -> set[str]:
         path = folder / f"{run.name}.json"
         if not path.exists():
             continue
-        before = read_file(path)["run"]
+        before = Run.defaults() | read_file(path)["run"]
         wanted = json.loads(json.dumps(run.as_dict()))
         for key in wanted:
             if before.get(key) != wanted[key]:

@@ -26,7 +26,7 @@ class Run:
     learning_rate: float
     """At the start."""
     batch_size: int | None = None
-    """Images a step; None for graphs, of which every step takes the whole."""
+    """Images or windows of text a step; None for graphs, of which a step takes all."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """SGD has a momentum of 0.9."""
     decay: Literal["constant", "cosine", "steps"] = "cosine"
@@ -41,6 +41,14 @@ class Run:
     """The multiplier at the first step."""
     a_max: float = 1e6
     """The multiplier at the last step."""
+    structure: str = "unstructured"
+    """Name of what is pruned together."""
+    criterion: str = "magnitude"
+    """Name of what weights are ranked by, in methods that do not say it themselves."""
+    scope: Literal["global", "local", "erk"] = "global"
+    """Which leaves are ranked together."""
+    spared: str = ""
+    """Pattern of the paths of leaves that stay dense."""
     rise: float = 0.7
     """Part of the training in which a rising target rises."""
     dense_part: float = 2 / 3
@@ -48,9 +56,9 @@ class Run:
     update_every: int = 1
     """Optimizer steps between two renewals of the threshold."""
     train_images: int | None = None
-    """A reduced budget: so many of the training images."""
+    """A reduced budget: so many of the training images, or windows of text an epoch."""
     test_images: int | None = None
-    """A reduced budget: so many of the test images."""
+    """A reduced budget: so many of the test images, or windows of text."""
     variant: str = ""
     """What tells runs apart that differ in other numbers than sparsity and seed."""
 
@@ -75,7 +83,7 @@ class Run:
     @property
     def name(self) -> str:
         """Of the result file: letters that every file system takes."""
-        variant = self.variant.replace(" ", "_").replace("=", "")
+        variant = self.variant.replace(" ", "_").replace("=", "").replace(",", "")
         parts = [self.method, variant, f"kept{self.kept_percent}", f"seed{self.seed}"]
         return "-".join(part for part in parts if part)
 
@@ -83,6 +91,15 @@ class Run:
     def program(self) -> "Run":
         """The run without what a compiled program is given when it starts."""
         return dataclasses.replace(self, sparsity=0.0, seed=0)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """What a run had that was written before there was a choice."""
+        return {
+            field.name: field.default
+            for field in dataclasses.fields(cls)
+            if field.default is not dataclasses.MISSING
+        }
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

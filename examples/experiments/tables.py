@@ -8,6 +8,12 @@ import rich.table
 
 Result = dict[str, Any]
 
+CHOICES = ("structure", "criterion", "scope")
+"""What rows may choose that have all else in common, written "scope=local"."""
+
+MEASURES = {"test": "", "test_bits": "Bits per character, fewer are better"}
+"""What is measured before and after pruning, and its title."""
+
 
 class Cell(NamedTuple):
     """What several seeds have in common."""
@@ -16,25 +22,40 @@ class Cell(NamedTuple):
     spread: float
     """Standard deviation over the seeds; 0 for a single one."""
     lost: float
-    """Mean change of the accuracy at the moment of pruning, in points."""
+    """Mean change of the accuracy (or what it is) at the moment of pruning."""
     seeds: int
 
 
-def cells(results: Sequence[Result]) -> dict[str, dict[str, Cell]]:
+def cells(
+    results: Sequence[Result], measure: str = "test"
+) -> dict[str, dict[str, Cell]]:
     """By row of the table, then by percent kept ("100" for dense training)."""
-    grouped: dict[str, dict[str, list[Result]]] = {}
+    return {
+        row: {column: _cell(group, measure) for column, group in columns.items()}
+        for row, columns in grouped(results).items()
+    }
+
+
+def grouped(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
+    """The seeds that a cell has in common, by row and then by percent kept."""
+    groups: dict[str, dict[str, list[Result]]] = {}
     for result in results:
         row, column = row_of(result), column_of(result)
-        grouped.setdefault(row, {}).setdefault(column, []).append(result)
-    return {
-        row: {column: _cell(group) for column, group in columns.items()}
-        for row, columns in grouped.items()
-    }
+        groups.setdefault(row, {}).setdefault(column, []).append(result)
+    return groups
 
 
 def row_of(result: Result) -> str:
     run = result["run"]
+    if choice_of(run["variant"]):
+        return run["variant"]
     return f"{run['method']} {run['variant']}".strip()
+
+
+def choice_of(row: str) -> str:
+    """Which choice is made in a row; "" where none is."""
+    choice, equals, _ = row.partition("=")
+    return choice if equals and choice in CHOICES else ""
 
 
 def column_of(result: Result) -> str:
@@ -47,9 +68,9 @@ def columns_of(results: Sequence[Result]) -> list[str]:
     return sorted(kept, key=float, reverse=True)
 
 
-def _cell(group: list[Result]) -> Cell:
-    after = [result["final"]["test_after"] for result in group]
-    before = [result["final"]["test_before"] for result in group]
+def _cell(group: list[Result], measure: str) -> Cell:
+    after = [result["final"][f"{measure}_after"] for result in group]
+    before = [result["final"][f"{measure}_before"] for result in group]
     return Cell(
         mean=statistics.mean(after),
         spread=statistics.stdev(after) if len(after) > 1 else 0.0,
@@ -58,25 +79,61 @@ def _cell(group: list[Result]) -> Cell:
     )
 
 
-def lines(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+def lines(
+    results: Sequence[Result], measure: str = "test"
+) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the table, as text."""
-    of_row = cells(results)
+    of_row = cells(results, measure)
     columns = columns_of(results)
     heads = ["% of the weights kept", *columns]
+    places = 1 if measure == "test" else 2
     rows = [
-        [row, *(_text(of_column.get(column)) for column in columns)]
-        for row, of_column in of_row.items()
+        [row, *(_text(of_column.get(column), places) for column in columns)]
+        for row, of_column in sorted(of_row.items(), key=lambda item: place_of(item[0]))
         if row != "dense"
     ]
     return heads, rows
 
 
-def _text(cell: Cell | None) -> str:
+def place_of(row: str) -> int:
+    """Where it stands: first what all others are compared with."""
+    choice = choice_of(row)
+    return 1 + CHOICES.index(choice) if choice else 0
+
+
+def _text(cell: Cell | None, places: int) -> str:
     if cell is None:
         return ""
-    text = f"{cell.mean:.1f}" + (f" ± {cell.spread:.1f}" if cell.seeds > 1 else "")
+    text = f"{cell.mean:.{places}f}"
+    text += f" ± {cell.spread:.{places}f}" if cell.seeds > 1 else ""
     # What pruning itself cost, where it did.
-    return text if abs(cell.lost) < 0.05 else f"{text} ({-cell.lost:+.1f})"
+    seen = abs(cell.lost) >= 0.5 * 10**-places
+    return f"{text} ({-cell.lost:+.{places}f})" if seen else text
+
+
+def remarks(results: Sequence[Result]) -> list[str]:
+    """Where not as much was pruned as asked, or a leaf has no weight left."""
+    found = []
+    for row, columns in sorted(grouped(results).items(), key=lambda i: place_of(i[0])):
+        kept = [
+            f"{100 * (1 - actual):.1f} % for {column}"
+            for column in sorted(columns, key=float, reverse=True)
+            for actual in [columns[column][0]["final"]["sparsity"]]
+            if abs(100 * (1 - actual) - float(column)) >= 0.05
+        ]
+        if kept:
+            found.append(f"{row} keeps {', '.join(kept)}.")
+        for column in sorted(columns, key=float, reverse=True):
+            group = columns[column]
+            paths = [set(result["final"]["emptied"]) for result in group]
+            names = sorted(set.union(*paths))
+            if names:
+                count = sum(map(bool, paths))
+                found.append(
+                    f"{row}, {column} % kept: nothing is left of {', '.join(names)} "
+                    f"({count} of {len(group)} seeds)."
+                )
+    return found
 
 
 def caption(results: Sequence[Result]) -> str:
@@ -104,11 +161,18 @@ EXPLANATION = (
 )
 
 
-def table(results: Sequence[Result]) -> rich.table.Table:
+def measures(results: Sequence[Result]) -> list[str]:
+    """What there is a table of."""
+    return [name for name in MEASURES if f"{name}_after" in results[0]["final"]]
+
+
+def table(results: Sequence[Result], measure: str = "test") -> rich.table.Table:
     """For the terminal."""
-    heads, rows = lines(results)
+    heads, rows = lines(results, measure)
     shown = rich.table.Table(
-        title=caption(results), caption=EXPLANATION, title_justify="left"
+        title=MEASURES[measure] or caption(results),
+        caption=EXPLANATION if measure == "test" else None,
+        title_justify="left",
     )
     shown.add_column(heads[0], no_wrap=True)
     for head in heads[1:]:
@@ -120,7 +184,12 @@ def table(results: Sequence[Result]) -> rich.table.Table:
 
 def markdown(results: Sequence[Result]) -> str:
     """For the docs."""
-    heads, rows = lines(results)
-    body = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    text = "".join("| " + " | ".join(row) + " |\n" for row in body)
-    return f"{caption(results)}.\n\n{text}"
+    parts = []
+    for measure in measures(results):
+        heads, rows = lines(results, measure)
+        body = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+        text = "".join("| " + " | ".join(row) + " |\n" for row in body)
+        parts.append(f"{MEASURES[measure] or caption(results)}.\n\n{text}")
+    if any(choice_of(row_of(result)) for result in results):
+        parts.append("".join(f"- {remark}\n" for remark in remarks(results)))
+    return "\n".join(part for part in parts if part)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,36 +10,16 @@ import numpy as np
 import optax
 from flax import nnx
 
-from data_loading import Images, load
+from data_loading import Images, Text, load
 from experiments.run import Run
+from experiments.task import Task, steps_in
+from experiments.text_task import text_task
 from models import macs
 from models.gcn import GCN, SparseGraph
 from models.lenet import LeNet5, LeNet300
 from models.mobilenet import MobileNetV2
 from models.resnet import cifar_resnet, imagenet_resnet
 from models.vgg import VGG
-
-
-class Task(NamedTuple):
-    """What there is to learn, and by which network."""
-
-    data: Any
-    """A tree of arrays, given to the functions below."""
-    data_name: str
-    make: Callable[[nnx.Rngs], nnx.Module]
-    steps_per_epoch: int
-    step_by_step: bool
-    """Whether each step is a program of its own, and not a part of a `scan`: XLA's CPU
-    backend is slow with convolutions in loops."""
-    batches: Callable[[jax.Array], jax.Array]
-    """random key -> what each step of an epoch learns from, (steps, ...)."""
-    loss: Callable[[nnx.Module, Any, jax.Array, jax.Array], jax.Array]
-    """(model, data, one of the batches, random key) -> mean loss."""
-    accuracies: Callable[[nnx.Module, Any], dict[str, jax.Array]]
-    """(model, data) -> percent, by the part of the data."""
-    uses: Callable[[], dict[str, Any]]
-    """How often each weight takes part in a multiply-add."""
-
 
 IMAGE_MODELS: dict[str, Callable[[Images, nnx.Rngs], nnx.Module]] = {
     "lenet-300-100": lambda d, rngs: LeNet300(
@@ -71,6 +51,8 @@ def make_task(run: Run, data: Path | None, cache: Path | None) -> Task:
     loaded = load(run.data, data, cache)
     if isinstance(loaded, Images):
         return _image_task(run, loaded.head(run.train_images, run.test_images))
+    if isinstance(loaded, Text):
+        return text_task(run, loaded)
     if run.model != "gcn":
         raise ValueError(f"{run.data} is a graph: its model is gcn, not {run.model!r}")
     return _graph_task(loaded)
@@ -79,11 +61,8 @@ def make_task(run: Run, data: Path | None, cache: Path | None) -> Task:
 def _image_task(run: Run, images: Images) -> Task:
     channels = images.train_images.astype(np.float32)
     mean, deviation = channels.mean((0, 1, 2)), channels.std((0, 1, 2)) + 1e-6
-    batch = run.batch_size
     count = len(images.train_labels)
-    if batch is None or not 1 <= batch <= count:
-        raise ValueError(f"batch_size must be from 1 to {count}, got {batch}")
-    steps = count // batch
+    steps, batch = steps_in(count, run.batch_size)
     make = _image_model(run.model, images)
     augment = run.data.startswith("cifar")
     arrays = {

@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 
 import swd_jax
+from experiments import choices
 from experiments.method import Method, Training
 from experiments.methods import SPARSE_FROM_THE_START, make_method
 from experiments.run import Run
@@ -30,6 +31,8 @@ class Carry(NamedTuple):
     """What pruning would have kept when it was last looked at."""
     step: jax.Array
     key: jax.Array
+    gradient: Any = ()
+    """That of the last step, for criteria that look at it; else ()."""
 
 
 class Trained(NamedTuple):
@@ -102,9 +105,13 @@ class Program:
         for_model, key = jax.random.split(jax.random.key(seed))
         model = self.task.make(nnx.Rngs(for_model))
         _, params, rest = nnx.split(model, nnx.Param, ...)
-        state = self.method(sparsity).transform.init(params)
+        method = self.method(sparsity)
         kept = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
-        return Carry(params, rest, state, kept, jnp.zeros((), jnp.int32), key)
+        needs = method.target.known_criterion.needs
+        gradient = jax.tree.map(jnp.zeros_like, params) if "gradient" in needs else ()
+        start = jnp.zeros((), jnp.int32)
+        state = method.transform.init(params)
+        return Carry(params, rest, state, kept, start, key, gradient)
 
     def _learn(self, carry: Carry, sparsity: np.ndarray) -> tuple[Carry, jax.Array]:
         """Some epochs, and the mean loss of the last."""
@@ -148,11 +155,19 @@ class Program:
             return value, nnx.split(model, nnx.Param, ...)[2]
 
         (value, rest), gradients = jax.value_and_grad(loss, has_aux=True)(carry.params)
-        updates, state = method.transform.update(
-            gradients, carry.optimizer_state, carry.params
+        criterion = method.target.known_criterion
+        before = carry.optimizer_state
+        update = optax.with_extra_args_support(method.transform).update
+        updates, state = update(
+            gradients,
+            before,
+            carry.params,
+            **choices.extra_arguments(criterion, gradients, before),
         )
         params = optax.apply_updates(carry.params, updates)
         moved = carry._replace(params=params, rest=rest, optimizer_state=state)
+        if "gradient" in criterion.needs:
+            moved = moved._replace(gradient=gradients)
         return moved._replace(step=carry.step + 1), value
 
     def _look_one(
@@ -161,7 +176,11 @@ class Program:
         """What is known of the network now, and what pruning it would do."""
         method, step = self.method(sparsity), carry.step
         params = method.trained(carry.params, step)
-        kept = swd_jax.prune_mask(carry.params, method.target, step=step)
+        criterion = method.target.known_criterion
+        evidence = choices.evidence(criterion, carry.gradient, carry.optimizer_state)
+        kept = swd_jax.prune_mask(
+            carry.params, method.target, step=step, evidence=evidence
+        )
         pruned = jax.tree.map(lambda w, k: jnp.where(k, w, 0), carry.params, kept)
         point = {"step": step} | self._accuracies(params, carry.rest, data)
         point["residual"] = _residual(carry.params, pruned, method.target)
@@ -182,7 +201,9 @@ class Program:
     ) -> tuple[dict[str, jax.Array], Any]:
         method = self.method(sparsity)
         params = method.trained(carry.params, carry.step)
-        pruned = swd_jax.prune(params, method.target, step=carry.step)
+        # As `swd_jax.prune` has it: what was seen when the network was last looked at,
+        # which was after this very step.
+        pruned = jax.tree.map(lambda w, k: jnp.where(k, w, 0), params, carry.kept)
         before = self._accuracies(params, carry.rest, data)
         after = self._accuracies(pruned, carry.rest, data)
         final = {f"{part}_before": value for part, value in before.items()}

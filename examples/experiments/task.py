@@ -1,0 +1,39 @@
+"""What there is to learn, and by which network."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+
+class Task(NamedTuple):
+    """A data set with a model."""
+
+    data: Any
+    """A tree of arrays, given to the functions below."""
+    data_name: str
+    make: Callable[[nnx.Rngs], nnx.Module]
+    steps_per_epoch: int
+    step_by_step: bool
+    """Whether each step is a program of its own, and not a part of a `scan`: XLA's CPU
+    backend is slow with convolutions in loops."""
+    batches: Callable[[jax.Array], jax.Array]
+    """random key -> what each step of an epoch learns from, (steps, ...)."""
+    loss: Callable[[nnx.Module, Any, jax.Array, jax.Array], jax.Array]
+    """(model, data, one of the batches, random key) -> mean loss."""
+    accuracies: Callable[[nnx.Module, Any], dict[str, jax.Array]]
+    """(model, data) -> percent, by the part of the data, and what else is measured."""
+    uses: Callable[[], dict[str, Any]]
+    """How often each weight takes part in a multiply-add."""
+
+
+def steps_in(count: int, batch: int | None) -> tuple[int, int]:
+    """How many batches an epoch of so many examples has, and their size.
+
+    Raises:
+      ValueError: if there is no such batch.
+    """
+    if batch is None or not 1 <= batch <= count:
+        raise ValueError(f"batch_size must be from 1 to {count}, got {batch}")
+    return count // batch, batch
