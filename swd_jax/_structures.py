@@ -32,7 +32,8 @@ class Structure(Protocol):
       ...     def scores(self, scores):
       ...         n = scores.shape[0]
       ...         ring = jnp.minimum(*jnp.indices(scores.shape))
-      ...         return jnp.stack([scores[ring == i].mean() for i in range(n)])
+      ...         rings = [jnp.where(ring == i, scores, 0) for i in range(n)]
+      ...         return jnp.stack([each.max() for each in rings])
       ...
       ...     def sizes(self, shape):
       ...         return np.arange(2 * shape[0] - 1, 0, -2, dtype=np.uint32)

@@ -172,7 +172,8 @@ def as_targets(target: Targets) -> tuple[Target, ...]:
     for each in target:
         if not isinstance(each, Target):
             raise ValueError(
-                f"targets must be a sequence of Target, got {each!r} in it"
+                "sparsity must be a number or a schedule, and several targets a "
+                f"sequence of Target: got {each!r} in a sequence"
             )
     if not target:
         raise ValueError("targets must be at least one Target, got none")

@@ -5,6 +5,9 @@ import tempfile
 
 import hypothesis
 import jax
+import pytest
+
+from tests import quickly
 
 # The same cases in every run: a failure is the change's, not the day's.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
@@ -29,3 +32,10 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", folder.name)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """For modules whose tests are about values, and not about programs."""
+    with quickly.compiling():
+        yield

@@ -45,11 +45,11 @@ SCOPES = {
     "mapping": ({"^in$": 0.1, "conv": 0.25}, [[1], [0], [2]], [0.1, 0.25, 0.4]),
 }
 EVERY = [(s, c, g) for s in STRUCTURES for c in CRITERIA for g in SCOPES]
-# Each structure with four criteria and all scopes; each criterion with three or four.
+# Each structure with two criteria and scopes, each criterion and scope at least once.
 SOME = [
-    (s, [*CRITERIA][(2 * i + k) % len(CRITERIA)], [*SCOPES][k])
+    (s, [*CRITERIA][(2 * i + k) % len(CRITERIA)], [*SCOPES][(i + 2 * k) % len(SCOPES)])
     for i, s in enumerate(STRUCTURES)
-    for k in range(len(SCOPES))
+    for k in range(2)
 ]
 
 

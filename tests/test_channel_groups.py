@@ -10,6 +10,8 @@ import swd_jax
 from tests import channel_models
 from tests.channel_models import CASES
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 ROLES = {
     "producer": "p",
     "consumer": "c",

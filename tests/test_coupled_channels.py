@@ -14,6 +14,8 @@ import swd_jax
 from swd_jax import _paths
 from tests.channel_models import CASES
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 RATIOS = [0.3, 0.5, 0.7, 0.9]
 QUICK = ["densenet"]
 X = jax.ShapeDtypeStruct((2, 6), jnp.float32)

@@ -9,6 +9,8 @@ import pytest
 import swd_jax
 from swd_jax import _criterion, _criterion_names, _float_order, _norms
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def reference_norm(weights: np.ndarray) -> float:
     """The L2 norm of the finite weights in float64, scaled lest a square overflow."""

@@ -17,13 +17,7 @@ from tests.every_target import (
 )
 
 # The library's lines that it runs, other tests run too.
-pytestmark = pytest.mark.no_cover
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly():
-    with quickly.compiling():
-        yield
+pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
 
 
 def check(structure, criterion, scope, seeds):

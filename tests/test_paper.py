@@ -17,10 +17,9 @@ from experiments.environment import without_folder
 from experiments.run import Run
 from experiments.tasks import make_task
 from experiments.training import Program, prunable_leaves
-from tests import quickly
 
 # The library's lines that it runs, other tests run too.
-pytestmark = pytest.mark.no_cover
+pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
 
 ROOT = Path(__file__).parents[1]
 PAGES = [(ROOT / "docs" / name).read_text() for name in ("paper.md", "structures.md")]
@@ -40,12 +39,6 @@ TINY = Run(
     train_images=128,
     test_images=100,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly():
-    with quickly.compiling():
-        yield
 
 
 @pytest.fixture(autouse=True)

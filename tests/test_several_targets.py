@@ -7,6 +7,8 @@ import pytest
 
 import swd_jax
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 RNG = np.random.default_rng(0)
 PARAMS = {
     "attention": {"query": RNG.normal(size=(8, 8)).astype(np.float32)},
@@ -127,7 +129,7 @@ def test_two_that_prune_the_same_leaf_are_an_error_that_names_it():
     ("targets", "message"),
     [
         ([], r"at least one Target, got none"),
-        ([MLP, 0.5], r"sequence of Target, got 0"),
+        ([MLP, 0.5], r"sequence of Target: got 0\.5"),
     ],
 )
 def test_what_is_no_target_is_an_error(targets, message):

@@ -14,6 +14,8 @@ from swd_jax import _paths
 from tests.channel_models import CASES
 from tests.test_channel_groups import LINEAR, OPERATIONS, X, linear, random
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 # Compiling takes most of the time of these tests.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
