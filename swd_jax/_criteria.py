@@ -52,7 +52,7 @@ def random_scores(seed: int) -> Criterion:
     """Scores that are random numbers and have nothing to do with the weights.
 
     A control: what any other criterion must do better than. A weight has the same score
-    at every step, from its position and the seed, and no scores are stored.
+    at every step, from its position and the seed.
 
     Args:
       seed: a whole number; another one gives other scores.

@@ -77,10 +77,11 @@ def structures_table() -> str:
     ]
     rows.append(row("---", ["---:"] * 4))
     for entry in json.loads(file.read_text())["entries"]:
+        temporary = entry["temp_percent_of_weights"]
         cells = [
             milliseconds(entry["median_ms"]),
             f"{entry['times_baseline']:.2f}",
-            f"{entry['temp_percent_of_weights']:.2g} % of the weights",
+            f"{temporary:,.{2 if temporary < 1 else 0}f} % of the weights",
             size(entry["state_bytes"]),
         ]
         rows.append(row(f"`{entry['name']}`", cells))
