@@ -260,6 +260,46 @@ OPERATIONS = {
         (2, 5, 6),
         {"q 3 k.1*4p o.0*4c q.1*4p v.1*4p"},
     ),
+    "a part taken by a position of the run": (
+        lambda p, x: (
+            jax.lax.dynamic_slice_in_dim(
+                x @ p["a"], x[0, 0, 0].astype(int), 2, axis=1
+            ).mean(1)
+            @ p["o"]
+        ),
+        {"a": (6, 8), "o": (8, 2)},
+        (2, 4, 6),
+        {"a 8 a.1p o.0c"},
+    ),
+    "halves taken by positions": (
+        lambda p, x: (
+            (
+                jax.lax.dynamic_slice_in_dim(x @ p["a"], 0, 4, axis=1)
+                * jax.lax.dynamic_slice_in_dim(x @ p["a"], 4, 4, axis=1)
+            )
+            @ p["o"]
+        ),
+        {"a": (6, 8), "o": (4, 2)},
+        (2, 6),
+        {"a 4 a.1*2p o.0c"},
+    ),
+    "a cache that is written to": (
+        lambda p, x: (
+            jax.lax.dynamic_update_slice_in_dim(
+                jnp.zeros((2, 4, 8)), (x @ p["a"])[:, None], x[0, 0].astype(int), axis=1
+            ).sum(1)
+            @ p["o"]
+        ),
+        {"a": (6, 8), "o": (8, 2)},
+        (2, 6),
+        {"a 8 a.1p o.0c"},
+    ),
+    "sums over the neighbours in a graph": (
+        lambda p, x: jnp.zeros((4, 8)).at[x[:, 0].astype(int)].add(x @ p["a"]) @ p["o"],
+        {"a": (6, 8), "o": (8, 2)},
+        (3, 6),
+        {"a 8 a.1p o.0c"},
+    ),
     "the same zeros added to two": (
         with_zeros,
         {"a": (6, 5), "b": (6, 5), "o": (5, 2), "q": (5, 2)},

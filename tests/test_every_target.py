@@ -38,7 +38,9 @@ def check(structure, criterion, scope, seeds):
 
 @pytest.mark.parametrize(("structure", "criterion", "scope"), SOME)
 def test_pruning_is_that_of_a_loop_over_groups(structure, criterion, scope):
-    check(structure, criterion, scope, seeds=[0, 1, 2])
+    # In float32 and bfloat16 by turns: each has programs of its own.
+    second = SOME.index((structure, criterion, scope)) % 2
+    check(structure, criterion, scope, seeds=[2, 5] if second else [0, 1])
 
 
 @pytest.mark.slow

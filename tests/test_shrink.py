@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,6 +151,7 @@ class TestModels:
             )
             agree(module(x), wanted)
 
+    @pytest.mark.no_cover  # the test before runs the same lines
     @pytest.mark.parametrize("name", CASES)
     def test_have_the_size_and_the_cost_that_was_announced(self, name):
         case, groups, kept, small = shrunk_case(name)
@@ -305,6 +307,59 @@ class TestModules:
         assert depthwise.groups == depthwise.in_channels == maps
         assert dense.in_features == 4 * maps
         assert last.in_features == dense.out_features == int(kept[1].sum())
+
+    def test_of_flax_of_many_kinds_know_their_sizes(self):
+        class Layers(nnx.Module):
+            def __init__(self, rngs):
+                self.table = nnx.Embed(9, 6, rngs=rngs)
+                self.general = nnx.LinearGeneral(6, (5,), rngs=rngs)
+                self.product = nnx.Einsum("bi,io->bo", (5, 4), (4,), rngs=rngs)
+                self.norm = nnx.GroupNorm(4, num_groups=2, rngs=rngs)
+                self.up = nnx.ConvTranspose(4, 3, (2, 2), strides=2, rngs=rngs)
+                self.out = nnx.Linear(3, 2, rngs=rngs)
+
+            def __call__(self, x):
+                x = jax.nn.relu(self.general(self.table(x)))
+                x = self.norm(self.product(x))[:, None, None]
+                return self.out(jax.nn.relu(self.up(x)).mean((1, 2)))
+
+        model, x = Layers(nnx.Rngs(0)), jnp.arange(3)
+        groups = swd_jax.channel_groups(lambda m, x: m(x), model, x)
+        kept = {"table": [1, 0, 1, 1, 0, 1], "general": [0, 1, 1, 0, 0]}
+        kept |= {"product": [0, 1], "up": [1, 0, 1]}
+        kept = {
+            next(g.name for g in groups if g.name.startswith(name)): np.bool_(vector)
+            for name, vector in kept.items()
+        }
+        small = swd_jax.shrink(lambda m, x: m(x), model, groups, kept, x).params
+        assert (small.table.num_embeddings, small.table.features) == (9, 4)
+        assert small.general.in_features == (4,)
+        assert small.general.out_features == (2,)
+        assert (small.product.kernel_shape, small.product.bias_shape) == ((2, 2), (2,))
+        assert small.norm.num_groups == 1
+        assert (small.up.in_features, small.up.out_features) == (2, 2)
+        assert small.up.kernel_shape == (2, 2, 2, 2)
+        assert small.out.in_features == 2
+        whole = masked(model, gone(groups, [kept[group.name] for group in groups]))
+        agree(small(x), whole(x))
+
+    def test_of_equinox_of_other_kinds_know_their_sizes(self):
+        keys = jax.random.split(jax.random.key(0), 2)
+        model = [equinox.nn.Embedding(9, 6, key=keys[0])]
+        model.append(equinox.nn.Linear(6, 2, key=keys[1]))
+
+        def apply(model, x):
+            return jax.vmap(lambda token: model[1](model[0](token)))(x)
+
+        groups = swd_jax.channel_groups(apply, model, jnp.arange(4))
+        kept = [np.array([True, False, True, True, False, False])]
+        small = swd_jax.shrink(apply, model, groups, kept, jnp.arange(4)).params
+        assert (small[0].num_embeddings, small[0].embedding_size) == (9, 3)
+        assert small[1].in_features == 3
+        agree(
+            apply(small, jnp.arange(9)),
+            apply(masked(model, gone(groups, kept)), jnp.arange(9)),
+        )
 
     def test_stay_as_they_are_themselves(self):
         model = nnx.Sequential(
