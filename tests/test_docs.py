@@ -12,7 +12,7 @@ import pytest
 import swd_jax
 
 # The library's lines that it runs, other tests run too.
-pytestmark = pytest.mark.no_cover
+pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 import swd_jax
 from tests import reference
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 BF16 = ml_dtypes.bfloat16
 ALL = {"prunable": ""}  # every path matches, so vectors and numbers are pruned as well
 

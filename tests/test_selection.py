@@ -33,7 +33,7 @@ from swd_jax import (
 from tests import reference
 
 # The library's lines that it runs, other tests run too.
-pytestmark = pytest.mark.no_cover
+pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
 
 BF16 = ml_dtypes.bfloat16
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import swd_jax
 from tests import reference, structured
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 STRUCTURES = {
     "unstructured": swd_jax.Unstructured(),
     "blocks of 2 x 3": swd_jax.Block((2, 3)),
