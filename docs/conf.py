@@ -46,12 +46,19 @@ _NORM = re.compile(r"\|+\w+\|+(?: / \|+\w+\|+)?")
 _FORMULA = re.compile(r"(?<=\n\n) {4}\S[^\n]*(?:\n {4}[^\n]*)*(?=\n\n)")
 
 
+def _words_beside(name):
+    """What stands below a criterion, in the module that makes it."""
+    found = {}
+    for module in ("_criteria", "_gradient_criteria", "_lamp"):
+        found |= ModuleAnalyzer.for_module(f"swd_jax.{module}").find_attr_docs()
+    return found["", name]
+
+
 def mend_docstring(app, what, name, *others):
     """Prepare a docstring for napoleon, which reads Google's style."""
     lines = others[-1]
     if what == "data":  # its own words are beside it, not in its class
-        module = ModuleAnalyzer.for_module("swd_jax._criteria")
-        words = module.find_attr_docs()["", name.rpartition(".")[2]]
+        words = _words_beside(name.rpartition(".")[2])
         lines[:] = [_NORM.sub("``\\g<0>``", line) for line in words]
     if what in {"attribute", "data"}:
         lines.insert(0, "\\ ")  # or words before a colon would be taken for a type
