@@ -41,7 +41,7 @@ html_title = f"swd_jax {release}"
 html_static_path = ["_static"]
 
 
-_NORM = re.compile(r"\|+\w+\|+(?: / \|+\w+\|+)?")
+_NORM = re.compile(r"\|+\w[\w ]*\|+(?: / \|+\w+\|+)?")
 # An indented paragraph in a docstring is a formula: shown as it is typed.
 _FORMULA = re.compile(r"(?<=\n\n) {4}\S[^\n]*(?:\n {4}[^\n]*)*(?=\n\n)")
 

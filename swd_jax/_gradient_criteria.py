@@ -27,7 +27,7 @@ def _moved(tracked: jax.Array, weights: jax.Array, gradient: jax.Array) -> jax.A
 
 
 def mean_saliency(decay: float = 0.99) -> Criterion:
-    r"""The running mean of the saliency, |w g| over the last steps.
+    r"""The running mean of the saliency over the last steps.
 
     .. math:: s_t = d\, s_{t-1} + (1 - d)\, |w\, g|
 
