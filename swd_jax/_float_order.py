@@ -95,3 +95,12 @@ def is_zero(weights: jax.Array, one: jax.Array) -> jax.Array:
     """
     key = to_key(widen(weights, score_dtype(weights.dtype)))
     return key < one.astype(key.dtype)
+
+
+def power_below(key: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The greatest power of two that is no more than the magnitude of a key.
+
+    Zero for one that is not normal.
+    """
+    nmant = jnp.finfo(dtype).nmant
+    return from_key(key >> nmant << nmant, dtype)

@@ -64,7 +64,7 @@ def group_norms(
         return [_float_order.to_key(scores)]
 
     [largest] = _reduced(keys, scores, [], axes, jnp.maximum)
-    power = _float_order.from_key(largest >> info.nmant << info.nmant, info.dtype)
+    power = _float_order.power_below(largest, info.dtype)
     finite = largest < _float_order.largest_key(info.dtype)
     usable = finite & (power >= info.tiny)
     # At most 1 / 2: the reciprocal of the largest power would not be a normal number.

@@ -32,7 +32,7 @@ def _of_leaf(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     keys = _float_order.to_key(whole.ravel())
     finite = keys < _float_order.largest_key(info.dtype)
     largest = jnp.max(jnp.where(finite, keys, 0))
-    power = _float_order.from_key(largest >> info.nmant << info.nmant, info.dtype)
+    power = _float_order.power_below(largest, info.dtype)
     some = power >= info.tiny
     scale = 0.5 / jnp.where(some, power, 1)
     order = jnp.argsort(keys)

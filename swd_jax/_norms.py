@@ -28,7 +28,7 @@ def l2_norms(leaves: Sequence[jax.Array], shards: Shards | None = None) -> jax.A
     """
     info = jnp.finfo(leaves[0].dtype)
     largest = _reductions.largest([_finite_keys(leaf) for leaf in leaves], shards)
-    powers = _float_order.from_key(largest >> info.nmant << info.nmant, info.dtype)
+    powers = _float_order.power_below(largest, info.dtype)
     some = powers >= info.tiny
     # At most 4: a factor of 1 / p would not be a normal number for the largest p.
     scales = _joint_reductions.separate(2 / jnp.where(some, powers, 1))

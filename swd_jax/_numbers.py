@@ -102,3 +102,21 @@ def check_step_count(name: str, value: Any, *, least: int) -> None:
         raise ValueError(
             f"{name} must be a whole number of at least {least}, got {value!r}"
         )
+
+
+def as_floor(name: str, value: Any, *, counted: str, of: str) -> int | Fraction:
+    """What is kept at least: a number of things, or a fraction of all below 1.
+
+    Raises:
+      ValueError: if it is neither.
+    """
+    exact = as_decimal(name, value)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if exact is not None and exact >= 0 and whole:
+        return int(value)
+    if exact is not None and 0 <= exact < 1:
+        return exact
+    raise ValueError(
+        f"{name} must be a number of {counted}, 0 or more, or a fraction of a {of} "
+        f"below 1, got {value!r}"
+    )

@@ -128,12 +128,16 @@ def vary_as(tree: Tree, others: Iterable[Any], shards: Shards | None = None) -> 
     return jax.tree.map(marked, tree)
 
 
+def is_divided(array: Any) -> bool:
+    """Whether the type of an array tells that devices have parts of it."""
+    return any(names is not None for names in jax.typeof(array).sharding.spec)
+
+
 def laid_out_as(array: jax.Array, other: Any) -> jax.Array:
     """The array divided as another is, where that is known (the explicit mode)."""
-    sharding = jax.typeof(other).sharding
-    if all(names is None for names in sharding.spec):
+    if not is_divided(other):
         return array
-    return jax.sharding.reshard(array, sharding)
+    return jax.sharding.reshard(array, jax.typeof(other).sharding)
 
 
 def placed_as(array: jax.Array, other: Any) -> jax.Array:
@@ -149,8 +153,8 @@ def placed_as(array: jax.Array, other: Any) -> jax.Array:
 
 def undivided(array: jax.Array) -> jax.Array:
     """The array as a whole on all devices, where it is known to be divided."""
-    sharding = jax.typeof(array).sharding
-    if all(names is None for names in sharding.spec):
+    if not is_divided(array):
         return array
+    sharding = jax.typeof(array).sharding
     whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
     return jax.sharding.reshard(array, whole)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from swd_jax._shards import laid_out_as
+from swd_jax._shards import is_divided, laid_out_as
 
 
 def split(array: jax.Array, lengths: Sequence[int], fill: float = 0) -> jax.Array:
@@ -41,10 +41,10 @@ def split(array: jax.Array, lengths: Sequence[int], fill: float = 0) -> jax.Arra
 def joined(groups: jax.Array, array: jax.Array) -> jax.Array:
     """Undo a split: from two axes for each of an array's own to its shape."""
     shape = [n * b for n, b in zip(groups.shape[::2], groups.shape[1::2], strict=True)]
-    sharding = jax.typeof(array).sharding
-    if all(names is None for names in sharding.spec):
+    if not is_divided(array):
         whole = groups.reshape(shape)
     else:
+        sharding = jax.typeof(array).sharding
         whole = jax.lax.reshape(groups, shape, out_sharding=sharding)
     within = [slice(n) for n in array.shape]
     return whole if whole.shape == array.shape else laid_out_as(whole[*within], array)

@@ -6,7 +6,6 @@ from fractions import Fraction
 from typing import Any, TypeAlias
 
 import jax
-import numpy as np
 
 from swd_jax import (
     _criteria,
@@ -86,7 +85,10 @@ class Target:
         _scopes.check_scope(self.scope)
         criterion = _criterion_names.as_criterion(self.criterion)
         object.__setattr__(self, "criterion", criterion)
-        object.__setattr__(self, "min_kept", _checked_floor(self.min_kept))
+        floor = _numbers.as_floor(
+            "min_kept", self.min_kept, counted="weights", of="leaf"
+        )
+        object.__setattr__(self, "min_kept", floor)
         self._check_reachable()
         self._check_coupled()
 
@@ -136,20 +138,6 @@ class Target:
                 "min_kept counts weights of single leaves, got "
                 f"{self.min_kept!r}: with CoupledChannels give it min_channels=..."
             )
-
-
-def _checked_floor(min_kept: Any) -> int | Fraction:
-    """The number of weights, or the fraction, that every leaf keeps."""
-    exact = _numbers.as_decimal("min_kept", min_kept)
-    whole = isinstance(min_kept, int | np.integer) and not isinstance(min_kept, bool)
-    if exact is not None and exact >= 0 and whole:
-        return int(min_kept)
-    if exact is not None and 0 <= exact < 1:
-        return exact
-    raise ValueError(
-        "min_kept must be a number of weights, 0 or more, or a fraction of a leaf "
-        f"below 1, got {min_kept!r}"
-    )
 
 
 Targets: TypeAlias = Target | Sequence[Target] | _sparsity.Sparsity

@@ -12,13 +12,13 @@ from flax import nnx
 
 import swd_jax
 from swd_jax import _paths
+from tests import quickly
 from tests.channel_models import CASES
 from tests.test_channel_groups import LINEAR, OPERATIONS, X, linear, random
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 # Compiling takes most of the time of these tests.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def value_and_gradients(apply, params, x):
     flat = _paths.flatten(params)
     floats = {i: leaf for i, _, leaf in _paths.arrays(flat) if is_float(leaf)}
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @quickly.jit
     def both(floats, x):
         def loss(floats):
             outputs = apply(flat.rebuilt(floats), x)
@@ -146,9 +146,7 @@ class TestModels:
                 smaller[path] / scale, cut(np.asarray(gradient), path, removed) / scale
             )
         if case.module:
-            module = jax.jit(
-                lambda x: case.apply(small.params, x), compiler_options=QUICK
-            )
+            module = quickly.jit(lambda x: case.apply(small.params, x))
             agree(module(x), wanted)
 
     @pytest.mark.no_cover  # the test before runs the same lines
@@ -207,8 +205,8 @@ class TestModels:
         small = swd_jax.shrink(apply, params, groups, kept, x)
         whole = masked(params, gone(groups, kept))
         agree(
-            jax.jit(small.apply, compiler_options=QUICK)(small.params, x),
-            jax.jit(apply, compiler_options=QUICK)(whole, x),
+            quickly.jit(small.apply)(small.params, x),
+            quickly.jit(apply)(whole, x),
         )
 
 

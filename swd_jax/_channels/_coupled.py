@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-from fractions import Fraction
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -109,7 +108,10 @@ class CoupledChannels:
                 f"decays='scales' needs score='bn_scale', got {self.score!r}: what is "
                 "ranked by its filters has to lose them"
             )
-        object.__setattr__(self, "min_channels", _checked_floor(self.min_channels))
+        floor = _numbers.as_floor(
+            "min_channels", self.min_channels, counted="channels", of="group"
+        )
+        object.__setattr__(self, "min_channels", floor)
         if not self.eligible:
             raise ValueError(
                 "groups has no channels that can be removed: "
@@ -167,16 +169,3 @@ class CoupledChannels:
     @property
     def _parameters(self) -> bool:
         return self.count == "parameters"
-
-
-def _checked_floor(least: Any) -> int | Fraction:
-    exact = _numbers.as_decimal("min_channels", least)
-    whole = isinstance(least, int | np.integer) and not isinstance(least, bool)
-    if exact is not None and exact >= 0 and whole:
-        return int(least)
-    if exact is not None and 0 <= exact < 1:
-        return exact
-    raise ValueError(
-        "min_channels must be a number of channels, 0 or more, or a fraction of a "
-        f"group below 1, got {least!r}"
-    )
