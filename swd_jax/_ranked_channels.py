@@ -69,7 +69,7 @@ def check_reachable(layout: _members.Layout, sparsity: Fraction | jax.Array) -> 
         raise ValueError(
             f"sparsity is {float(sparsity):.7g}, and without all channels that may go "
             f"the model is smaller by no more than {greatest:.4f}. Ask for less, or "
-            "keep less with min_channels"
+            "keep less with min_channels or multiple_of"
         )
 
 

@@ -496,6 +496,102 @@ class TestSummary:
         assert after.as_dict()["flops"] == GROUPS.flops()
 
 
+def in_multiples(scores, multiple, sparsity, least=1, local=False):
+    """The channels that are kept, counted anew for all that go at once."""
+    kept = [np.ones(len(of_group), bool) for of_group in scores]
+    moves = []
+    for g, of_group in enumerate(scores):
+        order = sorted(range(len(of_group)), key=lambda c: (of_group[c], c))
+        end = 0
+        while end < len(order):
+            begin = end
+            end += (len(order) - begin) % multiple or multiple
+            if len(order) - end < least or of_group[order[end - 1]] == np.inf:
+                break
+            last = (end - 1) / len(order) if local else of_group[order[end - 1]]
+            moves.append((last, g, order[begin:end]))
+    budget = math.floor(Fraction(str(sparsity)) * GROUPS.parameters())
+    for _, g, channels in sorted(moves):
+        kept[g][channels] = False
+        if GROUPS.parameters() - GROUPS.parameters(kept) > budget:
+            kept[g][channels] = True
+            break
+    return kept
+
+
+class TestMultiples:
+    @pytest.mark.parametrize("scope", ["global", "local"])
+    @pytest.mark.parametrize("multiple", [2, 3, 4])
+    def test_against_counting_anew(self, multiple, scope):
+        for seed, sparsity in ((0, 0.3), (1, 0.5), (2, 0.7)):
+            params = variables(seed)["params"]
+            target = coupled(sparsity, scope, multiple_of=multiple)
+            kept = vectors(swd_jax.kept_channels(params, target))
+            scores = rms(GROUPS, {"params": params})
+            wanted = in_multiples(scores, multiple, sparsity, local=scope == "local")
+            assert same(kept, wanted)
+            for vector in kept:
+                assert vector.all() or vector.sum() % multiple == 0
+
+    def test_of_ties_the_first_go(self):
+        params = jax.tree.map(jnp.ones_like, PARAMS)
+        kept = swd_jax.kept_channels(params, coupled(0.5, multiple_of=4, score="l1"))
+        scores = [np.full(12, 27), np.full(9, 24)]
+        assert same(vectors(kept), in_multiples(scores, 4, 0.5))
+
+    def test_what_is_not_finite_stays_with_those_that_would_go_with_it(self):
+        kernel = PARAMS["b"]["kernel"].at[0, 3].set(jnp.nan)
+        params = {**PARAMS, "b": {**PARAMS["b"], "kernel": kernel}}
+        scores = [
+            np.where(np.isnan(s), np.inf, s) for s in rms(GROUPS, {"params": params})
+        ]
+        assert [np.isinf(s).sum() for s in scores] == [1, 1]
+        target = coupled(0.5, multiple_of=2)
+        kept = vectors(swd_jax.kept_channels(params, target))
+        assert same(kept, in_multiples(scores, 2, 0.5))
+
+    def test_what_is_pruned_stays_as_it_is(self):
+        target = coupled(0.6, multiple_of=4)
+        kept = vectors(swd_jax.kept_channels(PARAMS, target))
+        pruned = swd_jax.prune(PARAMS, target)
+        assert same(vectors(swd_jax.kept_channels(pruned, target)), kept)
+        small = swd_jax.shrink(
+            network, {**variables(), "params": pruned}, GROUPS, kept, X
+        )
+        assert small.params["params"]["a"]["kernel"].shape[1] % 4 == 0
+        assert small.params["params"]["b"]["kernel"].shape[1] % 4 == 0
+
+    def test_all_that_go_together_are_decayed(self):
+        target = coupled(0.6, multiple_of=4)
+        tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
+        zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+        decay, _ = tx.update(zeros, tx.init(PARAMS), PARAMS)
+        # What ties at the threshold stays in training; here nothing ties but with
+        # channels that go along, so that all that would be pruned is decayed.
+        mask = swd_jax.prune_mask(PARAMS, target)
+        assert same(
+            jax.tree.leaves(jax.tree.map(lambda d: d == 0, decay)),
+            jax.tree.leaves(mask),
+        )
+
+    def test_at_least_so_many_are_a_multiple_too(self):
+        structure = swd_jax.CoupledChannels(GROUPS, min_channels=5, multiple_of=4)
+        assert [structure.least_kept(group) for group in GROUPS] == [8, 8]
+        with pytest.raises(ValueError, match="multiple_of"):
+            swd_jax.kept_channels(PARAMS, swd_jax.Target(0.9, structure=structure))
+
+    def test_channels_with_several_positions(self):
+        def member(positions):
+            indices = np.arange(12 * positions).reshape(12, positions)
+            return swd_jax.ChannelMember("w", 0, indices, "producer")
+
+        none = np.zeros(12, int)
+        for positions, multiple, wanted in (((1,), 8, 8), ((6,), 8, 4), ((1, 6), 4, 4)):
+            members = tuple(map(member, positions))
+            group = swd_jax.ChannelGroup("w", 12, members, none, none)
+            assert group.channels_in(multiple) == wanted
+
+
 def other(params, x):
     return jax.nn.relu(x @ params["first"]) @ params["second"]
 
@@ -510,6 +606,8 @@ class TestErrors:
             ({"decays": "scales"}, "decays='scales' needs score='bn_scale'"),
             ({"min_channels": -1}, "min_channels must be a number of channels"),
             ({"min_channels": 1.5}, "min_channels must be a number of channels"),
+            ({"multiple_of": 0}, "multiple_of must be a whole number of at least 1"),
+            ({"multiple_of": 2.5}, "multiple_of must be a whole number of at least 1"),
         ],
     )
     def test_of_options(self, options, message):

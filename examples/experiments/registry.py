@@ -121,7 +121,7 @@ def mnist() -> list[Run]:
 
 
 def cifar10_small() -> list[Run]:
-    """ResNet-20 with 16 maps on a part of CIFAR-10: a budget that a CPU has, 2 seeds."""
+    """ResNet-20 with 16 maps on a part of CIFAR-10: what a CPU can do, 2 seeds."""
     base = adam_base(
         "cifar10-small",
         "cifar10",

@@ -29,9 +29,9 @@ class CoupledChannels:
         r^* = \max \{ r : N - N(\text{without the first } r) \le \lfloor s N \rfloor \}
 
     so that the sparsity asked for is never exceeded, and missed by less than one
-    channel. N(...) is a sum of products of the layers' widths, and is counted exactly.
-    Where channels that are zero already come as near as that, no other goes: what is
-    pruned stays as it is.
+    channel, or than `multiple_of` channels. N(...) is a sum of products of the layers'
+    widths, and is counted exactly. Where channels that are zero already come as near as
+    that, no other goes: what is pruned stays as it is.
 
     Args:
       groups: what `channel_groups` found in the model.
@@ -49,6 +49,10 @@ class CoupledChannels:
         both is zero itself, and its filters can be cut as well.
       min_channels: how many channels each group keeps at least: a number, or a fraction
         of the group below 1. 0 lets layers be emptied, which `shrink` then refuses.
+      multiple_of: axes keep lengths that are multiples of this, such as 8 or 128, which
+        processors compute at once. So many channels of a group go together, with the
+        highest of their scores. From a length that is no multiple the excess goes
+        first. In a local scope the channels before the last of them count.
 
     As the structure of a `Target`: `scope` is "global", or "local" for one fraction of
     the channels in every group, whatever the layers' scores. `prunable` leaves out
@@ -89,6 +93,7 @@ class CoupledChannels:
     count: Count = "parameters"
     decays: Decays = "all"
     min_channels: _numbers.Number = 1
+    multiple_of: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.groups, ChannelGroups):
@@ -112,6 +117,8 @@ class CoupledChannels:
             "min_channels", self.min_channels, counted="channels", of="group"
         )
         object.__setattr__(self, "min_channels", floor)
+        _numbers.check_step_count("multiple_of", self.multiple_of, least=1)
+        object.__setattr__(self, "multiple_of", int(self.multiple_of))
         if not self.eligible:
             raise ValueError(
                 "groups has no channels that can be removed: "
@@ -149,7 +156,8 @@ class CoupledChannels:
         """How many channels a group keeps at least."""
         floor: Any = self.min_channels
         least = floor if isinstance(floor, int) else math.ceil(floor * group.size)
-        return min(least, group.size)
+        together = group.channels_in(self.multiple_of)
+        return min(-(-least // together) * together, group.size)
 
     def total(self) -> int:
         """N: what the whole model has of what the target counts."""

@@ -49,6 +49,11 @@ class ChannelGroup:
     flops: np.ndarray
     """How many operations go with each channel when all others stay, shape (size,)."""
 
+    def channels_in(self, multiple: int) -> int:
+        """How many channels make up a multiple of some number along every axis."""
+        positions = [member.indices.shape[1] for member in self.members]
+        return math.lcm(*[multiple // math.gcd(multiple, n) for n in positions])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrozenAxis:

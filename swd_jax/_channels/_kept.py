@@ -1,6 +1,5 @@
 """Which channels are kept: from vectors or masks to what is cut out of each array."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -142,12 +141,7 @@ def _rounded(
         return kept
     rounded: list[_types.Bools] = []
     for number, (group, old) in enumerate(zip(groups, kept, strict=True)):
-        step = math.lcm(
-            *[
-                round_to // math.gcd(round_to, member.indices.shape[1])
-                for member in group.members
-            ]
-        )
+        step = group.channels_in(round_to)
         count = min(group.size, -(-int(old.sum()) // step) * step)
         if scores is None:
             order = np.arange(group.size)

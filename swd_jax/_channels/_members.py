@@ -29,13 +29,15 @@ class Layout:
     score: Score
     least_kept: tuple[int, ...]
     """Of each group."""
+    together: tuple[int, ...]
+    """How many channels of each group go at once."""
     places: tuple[tuple[tuple[int, _types.Ints], ...], ...]
     """Of each leaf: axes, and the channel at every index of it, or their number."""
     scored_members: tuple[tuple[Place, ...], ...]
     """Of each group."""
     counting: _left.Counting
     dearest: int
-    """The most that a channel takes away when all others stay."""
+    """No less than what channels that go at once take away when all others stay."""
 
     @property
     def size(self) -> int:
@@ -53,6 +55,16 @@ class Layout:
         sizes = [group.size for group in self.groups]
         return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """The size of each channel's group: int32, shape (channels,)."""
+        return np.diff(self.offsets).astype(np.int32)[self.group_of]
+
+    @property
+    def in_multiples(self) -> bool:
+        """Whether some channels go together."""
+        return any(n > 1 for n in self.together)
+
     @functools.cached_property
     def scored_leaves(self) -> list[int]:
         """The leaves by which channels are ranked."""
@@ -65,13 +77,9 @@ class Layout:
             [np.argsort(np.argsort(-group.parameters)) for group in self.groups]
         )
         least = np.array(self.least_kept)[self.group_of]
-        stays = np.append(ranks >= self._sizes - least, True)
+        stays = np.append(ranks >= self.sizes - least, True)
         gone = (~stays)[self.counting.channels].sum(axis=1)
         return self.counting.total - self.counting.known_left(gone)
-
-    @property
-    def _sizes(self) -> np.ndarray:
-        return np.array([group.size for group in self.groups])[self.group_of]
 
     def leaf_mask(self, number: int, channels: jax.Array, leaf: jax.Array) -> jax.Array:
         """Which weights of a leaf belong to one of some channels.
@@ -143,6 +151,7 @@ def _layout(
     groups = tuple(structure.groups[number] for number in chosen)
     number_of = {path: number for number, path in enumerate(paths)}
     count = sum(group.size for group in groups)
+    together = tuple(group.channels_in(structure.multiple_of) for group in groups)
     places: list[dict[int, _types.Ints]] = [{} for _ in paths]
     scored_members: list[tuple[Place, ...]] = []
     first = 0
@@ -171,12 +180,17 @@ def _layout(
         groups=groups,
         score=structure.score,
         least_kept=tuple(structure.least_kept(group) for group in groups),
+        together=together,
         places=tuple(tuple(sorted(p.items(), key=lambda i: i[0])) for p in places),
         scored_members=tuple(scored_members),
         counting=_left.counting(
             structure.groups, structure.costs, chosen, structure.total()
         ),
-        dearest=max(int(structure.channel_costs(group).max()) for group in groups),
+        dearest=max(
+            # Fewer channels make each of the others cheaper.
+            n * int(structure.channel_costs(group).max())
+            for n, group in zip(together, groups, strict=True)
+        ),
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax import _criterion, _float_order, _guesses, _sparsity, _wide
-from swd_jax._channels import _scores
+from swd_jax._channels import _order, _scores
 from swd_jax._channels._members import Layout
 from swd_jax._ranking import Thresholds
 from swd_jax._selection import Groups
@@ -133,7 +133,7 @@ class ChannelRanking:
         largest = _float_order.largest_key(self.dtype)
         keys = _float_order.to_key(self.scores)
         keys = jnp.where(movable, keys, jnp.array(largest, keys.dtype))
-        ranks = _places([keys])
+        ranks = _order.of_last(self.layout, keys, _order.places([keys]))
         removable = jnp.sum(movable, dtype=jnp.int32)
         counting = self.layout.counting
         count = counting.longest_cut(ranks, removable, budget)
@@ -143,18 +143,17 @@ class ChannelRanking:
         zeros = jnp.minimum(jnp.sum(keys == 0, dtype=jnp.int32), count)
         spare = _wide.subtract(budget, counting.lost(ranks, zeros))
         dearest = jnp.asarray(_wide.from_int(self.layout.dearest))
-        count = jnp.where(_wide.less(spare, dearest), zeros, count)
+        settled = (zeros > 0) & _wide.less(spare, dearest)
+        count = jnp.where(settled, zeros, count)
         lost = counting.lost(ranks, count)
         return _Cut(ranks, movable, count, lost, jnp.array(largest, keys.dtype))
 
     def _movable(self) -> jax.Array:
         """The channels that may go: not the best of a group, nor what is not finite."""
         layout, keys = self.layout, _float_order.to_key(self.scores)
-        place = _places([layout.group_of, keys]) - np.array(layout.offsets)[
-            layout.group_of
-        ].astype(np.int32)
-        sizes = np.diff(layout.offsets)
-        most = (sizes - np.array(layout.least_kept)).astype(np.int32)[layout.group_of]
+        place = _order.places_in_groups(layout, keys)
+        least = np.array(layout.least_kept, np.int32)[layout.group_of]
+        most = layout.sizes - least
         return (place < most) & (keys < _float_order.largest_key(self.dtype))
 
 
@@ -174,15 +173,6 @@ class _Cut:
     """The key of infinity. shape=()"""
 
 
-def _places(keys: Sequence[jax.Array | np.ndarray]) -> jax.Array:
-    """Where each element comes in the order of some keys, the first of equals first."""
-    numbers = jnp.arange(len(keys[0]), dtype=jnp.int32)
-    order = jax.lax.sort(
-        [*map(jnp.asarray, keys), numbers], num_keys=len(keys), is_stable=True
-    )[-1]
-    return jnp.zeros_like(numbers).at[order].set(numbers)
-
-
 # Compiled once for all calls, and outside of jit without all between.
 @functools.partial(jax.jit, static_argnames=("layout", "criterion", "dtype", "local"))
 def ranked_scores(
@@ -197,6 +187,8 @@ def ranked_scores(
     In a local scope these are their places in the groups.
     """
     scores = _scores.channel_scores(layout, criterion, of_leaves, dtype)
+    # Channels that go together have the score of the last of them.
+    scores = _order.of_last(layout, _float_order.to_key(scores), scores)
     return _shares(layout, scores) if local else (scores, scores)
 
 
@@ -206,7 +198,7 @@ def _shares(layout: Layout, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     What is not finite stays so.
     """
     keys = _float_order.to_key(scores)
-    place = _places([layout.group_of, keys])
+    place = _order.places([layout.group_of, keys])
     numbers = jnp.arange(len(place), dtype=jnp.int32)
     order = jnp.zeros_like(place).at[place].set(numbers)
     in_order, of_group = keys[order], jnp.asarray(layout.group_of)[order]
@@ -214,10 +206,10 @@ def _shares(layout: Layout, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     ends = jnp.concatenate([ends, jnp.ones(1, bool)])
     last = jax.lax.cummin(jnp.where(ends, numbers, len(place)), reverse=True)[place]
     first = np.array(layout.offsets, np.int32)[layout.group_of]
-    sizes = np.diff(layout.offsets)[layout.group_of].astype(scores.dtype)
+    sizes = layout.sizes.astype(scores.dtype)
     finite = keys < _float_order.largest_key(scores.dtype)
 
     def share(places: jax.Array) -> jax.Array:
-        return jnp.where(finite, (places - first).astype(scores.dtype) / sizes, jnp.inf)
+        return jnp.where(finite, places.astype(scores.dtype) / sizes, jnp.inf)
 
-    return share(place), share(last)
+    return share(_order.last_places(layout, place - first)), share(last - first)
