@@ -170,7 +170,7 @@ def _ranking(
         structure=structure,
         shards=shards,
     )
-    return ranking.scored_groups().with_floor(target.known_floor)
+    return ranking.grouped().with_floor(target.known_floor)
 
 
 def threshold_count(target: Target, leaves: Sequence[PrunableLeaf]) -> int:

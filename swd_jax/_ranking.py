@@ -40,7 +40,7 @@ class Thresholds(NamedTuple):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["weights", "statistics", "evidence", "group_scores"],
+    data_fields=["weights", "statistics", "evidence", "group_scores", "protected"],
     meta_fields=["criterion", "structure", "dtype", "groups", "min_kept", "shards"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Ranking:
       structure: which weights live and die together.
       group_scores: of each leaf, where the structure's groups are more than one weight;
         else None.
+      protected: of each leaf, the weights that the structure never prunes, where there
+        are any; else None.
       min_kept: how many weights each leaf keeps at least.
       shards: how the leaves are divided by hand, if they are.
     """
@@ -70,6 +72,7 @@ class Ranking:
     evidence: list[_criterion.Evidence] | None = None
     structure: _structures.Structure = _structures.Unstructured()
     group_scores: list[jax.Array] | None = None
+    protected: list[jax.Array] | None = None
     min_kept: tuple[int, ...] | None = None
     shards: Shards | None = None
 
@@ -79,7 +82,10 @@ class Ranking:
         if self.group_scores is not None:
             return list(self.group_scores)
         evidence = self.evidence or [{}] * len(self.weights)
-        return list(zip(self.weights, self.statistics, evidence, strict=True))
+        protected = self.protected or [None] * len(self.weights)
+        return list(
+            zip(self.weights, self.statistics, evidence, protected, strict=True)
+        )
 
     @property
     def group_of(self) -> list[int]:
@@ -109,7 +115,11 @@ class Ranking:
         """The scores of one leaf's groups of weights as integers in the same order."""
         if self.group_scores is not None:
             return _float_order.to_key(operand)
-        return _float_order.to_key(self.structure.scores(self.scores(*operand)))
+        *of_leaf, protected = operand
+        scores = self.scores(*of_leaf)
+        if protected is not None:
+            scores = jnp.where(protected, jnp.inf, scores)
+        return _float_order.to_key(scores)
 
     def scores(
         self, weights: jax.Array, statistic: Any, evidence: _criterion.Evidence
@@ -243,10 +253,12 @@ class Ranking:
             for mask, leaf in zip(masks, self.weights, strict=True)
         ]
 
-    def scored_groups(self) -> "Ranking":
-        """With the scores of groups of more than one weight worked out."""
-        if _structures.is_in_place(self.structure) or not self.weights:
+    def grouped(self) -> "Ranking":
+        """With what the structure makes of the scores worked out, once for all."""
+        if not self.weights or isinstance(self.structure, _structures.Unstructured):
             return self
+        if isinstance(self.structure, _structures.NM):
+            return dataclasses.replace(self, protected=_protected(self))
         return dataclasses.replace(self, group_scores=_group_scores(self))
 
     def with_floor(self, min_kept: int | Fraction) -> "Ranking":
@@ -272,12 +284,26 @@ class Ranking:
             statistics=[self.statistics[i]],
             evidence=only(self.evidence),
             group_scores=only(self.group_scores),
+            protected=only(self.protected),
             min_kept=None,
             groups=((0,),),
         )
 
 
 # Compiled once for all calls, and outside of jit without all between.
+@jax.jit
+def _protected(ranking: Ranking) -> list[jax.Array]:
+    """The weights of every leaf that its structure never prunes."""
+    assert isinstance(ranking.structure, _structures.NM)
+    evidence = ranking.evidence or [{}] * len(ranking.weights)
+    found = [
+        ranking.structure.protected(ranking.scores(*of_leaf))
+        for of_leaf in zip(ranking.weights, ranking.statistics, evidence, strict=True)
+    ]
+    # Else the compiler would work it out again wherever it is read.
+    return jax.lax.optimization_barrier(found)
+
+
 @jax.jit
 def _group_scores(ranking: Ranking) -> list[jax.Array]:
     """The scores of the groups of weights of every leaf."""

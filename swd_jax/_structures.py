@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -84,9 +84,6 @@ class Unstructured:
     Source: section 3.3 of arXiv 2011.10520.
     """
 
-    in_place: ClassVar[bool] = True
-    """Groups are single weights: scores are not stored, but worked out when read."""
-
     def scores(self, scores: jax.Array) -> jax.Array:
         """The scores themselves."""
         return scores
@@ -139,8 +136,6 @@ class NM:
     (arXiv 2104.08378), section 3.
     """
 
-    in_place: ClassVar[bool] = True
-
     n: int
     m: int
     axis: int = -2
@@ -156,12 +151,15 @@ class NM:
 
     def scores(self, scores: jax.Array) -> jax.Array:
         """The scores, infinity for those weights that are never pruned."""
+        return jnp.where(self.protected(scores), jnp.inf, scores)
+
+    def protected(self, scores: jax.Array) -> jax.Array:
+        """Which weights are never pruned: bools in the shape of the scores."""
         lengths = self._lengths(scores.shape)
         # Beyond the far edge stands what is worse than any score.
         split = _splits.split(scores, lengths, fill=-1)
-        better = _better(split, 2 * (self.axis % scores.ndim) + 1)
-        kept = _splits.joined(better < self.n, scores)
-        return jnp.where(kept, jnp.inf, scores)
+        best = _best(self.n, split, 2 * (self.axis % scores.ndim) + 1)
+        return _splits.joined(best, scores)
 
     def sizes(self, shape: tuple[int, ...]) -> int:
         """One weight each."""
@@ -192,20 +190,21 @@ class NM:
         return self.m - self.n, self.m
 
 
-def _better(scores: jax.Array, axis: int) -> jax.Array:
-    """How many others along an axis are better than each score, or equal and later."""
+def _best(count: int, scores: jax.Array, axis: int) -> jax.Array:
+    """Which scores are the best along an axis, of equal ones the last."""
     length = scores.shape[axis]
     if length > _UNROLLED:
         place = jax.lax.broadcasted_iota(jnp.int32, scores.shape, axis)
 
-        def count(i: jax.Array, better: jax.Array) -> jax.Array:
+        def compare(i: jax.Array, better: jax.Array) -> jax.Array:
             other = jax.lax.dynamic_index_in_dim(scores, i, axis)
             later = i > place
             wins = (later & (other >= scores)) | (~later & ~(scores >= other))
             return better + wins.astype(jnp.uint8)
 
         zeros = jnp.zeros_like(scores, dtype=jnp.uint8)
-        return jax.lax.fori_loop(0, length, count, zeros)
+        found = jax.lax.fori_loop(0, length, compare, zeros, unroll=_UNROLLED)
+        return found < count
     members = [jnp.take(scores, i, axis) for i in range(length)]
     better = [jnp.zeros(members[0].shape, jnp.uint8) for _ in members]
     for i in range(length):
@@ -213,7 +212,7 @@ def _better(scores: jax.Array, axis: int) -> jax.Array:
             later = members[j] >= members[i]
             better[i] = better[i] + later.astype(jnp.uint8)
             better[j] = better[j] + (~later).astype(jnp.uint8)
-    return jnp.stack(better, axis)
+    return jnp.stack([each < count for each in better], axis)
 
 
 def normalized_axes(axes: Sequence[int], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -243,11 +242,6 @@ def check_structure(structure: Any) -> None:
             f"structure must be hashable, as a frozen dataclass is, and {structure!r} "
             f"is not: {error}"
         ) from error
-
-
-def is_in_place(structure: Structure) -> bool:
-    """Whether groups are single weights, whose scores need not be stored."""
-    return bool(getattr(structure, "in_place", False))
 
 
 def check_leaf(
