@@ -1,4 +1,4 @@
-"""The tables of selection.md and structures.md, from benchmarks/results/.
+"""The tables of costs in the pages, from benchmarks/results/.
 
 python docs/figures/cost_table.py
 """
@@ -10,8 +10,16 @@ from typing import Any
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "selection.md"
 STRUCTURES_PAGE = ROOT / "docs" / "structures.md"
+PAPER_PAGE = ROOT / "docs" / "paper.md"
 START, END = "<!-- from docs/figures/cost_table.py -->\n", "<!-- to here -->\n"
 SIZES = ("4.3M", "25.6M", "4.1M")
+STEPS = (
+    "swd + adam",
+    "swd + adam, update_every=10",
+    "swd + adam, normalized_magnitude",
+    "adam + decoupled_swd",
+    "swd + sgd",
+)
 ALONE = {
     "swd_jax: warm, same weights": "threshold, weights unchanged",
     "swd_jax: warm, moved weights": "threshold, weights moved by a thousandth",
@@ -69,6 +77,23 @@ def table() -> str:
     return "".join(lines)
 
 
+def steps_table() -> str:
+    """What a step with SWD costs next to its optimizer alone."""
+    steps = results("optimizer_step")[:2]
+    heads = [f"{r['weights'] / 1e6:.1f} M weights" for r in steps]
+    lines = [row("", heads), row("---", ["---:"] * len(heads))]
+    for base in dict.fromkeys(entry(steps[0], name)["baseline"] for name in STEPS):
+        cells = [milliseconds(entry(r, base)["median_ms"]) for r in steps]
+        lines.append(row(base, cells))
+    for name in STEPS:
+        cells = [
+            f"{milliseconds(e['median_ms'])}, {e['times_baseline']:.2f} times"
+            for e in (entry(r, name) for r in steps)
+        ]
+        lines.append(row(name, cells))
+    return "".join(lines)
+
+
 def structures_table() -> str:
     """What each structure, criterion and scope costs."""
     file = ROOT / "benchmarks" / "results" / "structures-cpu-25.6M.json"
@@ -101,6 +126,7 @@ def fill(page: Path, table: str) -> None:
 def main() -> None:
     fill(PAGE, table())
     fill(STRUCTURES_PAGE, structures_table())
+    fill(PAPER_PAGE, steps_table())
 
 
 if __name__ == "__main__":
