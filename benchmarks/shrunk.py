@@ -39,7 +39,7 @@ class Config:
     batch_size: int = 32
     runs: int = 10
     """How often each network is measured."""
-    round_to: int = 1
+    multiple_of: int = 1
     """Sizes are multiples of this, where it is more than 1."""
     output: Path = Path("benchmarks/results/shrunk-cpu.json")
 
@@ -64,13 +64,13 @@ def main(config: Config) -> None:
         model, shape = made(network)
         images = jax.random.normal(jax.random.key(0), (config.batch_size, *shape))
         groups = swd_jax.channel_groups(apply, model, images)
-        structure = swd_jax.CoupledChannels(groups, count="flops")
+        structure = swd_jax.CoupledChannels(
+            groups, count="flops", multiple_of=config.multiple_of
+        )
         for removed in config.removed:
             target = swd_jax.Target(removed, structure=structure, scope=config.scope)
             kept = swd_jax.kept_channels(nnx.state(model, nnx.Param), target)
-            small = swd_jax.shrink(
-                apply, model, groups, kept, images, round_to=config.round_to
-            )
+            small = swd_jax.shrink(apply, model, groups, kept, images)
             report = swd_jax.cost_report(apply, model, small, images, runs=config.runs)
             entries.append({"network": network, "removed": removed, **report.as_dict()})
             print(f"{network}, {removed:.0%} of the operations removed\n{report}\n")
