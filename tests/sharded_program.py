@@ -272,6 +272,48 @@ def explicit_structures() -> None:
             swd_jax.prune(spread, target)
 
 
+def channels() -> None:
+    """Coupled channels, through leaves that are divided in different ways."""
+    jax.config.update("jax_disable_most_optimizations", True)  # as in structures
+
+    def model(params: Any, x: jax.Array) -> jax.Array:
+        hidden = jax.nn.relu(x @ params["rows"])
+        return jax.nn.relu(hidden @ params["inner"]) @ params["columns"]
+
+    shapes = {"rows": (64, 128), "inner": (128, 32), "columns": (32, 64)}
+    specs = {**SPECS, "inner": PartitionSpec("y", "x")}
+    alone = random_weights(shapes)
+    groups = swd_jax.channel_groups(model, alone, jnp.ones((2, 64)))
+    assert [group.size for group in groups] == [128, 32]
+    for kind, scope, multiple_of in (
+        (AxisType.Auto, "global", 1),
+        (AxisType.Explicit, "local", 8),
+    ):
+        mesh = make_mesh(kind)
+        spread = {
+            name: jax.device_put(leaf, NamedSharding(mesh, specs[name]))
+            for name, leaf in alone.items()
+        }
+        structure = swd_jax.CoupledChannels(groups, multiple_of=multiple_of)
+        target = swd_jax.Target(0.6, structure=structure, scope=scope)
+        tx = swd_jax.swd(target, weight_decay=0.1, a=1.0)
+        update = jax.jit(lambda params, state, tx=tx: tx.update(params, state, params))
+        state = tx.init(alone)
+        # What crosses are the norms of rows and columns.
+        assert sum(all_bytes_exchanged(update, spread, state).values()) < 65_536
+        found = jax.block_until_ready(update(spread, state))
+        assert_same(found, update(alone, state))
+        assert_sharded_alike(found[0], spread)
+        pruned = jax.block_until_ready(swd_jax.prune(spread, target))
+        expected = swd_jax.prune(alone, target)
+        assert any(
+            (np.asarray(leaf) == 0).all(axis=0).any() for leaf in expected.values()
+        )
+        assert_same(pruned, expected)
+        kept = jax.block_until_ready(swd_jax.kept_channels(spread, target))
+        assert_same(kept, swd_jax.kept_channels(alone, target))
+
+
 def every_target() -> None:
     """All structures, criteria and scopes on eight devices."""
     mesh = make_mesh(AxisType.Auto)
@@ -419,6 +461,7 @@ WAYS = {
     "more_explicit_structures": lambda: structures(AxisType.Explicit, STRUCTURED),
     "explicit_structures": explicit_structures,
     "structures_by_hand": structures_by_hand,
+    "channels": channels,
     "every_target": every_target,
     "many_leaves": many_leaves,
     "exported": exported,

@@ -1,4 +1,4 @@
-"""Several processes train one model: the same bits as in a single one."""
+"""Several processes train one model: the same bits as in one, and by hand as well."""
 
 import socket
 from pathlib import Path

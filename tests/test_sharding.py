@@ -18,6 +18,7 @@ WAYS = [
     "structures",
     "explicit_structures",
     "structures_by_hand",
+    "channels",
     pytest.param("more_structures", marks=pytest.mark.slow),
     pytest.param("more_explicit_structures", marks=pytest.mark.slow),
     pytest.param("every_target", marks=pytest.mark.slow),

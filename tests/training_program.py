@@ -121,6 +121,15 @@ def main() -> None:
     assert params["kernel"].sharding.is_equivalent_to(columns, 2)
     mask = swd_jax.prune_mask(params, target)
     pruned = swd_jax.prune(params, target)
+    by_hand = jax.jit(
+        jax.shard_map(
+            lambda part: swd_jax.prune(part, target, axis_name=("x", "y")),
+            mesh=mesh,
+            in_specs=({"kernel": columns.spec, "scale": everywhere.spec},),
+            out_specs={"kernel": columns.spec, "scale": everywhere.spec},
+        )
+    )(params)
+    assert digest(by_hand) == digest(pruned)
     print("result", digest((params, state)), digest((mask, pruned)), flush=True)
 
 
