@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "selection.md"
 STRUCTURES_PAGE = ROOT / "docs" / "structures.md"
 PAPER_PAGE = ROOT / "docs" / "paper.md"
+CHANNELS_PAGE = ROOT / "docs" / "channels.md"
 START, END = "<!-- from docs/figures/cost_table.py -->\n", "<!-- to here -->\n"
 SIZES = ("4.3M", "25.6M", "4.1M")
 STEPS = (
@@ -113,6 +114,36 @@ def structures_table() -> str:
     return "".join(rows)
 
 
+def latencies() -> list[dict[str, Any]]:
+    """What was measured of shrunk networks, one entry for each."""
+    found = []
+    for file in ("shrunk-cpu", "shrunk-multiple8-cpu", "shrunk-multiple8-cpu-resnet50"):
+        result = json.loads((ROOT / f"benchmarks/results/{file}.json").read_text())
+        for entry in result["entries"]:
+            name = entry["network"].replace("resnet", "ResNet-")
+            about = {"name": name, "multiple_of": result["config"]["multiple_of"]}
+            found.append(entry | about)
+    return found
+
+
+def latency_table() -> str:
+    """What shrunk networks take next to the whole ones."""
+    heads = ["sizes", "operations left", "before", "after", "times faster"]
+    rows = [row("", heads), row("---", ["---", *["---:"] * 4])]
+    for entry in latencies():
+        before, after = entry["before/milliseconds"], entry["after/milliseconds"]
+        multiple = entry["multiple_of"]
+        cells = [
+            f"multiples of {multiple}" if multiple > 1 else "any",
+            f"{entry['after/flops'] / entry['before/flops']:.1%}",
+            milliseconds(before),
+            milliseconds(after),
+            f"{before / after:.2f}",
+        ]
+        rows.append(row(entry["name"], cells))
+    return "".join(rows)
+
+
 def size(count: int) -> str:
     return f"{count} bytes" if count < 10_000 else f"{count / 1e6:.0f} MB"
 
@@ -127,6 +158,7 @@ def main() -> None:
     fill(PAGE, table())
     fill(STRUCTURES_PAGE, structures_table())
     fill(PAPER_PAGE, steps_table())
+    fill(CHANNELS_PAGE, latency_table())
 
 
 if __name__ == "__main__":
