@@ -300,8 +300,8 @@ def _protected(ranking: Ranking) -> list[jax.Array]:
         ranking.structure.protected(ranking.scores(*of_leaf))
         for of_leaf in zip(ranking.weights, ranking.statistics, evidence, strict=True)
     ]
-    # Else the compiler would work it out again wherever it is read.
-    return jax.lax.optimization_barrier(found)
+    # Else the compiler would work them out again wherever they are read.
+    return [jax.lax.optimization_barrier(mask) for mask in found]
 
 
 @jax.jit
