@@ -1,28 +1,35 @@
 """Train a residual network whose channels go, and cut them out: smaller and faster.
 
-On scikit-learn's handwritten digits, ResNet-8 is trained with selective weight decay on
-coupled channels, pruned, and shrunk to a dense network that computes the same:
+ResNet-8 on scikit-learn's handwritten digits, or what you ask for on CIFAR-10, is
+trained with selective weight decay on coupled channels, pruned, and shrunk to a dense
+network that computes the same; which `serve.py` runs without any of this:
 
     python examples/shrink.py
-    python examples/shrink.py --sparsities 0.5 0.9 --count parameters
+    python examples/shrink.py --sparsities 0.5 0.9 --count parameters --export
+    python examples/shrink.py --data DIR --depth 20 --width 16 --multiple-of 8
 """
 
 import dataclasses
+import importlib.util
 import json
-from functools import partial
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import tyro
-from digits_training import TRAINING_IMAGES, Images, load_images
 from flax import nnx
 
 import swd_jax
-from models.resnet import cifar_resnet
+
+try:
+    import tyro
+    from shrink_training import Images, accuracy, images_of, network, train
+
+    from experiments.environment import environment
+except ImportError as error:
+    sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +40,14 @@ class Config:
     selective decay. Prints a table and writes all the numbers.
     """
 
+    data: Path | None = None
+    """Folder with CIFAR-10, in the form in which people have it. The digits without."""
+    train_images: int = 10_000
+    """Of CIFAR-10, the same number of each class."""
+    test_images: int = 2_000
+    """Likewise."""
+    depth: int = 8
+    """Of the network: 6 n + 2."""
     sparsities: tuple[float, ...] = (0.5, 0.75, 0.9)
     """Fractions that shall disappear, each below 1."""
     count: Literal["parameters", "flops"] = "flops"
@@ -41,6 +56,8 @@ class Config:
     """What channels are ranked by."""
     decays: Literal["all", "scales"] = "all"
     """Whether filters get the decay too, or only scales and biases."""
+    multiple_of: int = 1
+    """What the numbers of channels that are left are multiples of."""
     width: int = 32
     """Channels of the first stage."""
     epochs: int = 30
@@ -55,65 +72,33 @@ class Config:
     """Strength of the selective decay, before the multiplier."""
     seed: int = 0
     """Of the initial weights and the order of the images."""
+    export: bool = False
+    """Whether to write the shrunk models as programs, and the test images."""
     output: Path = Path("results/shrink")
-    """Folder to write shrink.json to."""
-
-
-def network(config: Config) -> Any:
-    return cifar_resnet(8, width=config.width, channels=1, rngs=nnx.Rngs(config.seed))
+    """Folder to write to."""
 
 
 def apply(model: Any, pixels: jax.Array) -> jax.Array:
     return model(pixels)
 
 
-def accuracy(model: Any, images: Images) -> float:
-    model.eval()
-    return 100 * float((model(images.pixels).argmax(1) == images.labels).mean())
-
-
-def train(config: Config, images: Images, target: swd_jax.Target | None) -> Any:
-    """The trained model, and not yet pruned."""
-    graph, params, rest = nnx.split(network(config), nnx.Param, ...)
-    steps_per_epoch = TRAINING_IMAGES // config.batch_size
-    steps = config.epochs * steps_per_epoch
-    rate = optax.cosine_decay_schedule(config.learning_rate, steps, alpha=0.01)
-    tx = optax.chain(
-        optax.add_decayed_weights(5e-4), optax.sgd(rate, momentum=0.9, nesterov=True)
+def trained(config: Config, images: Images, target: swd_jax.Target | None) -> Any:
+    return train(
+        network(config.depth, config.width, config.seed, images),
+        images,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        target=target,
+        weight_decay=config.weight_decay,
+        a_max=config.a_max,
+        seed=config.seed,
     )
-    if target is not None:
-        a = swd_jax.exponential_growth(0.1, config.a_max, total_steps=steps)
-        selective = swd_jax.proximal_swd(
-            target, weight_decay=config.weight_decay, a=a, learning_rate=rate
-        )
-        tx = optax.chain(tx, selective)
-
-    def loss(params: Any, rest: Any, batch: Images) -> tuple[jax.Array, Any]:
-        model = nnx.merge(graph, params, rest, copy=True)
-        logits = model(batch.pixels)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-        return losses.mean(), nnx.split(model, nnx.Param, ...)[2]
-
-    @partial(jax.jit, donate_argnums=0)
-    def epoch(carry: Any, batches: Images) -> Any:
-        def step(carry: Any, batch: Images) -> tuple[Any, None]:
-            params, rest, state = carry
-            gradients, rest = jax.grad(loss, has_aux=True)(params, rest, batch)
-            updates, state = tx.update(gradients, state, params)
-            return (optax.apply_updates(params, updates), rest, state), None
-
-        return jax.lax.scan(step, carry, batches)[0]
-
-    random = np.random.default_rng(config.seed)
-    shape = steps_per_epoch, config.batch_size
-    carry = params, rest, tx.init(params)
-    for _ in range(config.epochs):
-        order = random.permutation(TRAINING_IMAGES)[: np.prod(shape)].reshape(shape)
-        carry = epoch(carry, Images(images.pixels[order], images.labels[order]))
-    return nnx.merge(graph, *carry[:2])
 
 
-def shrunk(model: Any, target: swd_jax.Target, test: Images) -> dict[str, float]:
+def shrunk(
+    model: Any, target: swd_jax.Target, test: Images
+) -> tuple[Any, dict[str, Any]]:
     """Prune and shrink a trained model, and measure it."""
     structure = target.structure
     assert isinstance(structure, swd_jax.CoupledChannels)
@@ -128,8 +113,8 @@ def shrunk(model: Any, target: swd_jax.Target, test: Images) -> dict[str, float]
         apply, pruned, structure.groups, nnx.state(pruned, nnx.Param), x
     )
     report = swd_jax.cost_report(apply, pruned, small, x, runs=50)
-    outputs = [model(test.pixels) for model in (pruned, small.params)]
-    return {
+    outputs = [model(test.pixels[:500]) for model in (pruned, small.params)]
+    return small.params, {
         "accuracy_trained": before,
         "accuracy_pruned": accuracy(pruned, test),
         "accuracy_shrunk": accuracy(small.params, test),
@@ -139,26 +124,44 @@ def shrunk(model: Any, target: swd_jax.Target, test: Images) -> dict[str, float]
     }
 
 
+def write_program(model: Any, test: Images, file: Path) -> None:
+    """A model as StableHLO with its weights, for batches of any size."""
+    [batch] = jax.export.symbolic_shape("batch")
+    pixels = jax.ShapeDtypeStruct((batch, *test.pixels.shape[1:]), test.pixels.dtype)
+    program = jax.export.export(jax.jit(model), platforms=["cpu", "cuda", "tpu"])
+    file.write_bytes(program(pixels).serialize())
+    np.savez(file.with_name("test.npz"), pixels=test.pixels, labels=test.labels)
+
+
 def main(config: Config) -> None:
-    training, test = load_images()
-    example = nnx.eval_shape(lambda: network(config))
+    if config.export and importlib.util.find_spec("flatbuffers") is None:
+        raise ValueError("--export needs flatbuffers: pip install 'swd-jax[export]'")
+    training, test = images_of(config.data, config.train_images, config.test_images)
+    example = nnx.eval_shape(
+        lambda: network(config.depth, config.width, config.seed, training)
+    )
     example.eval()
     groups = swd_jax.channel_groups(apply, example, test.pixels[:32])
     structure = swd_jax.CoupledChannels(
-        groups, score=config.score, count=config.count, decays=config.decays
+        groups,
+        score=config.score,
+        count=config.count,
+        decays=config.decays,
+        multiple_of=config.multiple_of,
     )
-    dense = train(config, training, None)
-    steps = config.epochs * (TRAINING_IMAGES // config.batch_size)
+    config.output.mkdir(parents=True, exist_ok=True)
+    dense = trained(config, training, None)
+    steps = config.epochs * (len(training.labels) // config.batch_size)
     runs = []
     print(f"{'':22}  target  accuracy: trained  pruned  shrunk  FLOPs left  speedup")
     for sparsity in config.sparsities:
         rising = swd_jax.cubic_sparsity(sparsity, begin=0, end=int(0.7 * steps))
         target = swd_jax.Target(rising, structure=structure)
         for name, model in (
-            ("SWD", train(config, training, target)),
+            ("SWD", trained(config, training, target)),
             ("pruned at once", dense),
         ):
-            found = shrunk(model, target, test)
+            small, found = shrunk(model, target, test)
             runs.append({"method": name, "sparsity": sparsity, **found})
             left = found["after/flops"] / found["before/flops"]
             print(
@@ -166,15 +169,21 @@ def main(config: Config) -> None:
                 f"{found['accuracy_pruned']:6.1f}  {found['accuracy_shrunk']:6.1f}  "
                 f"{left:10.1%}  {found['speedup']:7.2f}"
             )
-    config.output.mkdir(parents=True, exist_ok=True)
-    results = {
-        "config": dataclasses.asdict(config) | {"output": str(config.output)},
-        "device": jax.devices()[0].device_kind,
-        "runs": runs,
-    }
+            if config.export and name == "SWD":
+                file = config.output / f"swd-{100 * sparsity:g}.bin"
+                write_program(small, test, file)
+    options = dataclasses.asdict(config) | {"output": str(config.output)}
+    options["data"] = "digits" if config.data is None else "cifar10"
+    images = {"train": len(training.labels), "test": len(test.labels)}
+    results = {"config": options, "images": images, "runs": runs, **environment()}
     file = config.output / "shrink.json"
-    file.write_text(json.dumps(results, indent=2) + "\n")
+    file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    try:
+        main(tyro.cli(Config, description=__doc__))
+    except KeyboardInterrupt:
+        sys.exit("\nStopped.")
+    except (OSError, ValueError) as error:
+        sys.exit(f"{Path(__file__).name}: {error}")

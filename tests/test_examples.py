@@ -111,11 +111,25 @@ def test_paper_names_its_experiments_and_explains_its_commands(tmp_path):
 
 @pytest.mark.slow
 def test_shrink_prunes_and_cuts(tmp_path):
-    arguments = ["--epochs", "1", "--width", "8", "--sparsities", "0.5"]
+    arguments = ["--epochs", "1", "--width", "8", "--sparsities", "0.5", "--export"]
     done = run(["shrink.py", *arguments], tmp_path)
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "results/shrink/shrink.json").read_text())
+    folder = tmp_path / "results" / "shrink"
+    results = json.loads((folder / "shrink.json").read_text())
     assert [entry["method"] for entry in results["runs"]] == ["SWD", "pruned at once"]
     for entry in results["runs"]:
         assert entry["after/flops"] / entry["before/flops"] > 0.4
         assert entry["largest_difference"] < 1e-4
+    # The program gives the same answers where there is neither flax nor this library.
+    alone = tmp_path / "alone.py"
+    alone.write_text(
+        "import runpy, sys\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "assert not {'flax', 'swd_jax'} & sys.modules.keys()\n"
+    )
+    files = [EXAMPLES / "serve.py", folder / "swd-50.bin", folder / "test.npz"]
+    served = run([alone, *map(str, files)], tmp_path)
+    assert served.returncode == 0, served.stderr
+    right = results["runs"][0]["accuracy_shrunk"]
+    assert f"{right:.2f} % right" in served.stdout
