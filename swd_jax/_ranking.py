@@ -255,9 +255,10 @@ class Ranking:
 
     def grouped(self) -> "Ranking":
         """With what the structure makes of the scores worked out, once for all."""
-        if not self.weights or isinstance(self.structure, _structures.Unstructured):
+        # Not of a class that is derived from these, which may score in its own way.
+        if not self.weights or type(self.structure) is _structures.Unstructured:
             return self
-        if isinstance(self.structure, _structures.NM):
+        if type(self.structure) is _structures.NM:
             return dataclasses.replace(self, protected=_protected(self))
         return dataclasses.replace(self, group_scores=_group_scores(self))
 

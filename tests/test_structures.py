@@ -285,3 +285,26 @@ def test_group_scores_take_no_more_memory_than_the_groups_and_a_chunk():
     params = {"kernel": kernel}
     compiled = jax.jit(tx.update).lower(params, tx.init(params), params).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 0.05 * kernel.nbytes
+
+
+@dataclasses.dataclass(frozen=True)
+class LargestFirst(swd_jax.Unstructured):
+    def scores(self, scores):
+        return 1 / scores
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstOfTwo(swd_jax.NM):
+    def scores(self, scores):
+        return jnp.where(jnp.arange(scores.shape[-1]) % 2, jnp.inf, scores)
+
+
+@pytest.mark.parametrize(
+    ("structure", "wanted"),
+    [(LargestFirst(), [1, 4, 0, 2]), (FirstOfTwo(1, 2, axis=-1), [0, 4, 0, 2])],
+)
+def test_a_class_derived_from_one_of_ours_scores_in_its_own_way(structure, wanted):
+    weights = {"kernel": jnp.array([[1.0, 4.0, 8.0, 2.0]])}
+    sparsity = 0.25 if structure == LargestFirst() else 0.5
+    pruned = swd_jax.prune(weights, swd_jax.Target(sparsity, structure=structure))
+    np.testing.assert_array_equal(pruned["kernel"], [wanted])
