@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
 from swd_jax import _numbers, _tables
-from swd_jax._channels import _find, _shrink, _trace
+from swd_jax._channels import _find, _shrink, _shrink_checks, _trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,7 @@ def cost_report(
       (448, 112)
     """
     _numbers.check_step_count("runs", runs, least=1)
-    arguments = jax.tree.map(_shrink.made_up, tuple(example_args))
+    arguments = jax.tree.map(_shrink_checks.made_up, tuple(example_args))
     models = [(apply, params), (small.apply, small.params)]
     counted = [_counted(*model, arguments) for model in models]
     times: list[list[float]] = [[], []]
