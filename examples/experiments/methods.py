@@ -130,16 +130,23 @@ def straight_through_soft(training: Training) -> Method:
     return straight_through(training, soft=True)
 
 
-def rigl(training: Training) -> Method:
+def rigl(training: Training, *, scope: str | None = None) -> Method:
+    target = training.target(training.sparsity)
+    if scope is not None:
+        target = dataclasses.replace(target, scope=scope)
     wrapped = swd_jax.rigl(
         training.optimizer(),
-        # Not the paper's uniform distribution, which starves small leaves.
-        training.sparsity,
+        target,
         until=training.at(0.75),
         update_every=max(training.steps // 100, 1),
         seed=training.run.seed,
     )
-    return Method(wrapped, training.target(training.sparsity))
+    return Method(wrapped, target)
+
+
+def rigl_erk(training: Training) -> Method:
+    """Every leaf keeps the part that its paper recommends: small ones a larger one."""
+    return rigl(training, scope="erk")
 
 
 def sparse_evolution(training: Training) -> Method:
@@ -183,6 +190,7 @@ METHODS: dict[str, Callable[[Training], Method]] = {
     "straight-through": straight_through,
     "straight-through-soft": straight_through_soft,
     "rigl": rigl,
+    "rigl-erk": rigl_erk,
     "set": sparse_evolution,
     "slimming": slimming,
     "swd-scales": swd_scales,
@@ -192,7 +200,7 @@ METHODS: dict[str, Callable[[Training], Method]] = {
 }
 
 # Methods whose program depends on the sparsity: compiled for each.
-SPARSE_FROM_THE_START = {"rigl", "set"}
+SPARSE_FROM_THE_START = {"rigl", "rigl-erk", "set"}
 
 
 def check_method(name: str) -> None:

@@ -20,6 +20,7 @@ BASELINES = (
     "straight-through",
     "straight-through-soft",
     "rigl",
+    "rigl-erk",
     "set",
 )
 SWD = ("swd", "swd-normalized", "swd-rising", "swd-rising-normalized", "swd-proximal")
