@@ -413,8 +413,11 @@ def test_the_tables_of_the_docs_are_those_of_the_committed_results(place):
 
 @pytest.mark.parametrize("place", COMMITTED, ids=lambda path: path.stem)
 def test_figures_are_drawn_from_the_committed_results(place, tmp_path):
-    drawn = figures.draw(place.stem, results.read(place), tmp_path)
-    assert f"paper-{place.stem}" in [path.stem for path in drawn]
+    found = results.read(place)
+    drawn = figures.draw(place.stem, found, tmp_path)
+    # One target makes no line over targets.
+    ending = "-curves" if place.stem == "cifar10-small" else ""
+    assert f"paper-{place.stem}{ending}" in [path.stem for path in drawn]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 

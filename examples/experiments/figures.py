@@ -26,13 +26,16 @@ def draw(name: str, results: Sequence[tables.Result], folder: Path) -> list[Path
     """All figures that the results are good for."""
     folder.mkdir(parents=True, exist_ok=True)
     made = {}
-    if len(tables.columns_of(results)) > 1:
-        made[f"paper-{name}"] = accuracy_figure(results)
-        made[f"paper-{name}-curves"] = curves_figure(results)
-    if any(tables.choice_of(tables.row_of(result)) for result in results):
-        made = {f"paper-{name}": choice_figures.draw({name: results})}
+    columns = tables.columns_of(results)
     if "a_min=" in results[0]["run"]["variant"]:
-        made = {f"paper-{name}": heat_map(results)}
+        made[f"paper-{name}"] = heat_map(results)
+    elif any(tables.choice_of(tables.row_of(result)) for result in results):
+        made[f"paper-{name}"] = choice_figures.draw({name: results})
+    else:
+        if len(columns) > 1:
+            made[f"paper-{name}"] = accuracy_figure(results)
+        if columns:
+            made[f"paper-{name}-curves"] = curves_figure(results)
     paths = []
     for stem, figure in made.items():
         path = folder / f"{stem}.png"
