@@ -130,7 +130,6 @@ def write_program(model: Any, test: Images, file: Path) -> None:
     pixels = jax.ShapeDtypeStruct((batch, *test.pixels.shape[1:]), test.pixels.dtype)
     program = jax.export.export(jax.jit(model), platforms=["cpu", "cuda", "tpu"])
     file.write_bytes(program(pixels).serialize())
-    np.savez(file.with_name("test.npz"), pixels=test.pixels, labels=test.labels)
 
 
 def main(config: Config) -> None:
@@ -150,6 +149,9 @@ def main(config: Config) -> None:
         multiple_of=config.multiple_of,
     )
     config.output.mkdir(parents=True, exist_ok=True)
+    if config.export:
+        file = config.output / "test.npz"
+        np.savez(file, pixels=test.pixels, labels=test.labels)
     dense = trained(config, training, None)
     steps = config.epochs * (len(training.labels) // config.batch_size)
     runs = []

@@ -43,12 +43,17 @@ def network(depth: int, width: int, seed: int, images: Images) -> Any:
     return cifar_resnet(depth, width=width, channels=channels, rngs=nnx.Rngs(seed))
 
 
+# Compiled once for all networks of the same sizes.
+@nnx.jit
+def predicted(model: Any, pixels: jax.Array) -> jax.Array:
+    return model(pixels).argmax(1)
+
+
 def accuracy(model: Any, images: Images) -> float:
     """In percent."""
     model.eval()
-    forward = jax.jit(lambda pixels: model(pixels).argmax(1))
     parts = range(0, len(images.labels), 500)
-    found = [forward(images.pixels[i : i + 500]) for i in parts]
+    found = [predicted(model, images.pixels[i : i + 500]) for i in parts]
     return 100 * float((jnp.concatenate(found) == images.labels).mean())
 
 

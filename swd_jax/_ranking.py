@@ -81,11 +81,15 @@ class Ranking:
         """What the selection engine counts."""
         if self.group_scores is not None:
             return list(self.group_scores)
-        evidence = self.evidence or [{}] * len(self.weights)
         protected = self.protected or [None] * len(self.weights)
-        return list(
-            zip(self.weights, self.statistics, evidence, protected, strict=True)
-        )
+        pairs = zip(self.scored, protected, strict=True)
+        return [(*of_leaf, mask) for of_leaf, mask in pairs]
+
+    @property
+    def scored(self) -> list[tuple[jax.Array, Any, _criterion.Evidence]]:
+        """What `scores` takes of each leaf."""
+        evidence = self.evidence or [{}] * len(self.weights)
+        return list(zip(self.weights, self.statistics, evidence, strict=True))
 
     @property
     def group_of(self) -> list[int]:
@@ -296,10 +300,9 @@ class Ranking:
 def _protected(ranking: Ranking) -> list[jax.Array]:
     """The weights of every leaf that its structure never prunes."""
     assert isinstance(ranking.structure, _structures.NM)
-    evidence = ranking.evidence or [{}] * len(ranking.weights)
     found = [
         ranking.structure.protected(ranking.scores(*of_leaf))
-        for of_leaf in zip(ranking.weights, ranking.statistics, evidence, strict=True)
+        for of_leaf in ranking.scored
     ]
     # Else the compiler would work them out again wherever they are read.
     return [jax.lax.optimization_barrier(mask) for mask in found]
@@ -309,8 +312,7 @@ def _protected(ranking: Ranking) -> list[jax.Array]:
 def _group_scores(ranking: Ranking) -> list[jax.Array]:
     """The scores of the groups of weights of every leaf."""
     structure, found = ranking.structure, []
-    evidence = ranking.evidence or [{}] * len(ranking.weights)
-    for of_leaf in zip(ranking.weights, ranking.statistics, evidence, strict=True):
+    for of_leaf in ranking.scored:
         scores = _criterion.scores(ranking.criterion, *of_leaf, ranking.dtype)
         if ranking.criterion.signed:
             # A norm has no sign: what speaks for a group, less what speaks against it.

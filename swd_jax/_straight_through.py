@@ -104,11 +104,7 @@ def straight_through(
 
 def _shrunk(ranking: Ranking, i: int, limit: jax.Array) -> jax.Array:
     """A leaf's weights, those above the threshold less as much as that."""
-    weights, statistic, evidence = (
-        ranking.weights[i],
-        ranking.statistics[i],
-        (ranking.evidence or [{}] * len(ranking.weights))[i],
-    )
+    weights, statistic, evidence = ranking.scored[i]
     if ranking.group_scores is None:
         scores = ranking.scores(weights, statistic, evidence)
     else:

@@ -68,9 +68,13 @@ def random_weights(shapes: dict[str, tuple[int, ...]] = SHAPES) -> dict[str, Any
     }
 
 
-def spread_out(weights: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, Any]:
+def spread_out(
+    weights: dict[str, Any],
+    mesh: jax.sharding.Mesh,
+    specs: dict[str, PartitionSpec] = SPECS,
+) -> dict[str, Any]:
     return {
-        name: jax.device_put(leaf, NamedSharding(mesh, SPECS[name.split("_")[0]]))
+        name: jax.device_put(leaf, NamedSharding(mesh, specs[name.split("_")[0]]))
         for name, leaf in weights.items()
     }
 
@@ -293,11 +297,7 @@ def channels() -> None:
         (AxisType.Auto, "global", 1),
         (AxisType.Explicit, "local", 8),
     ):
-        mesh = make_mesh(kind)
-        spread = {
-            name: jax.device_put(leaf, NamedSharding(mesh, specs[name]))
-            for name, leaf in alone.items()
-        }
+        spread = spread_out(alone, make_mesh(kind), specs)
         structure = swd_jax.CoupledChannels(groups, multiple_of=multiple_of)
         target = swd_jax.Target(0.6, structure=structure, scope=scope)
         tx = swd_jax.swd(target, weight_decay=0.1, a=1.0)

@@ -300,11 +300,15 @@ class FirstOfTwo(swd_jax.NM):
 
 
 @pytest.mark.parametrize(
-    ("structure", "wanted"),
-    [(LargestFirst(), [1, 4, 0, 2]), (FirstOfTwo(1, 2, axis=-1), [0, 4, 0, 2])],
+    ("structure", "sparsity", "wanted"),
+    [
+        (LargestFirst(), 0.25, [1, 4, 0, 2]),
+        (FirstOfTwo(1, 2, axis=-1), 0.5, [0, 4, 0, 2]),
+    ],
 )
-def test_a_class_derived_from_one_of_ours_scores_in_its_own_way(structure, wanted):
+def test_a_class_derived_from_one_of_ours_scores_in_its_own_way(
+    structure, sparsity, wanted
+):
     weights = {"kernel": jnp.array([[1.0, 4.0, 8.0, 2.0]])}
-    sparsity = 0.25 if structure == LargestFirst() else 0.5
     pruned = swd_jax.prune(weights, swd_jax.Target(sparsity, structure=structure))
     np.testing.assert_array_equal(pruned["kernel"], [wanted])

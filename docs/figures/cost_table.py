@@ -121,8 +121,9 @@ def latencies() -> list[dict[str, Any]]:
         result = json.loads((ROOT / f"benchmarks/results/{file}.json").read_text())
         for entry in result["entries"]:
             name = entry["network"].replace("resnet", "ResNet-")
-            about = {"name": name, "multiple_of": result["config"]["multiple_of"]}
-            found.append(entry | about)
+            multiple = result["config"]["multiple_of"]
+            sizes = f"multiples of {multiple}" if multiple > 1 else "any"
+            found.append(entry | {"name": name, "sizes": sizes})
     return found
 
 
@@ -132,9 +133,8 @@ def latency_table() -> str:
     rows = [row("", heads), row("---", ["---", *["---:"] * 4])]
     for entry in latencies():
         before, after = entry["before/milliseconds"], entry["after/milliseconds"]
-        multiple = entry["multiple_of"]
         cells = [
-            f"multiples of {multiple}" if multiple > 1 else "any",
+            entry["sizes"],
             f"{entry['after/flops'] / entry['before/flops']:.1%}",
             milliseconds(before),
             milliseconds(after),

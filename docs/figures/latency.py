@@ -9,8 +9,7 @@ from style import BLUE, GREY, INK, ORANGE, new_figure, plain, save
 
 entries = latencies()
 labels = [
-    f"{e['name']}, {e['removed']:.0%} fewer operations\n"
-    + (f"sizes multiples of {e['multiple_of']}" if e["multiple_of"] > 1 else "any size")
+    f"{e['name']}, {e['removed']:.0%} fewer operations\nsizes: {e['sizes']}"
     for e in entries
 ]
 figure = new_figure(8, 0.62 * len(entries) + 1)

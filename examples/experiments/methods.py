@@ -150,13 +150,14 @@ def rigl_erk(training: Training) -> Method:
 
 
 def sparse_evolution(training: Training) -> Method:
+    target = training.target(training.sparsity)
     wrapped = swd_jax.sparse_evolution(
         training.optimizer(),
-        training.sparsity,
+        target,
         update_every=max(training.steps // 100, 1),
         seed=training.run.seed,
     )
-    return Method(wrapped, training.target(training.sparsity))
+    return Method(wrapped, target)
 
 
 def slimming(training: Training) -> Method:

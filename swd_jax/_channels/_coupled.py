@@ -156,8 +156,7 @@ class CoupledChannels:
         """How many channels a group keeps at least."""
         floor: Any = self.min_channels
         least = floor if isinstance(floor, int) else math.ceil(floor * group.size)
-        together = group.channels_in(self.multiple_of)
-        return min(-(-least // together) * together, group.size)
+        return group.rounded_up(least, self.multiple_of)
 
     def total(self) -> int:
         """N: what the whole model has of what the target counts."""

@@ -54,6 +54,11 @@ class ChannelGroup:
         positions = [member.indices.shape[1] for member in self.members]
         return math.lcm(*[multiple // math.gcd(multiple, n) for n in positions])
 
+    def rounded_up(self, count: int, multiple: int) -> int:
+        """So many channels, or more to make up a multiple, as far as there are any."""
+        together = self.channels_in(multiple)
+        return min(-(-count // together) * together, self.size)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrozenAxis:

@@ -141,8 +141,7 @@ def _rounded(
         return kept
     rounded: list[_types.Bools] = []
     for number, (group, old) in enumerate(zip(groups, kept, strict=True)):
-        step = group.channels_in(round_to)
-        count = min(group.size, -(-int(old.sum()) // step) * step)
+        count = group.rounded_up(int(old.sum()), round_to)
         if scores is None:
             order = np.arange(group.size)
         else:

@@ -55,10 +55,19 @@ class Layout:
         sizes = [group.size for group in self.groups]
         return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
 
+    def of_channels(self, of_groups: Sequence[int]) -> np.ndarray:
+        """Each channel's group's number: int32, shape (channels,)."""
+        return np.array(of_groups, np.int32)[self.group_of]
+
     @property
     def sizes(self) -> np.ndarray:
         """The size of each channel's group: int32, shape (channels,)."""
-        return np.diff(self.offsets).astype(np.int32)[self.group_of]
+        return self.of_channels([group.size for group in self.groups])
+
+    @property
+    def first(self) -> np.ndarray:
+        """The first channel of each channel's group: int32, shape (channels,)."""
+        return self.of_channels(self.offsets)
 
     @property
     def in_multiples(self) -> bool:
@@ -76,7 +85,7 @@ class Layout:
         ranks = np.concatenate(
             [np.argsort(np.argsort(-group.parameters)) for group in self.groups]
         )
-        least = np.array(self.least_kept)[self.group_of]
+        least = self.of_channels(self.least_kept)
         stays = np.append(ranks >= self.sizes - least, True)
         gone = (~stays)[self.counting.channels].sum(axis=1)
         return self.counting.total - self.counting.known_left(gone)

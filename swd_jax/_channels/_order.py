@@ -20,14 +20,14 @@ def places(keys: Sequence[jax.Array | np.ndarray]) -> jax.Array:
 
 def places_in_groups(layout: Layout, keys: jax.Array) -> jax.Array:
     """Where each channel comes among those of its group: int32, shape (channels,)."""
-    return places([layout.group_of, keys]) - _first(layout)
+    return places([layout.group_of, keys]) - layout.first
 
 
 def last_places(layout: Layout, places_in_groups: jax.Array) -> jax.Array:
     """The place in its group of the last channel that goes with each."""
     if not layout.in_multiples:
         return places_in_groups
-    together = np.array(layout.together, np.int32)[layout.group_of]
+    together = layout.of_channels(layout.together)
     # What makes the length of an axis no multiple goes before all others.
     rest = layout.sizes % together
     multiples = (places_in_groups - rest) // together
@@ -45,11 +45,6 @@ def of_last(layout: Layout, keys: jax.Array, values: jax.Array) -> jax.Array:
     """
     if not layout.in_multiples:
         return values
-    place, first = places_in_groups(layout, keys), _first(layout)
+    place, first = places_in_groups(layout, keys), layout.first
     in_order = jnp.zeros_like(values).at[first + place].set(values)
     return in_order[first + last_places(layout, place)]
-
-
-def _first(layout: Layout) -> np.ndarray:
-    """The first channel of each channel's group: int32, shape (channels,)."""
-    return np.array(layout.offsets, np.int32)[layout.group_of]

@@ -7,7 +7,6 @@ from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from swd_jax import _criterion, _float_order, _guesses, _sparsity, _wide
 from swd_jax._channels import _order, _scores
@@ -152,8 +151,7 @@ class ChannelRanking:
         """The channels that may go: not the best of a group, nor what is not finite."""
         layout, keys = self.layout, _float_order.to_key(self.scores)
         place = _order.places_in_groups(layout, keys)
-        least = np.array(layout.least_kept, np.int32)[layout.group_of]
-        most = layout.sizes - least
+        most = layout.sizes - layout.of_channels(layout.least_kept)
         return (place < most) & (keys < _float_order.largest_key(self.dtype))
 
 
@@ -205,11 +203,13 @@ def _shares(layout: Layout, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     ends = (in_order[1:] != in_order[:-1]) | (of_group[1:] != of_group[:-1])
     ends = jnp.concatenate([ends, jnp.ones(1, bool)])
     last = jax.lax.cummin(jnp.where(ends, numbers, len(place)), reverse=True)[place]
-    first = np.array(layout.offsets, np.int32)[layout.group_of]
     sizes = layout.sizes.astype(scores.dtype)
     finite = keys < _float_order.largest_key(scores.dtype)
 
     def share(places: jax.Array) -> jax.Array:
         return jnp.where(finite, places.astype(scores.dtype) / sizes, jnp.inf)
 
-    return share(_order.last_places(layout, place - first)), share(last - first)
+    return (
+        share(_order.last_places(layout, place - layout.first)),
+        share(last - layout.first),
+    )
