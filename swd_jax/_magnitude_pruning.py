@@ -1,13 +1,12 @@
 """Hard pruning while training: weights set to zero at once, for good or for a while."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from swd_jax import _float_order, _numbers, _renewal, _updates
+from swd_jax import _numbers, _renewal, _updates
 from swd_jax._shards import AxisName
 from swd_jax._target import Targets, as_targets
 
@@ -48,7 +47,9 @@ def magnitude_pruning(
 
     with :math:`\tau_t` the (k+1)-th smallest :math:`|w|` for the sparsity that the
     target has at step t (or the scores of its criterion). A pruned weight is exactly
-    zero from then on, so it stays among the lowest, and no mask is kept.
+    zero from then on, so it stays among the lowest, and no mask is kept. Of groups of
+    weights, those are held of which every weight is zero: a single zero in a group that
+    stays, such as the first bias of a channel, learns like all others.
 
     The target's schedule says which of the classic methods this is:
 
@@ -94,13 +95,8 @@ def magnitude_pruning(
     one shot and in rounds: Han et al., "Learning both weights and connections"
     (arXiv 1506.02626), section 3.
     """
-
-    def lost(weights: jax.Array, below: jax.Array, step: "_Step") -> jax.Array:
-        zero = _float_order.is_zero(weights, step.one)
-        return (below & step.due) | (zero & step.any_pruned)
-
     _numbers.check_step_count("update_every", update_every, least=1)
-    return _pruning("magnitude_pruning", target, update_every, lost, axis_name)
+    return _pruning("magnitude_pruning", target, update_every, axis_name)
 
 
 def soft_pruning(
@@ -150,31 +146,17 @@ def soft_pruning(
     Source: He et al., "Soft filter pruning for accelerating deep convolutional neural
     networks" (arXiv 1808.06866), algorithm 1.
     """
-
-    def lost(weights: jax.Array, below: jax.Array, step: "_Step") -> jax.Array:
-        del weights
-        return below & step.due
-
     _numbers.check_step_count("every", every, least=1)
-    return _pruning("soft_pruning", target, every, lost, axis_name, at_once=False)
-
-
-class _Step(NamedTuple):
-    """What decides with a weight's score whether it is set to zero."""
-
-    due: jax.Array  # (): whether the threshold was renewed
-    any_pruned: jax.Array  # (): whether the leaf's threshold is above zero
-    one: jax.Array  # (): the integer 1, which the compiler must not know
+    return _pruning("soft_pruning", target, every, axis_name, soft=True)
 
 
 def _pruning(
     name: str,
     target: Targets,
     period: int,
-    lost: Callable[[jax.Array, jax.Array, _Step], jax.Array],
     axis_name: AxisName,
     *,
-    at_once: bool = True,
+    soft: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """A transformation that sets some of the weights to zero.
 
@@ -182,9 +164,8 @@ def _pruning(
       name: what it is called in errors.
       target: what is pruned.
       period: the threshold is renewed every so many steps.
-      lost: which weights of a leaf go, given those below the threshold.
       axis_name: as for `swd`.
-      at_once: whether the first step is one of them.
+      soft: whether zeros may grow again, and the first step has none.
     """
     targets = as_targets(target)
 
@@ -199,22 +180,21 @@ def _pruning(
     ) -> tuple[optax.Updates, PruningState]:
         matched = _updates.match(updates, params, name)
         due = _renewal.is_due(state.count, period)
-        if not at_once:
+        if soft:
             due &= state.count > 0
         last = _renewal.Remembered(*state)
         selection = _renewal.select(
             targets, params, last, due, axis_name, gradient=None, extra_args=extra_args
         )
-        any_pruned = [limit > 0 for limit in selection.limits]
         # Always 1: one of two neighbours is odd. But no compiler knows.
         one = state.count % 2 + (state.count + 1) % 2
+        zeros = [] if soft else selection.zeros(one)
         held = []
-        for i, (leaf, below) in enumerate(
-            zip(selection.leaves, selection.masks, strict=True)
-        ):
-            step = _Step(jnp.asarray(due), any_pruned[i], one)
+        for i, leaf in enumerate(selection.leaves):
+            goes = selection.masks[i] & due
+            if not soft:
+                goes |= zeros[i] & (selection.limits[i] > 0)
             weights, update = jnp.asarray(leaf.weights), matched.of(leaf)
-            goes = lost(weights, below, step)
             held.append(jnp.where(goes, -weights.astype(update.dtype), update))
         return matched.replaced(selection.leaves, held), PruningState(
             count=_renewal.next_count(state.count),

@@ -257,6 +257,14 @@ class Ranking:
             for mask, leaf in zip(masks, self.weights, strict=True)
         ]
 
+    def zeros(self, one: jax.Array) -> list[jax.Array]:
+        """Which weights of every leaf are zero with all of their group."""
+        found = [_float_order.is_zero(leaf, one) for leaf in self.weights]
+        if self.group_scores is None:
+            return found
+        nonzero = [jnp.where(zero, 0, 1).astype(self.dtype) for zero in found]
+        return self.expanded([self.structure.scores(each) == 0 for each in nonzero])
+
     def grouped(self) -> "Ranking":
         """With what the structure makes of the scores worked out, once for all."""
         # Not of a class that is derived from these, which may score in its own way.

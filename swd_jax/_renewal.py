@@ -9,7 +9,9 @@ import numpy as np
 import optax
 
 from swd_jax import _float_order, _guesses, _paths, _ranked, _ranked_channels, _wide
+from swd_jax._channels._ranking import ChannelRanking
 from swd_jax._prunable import PrunableLeaf
+from swd_jax._ranking import Ranking
 from swd_jax._shards import AxisName
 from swd_jax._target import Target
 
@@ -41,6 +43,15 @@ class Selection(NamedTuple):
     """Selected weights over prunable weights, when the threshold was last renewed."""
     tracked: Any
     """What criteria have gathered, this step included."""
+    rankings: list[Ranking | ChannelRanking]
+
+    def zeros(self, one: jax.Array) -> list[jax.Array]:
+        """Where each leaf's weights are zero with all that lives and dies with them.
+
+        Args:
+          one: the integer 1, which the compiler must not know.
+        """
+        return [mask for ranking in self.rankings for mask in ranking.zeros(one)]
 
 
 def start(targets: Sequence[Target], params: optax.Params) -> Remembered:
@@ -116,6 +127,7 @@ def select(
     thresholds = jnp.atleast_1d(last.threshold)
     changes = jnp.atleast_1d(last.threshold_change)
     leaves, masks, limits, renewed, below, total = [], [], [], [], [], 0
+    rankings: list[Ranking | ChannelRanking] = []
     for of_target in ranked:
         ranking = of_target.ranking
         if not of_target.leaves:
@@ -129,6 +141,7 @@ def select(
             ),
             renew=None if due is True else jnp.asarray(due),
         )
+        rankings.append(ranking)
         leaves += of_target.leaves
         masks += ranking.expanded(ranking.below(found.limits))
         limits += found.limits
@@ -138,7 +151,7 @@ def select(
         total += sum(ranking.sizes())
     if not leaves:
         kept = last.threshold, last.threshold_change, last.fraction
-        return Selection([], [], [], *kept, tracked)
+        return Selection([], [], [], *kept, tracked, [])
     threshold = jnp.stack(renewed).reshape(last.threshold.shape)
     return Selection(
         leaves,
@@ -152,6 +165,7 @@ def select(
             due, _fraction(jnp.concatenate(below), total), last.fraction
         ).astype(jnp.float32),
         tracked=tracked,
+        rankings=rankings,
     )
 
 

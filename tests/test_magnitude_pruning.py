@@ -94,6 +94,54 @@ def test_weights_that_begin_at_zero_may_grow():
     np.testing.assert_array_equal(seen[1], weights + 1)
 
 
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_zero_in_a_group_that_stays_learns_like_others(every):
+    weights = np.array([[0.1, 0.0, 3.0, 0.0], [0.2, 0.1, 0.0, 4.0]], np.float32)
+    target = swd_jax.Target(0.5, structure=swd_jax.Block((1, 2)))
+    pruning = swd_jax.magnitude_pruning(target, update_every=every)
+    tx = optax.chain(optax.sgd(0.5), pruning)
+    seen, _ = run(tx, weights, [-np.ones_like(weights)] * 3)
+    for step, found in enumerate(seen, 1):
+        grown = weights + 0.5 * step
+        grown[:, :2] = 0
+        np.testing.assert_array_equal(found, grown)
+
+
+def channels_with_biases(sparsity):
+    """Two layers of which the second sees the first one's four channels."""
+
+    def model(params, x):
+        hidden = jax.nn.relu(x @ params["first"] + params["shift"][None])
+        return hidden @ params["second"]
+
+    params = {
+        "first": jnp.array([[0.1, 3.0, 0.2, 2.0]]),
+        "shift": jnp.zeros(4),
+        "second": jnp.ones((4, 1)),
+    }
+    groups = swd_jax.channel_groups(model, params, jnp.ones((2, 1)))
+    structure = swd_jax.CoupledChannels(groups)
+    return params, swd_jax.Target(sparsity, structure=structure)
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_the_first_biases_of_channels_that_stay_learn(every):
+    # 3 of 12 parameters for each channel; at step 3 half of them go.
+    sparsity = swd_jax.staircase_sparsity(0.5, [4])
+    params, target = channels_with_biases(sparsity)
+    pruning = swd_jax.magnitude_pruning(target, update_every=every)
+    tx = optax.chain(optax.sgd(0.5), pruning)
+    state, update = tx.init(params), quickly.jit(tx.update)
+    gradient = {**jax.tree.map(jnp.zeros_like, params), "shift": -jnp.ones(4)}
+    for step in range(8):
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        grown = np.full(4, 0.5 * (step + 1))
+        lost = [step >= 4, False, step >= 4, False]
+        np.testing.assert_array_equal(params["shift"], np.where(lost, 0, grown))
+        np.testing.assert_array_equal(params["second"][:, 0] == 0, lost)
+
+
 def test_between_renewals_only_zeros_are_held():
     # 0.5 falls below the threshold of 0.45 at step 1, which is no time to prune.
     tx = optax.chain(optax.sgd(1.0), swd_jax.magnitude_pruning(0.5, update_every=3))

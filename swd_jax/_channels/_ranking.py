@@ -123,6 +123,10 @@ class ChannelRanking:
                 found = found.at[channel_of].max(along)
         return found[:-1]
 
+    def zeros(self, one: jax.Array) -> list[jax.Array]:
+        """Which weights of every leaf belong to channels of which nothing is left."""
+        return self.leaf_masks(~self.alive(one))
+
     def lost_exactly(self, counts: jax.Array) -> list[jax.Array]:
         """Which weights of every leaf go with them."""
         return self.leaf_masks(self.lost(counts))
