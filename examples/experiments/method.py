@@ -31,6 +31,8 @@ class Training(NamedTuple):
     sparsity: Any  # a number, or a tracer where one program trains for all of them
     steps: int
     steps_per_epoch: int
+    groups: Callable[[], swd_jax.ChannelGroups]
+    """Finds the coupled channels of the network."""
 
     def at(self, part: float) -> int:
         """The step after a part of the training."""
@@ -47,9 +49,21 @@ class Training(NamedTuple):
         )
 
     def rising(self, criterion: str | None = None) -> swd_jax.Target:
+        return self.target(self.rising_sparsity(), criterion)
+
+    def rising_sparsity(self) -> optax.Schedule:
         end = self.at(self.run.rise)
-        sparsity = swd_jax.cubic_sparsity(self.sparsity, begin=0, end=end)
-        return self.target(sparsity, criterion)
+        return swd_jax.cubic_sparsity(self.sparsity, begin=0, end=end)
+
+    def fine_tuning(self) -> tuple[int, optax.Schedule]:
+        """The step at which a dense network is pruned at once, and the learning rate.
+
+        After that it is constant, at that of the start: smaller ones mend less, on
+        held-out data too.
+        """
+        at = self.at(self.run.dense_part)
+        constant = optax.constant_schedule(self.run.learning_rate)
+        return at, optax.join_schedules([self.learning_rate(at), constant], [at])
 
     def learning_rate(self, steps: int | None = None) -> optax.Schedule:
         steps = steps or self.steps

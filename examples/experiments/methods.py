@@ -11,6 +11,7 @@ import jax
 import optax
 
 import swd_jax
+from experiments import channels
 from experiments.ablations import fixed_multiplier, frozen_selection, not_selective
 from experiments.method import Method, Training
 from experiments.run import Run
@@ -70,10 +71,7 @@ def gradual_normalized(training: Training) -> Method:
 
 def fine_tuned(training: Training, criterion: str | None = None) -> Method:
     """Dense training, pruning at one step, the rest at a constant learning rate."""
-    at = training.at(training.run.dense_part)
-    # The one at the start: smaller ones mend less, on held-out data too.
-    constant = optax.constant_schedule(training.run.learning_rate)
-    rate = optax.join_schedules([training.learning_rate(at), constant], [at])
+    at, rate = training.fine_tuning()
     return _pruned_at(training, [at], rate, criterion)
 
 
@@ -195,13 +193,14 @@ METHODS: dict[str, Callable[[Training], Method]] = {
     "set": sparse_evolution,
     "slimming": slimming,
     "swd-scales": swd_scales,
+    **channels.METHODS,
     "fixed-multiplier": fixed_multiplier,
     "not-selective": not_selective,
     "frozen-selection": frozen_selection,
 }
 
 # Methods whose program depends on the sparsity: compiled for each.
-SPARSE_FROM_THE_START = {"rigl", "rigl-erk", "set"}
+SPARSE_FROM_THE_START = {"rigl", "rigl-erk", "set", "thin"}
 
 
 def check_method(name: str) -> None:

@@ -169,6 +169,45 @@ def cifar10_scales() -> list[Run]:
     return grid(base, ("swd-scales", "slimming"), (50, 20, 10, 5, 2.5), seeds=3)
 
 
+PARAMETERS_KEPT = (50, 25, 10, 5, 2.5)
+CHANNELS = ("swd-channels", "swd-channels-rising", "gradual-channels", "slimming-tuned")
+
+
+def digits_channels() -> list[Run]:
+    """ResNet-20 on the digits: channels, slimming, thin networks, 3 seeds."""
+    base = adam_base(
+        "digits-channels",
+        "digits",
+        "resnet-20x16",
+        epochs=20,
+        batch_size=64,
+        learning_rate=3e-3,
+        weight_decay=5e-4,
+        rise=0.5,
+    )
+    return grid(base, (*CHANNELS, "thin"), PARAMETERS_KEPT, seeds=3)
+
+
+def cifar10_channels_small() -> list[Run]:
+    """The same on a part of CIFAR-10: what a CPU can do, 1 seed."""
+    base = dataclasses.replace(
+        digits_channels()[0],
+        experiment="cifar10-channels-small",
+        data="cifar10",
+        epochs=8,
+        train_images=5_000,
+        test_images=2_000,
+    )
+    methods = ("swd-channels-rising", "slimming-tuned", "thin")
+    return grid(base, methods, PARAMETERS_KEPT, seeds=1)
+
+
+def cifar10_channels() -> list[Run]:
+    """The paper's recipe with coupled channels, its targets, 3 seeds."""
+    base = dataclasses.replace(paper_cifar10(64)[0], experiment="cifar10-channels")
+    return grid(base, (*CHANNELS, "thin"), PARAMETERS_KEPT, seeds=3)
+
+
 def digits_structures() -> list[Run]:
     """Structures, criteria and scopes on the digits: 20 % to 2 % kept, 3 seeds."""
     return choices_grid(digits_base("digits-structures"), output="dense3/", seeds=3)
@@ -219,6 +258,9 @@ EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "cifar10-resnet20x64": lambda: paper_cifar10(64),
     "cifar10-resnet20x16": lambda: paper_cifar10(16),
     "cifar10-scales": cifar10_scales,
+    "digits-channels": digits_channels,
+    "cifar10-channels-small": cifar10_channels_small,
+    "cifar10-channels": cifar10_channels,
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import rich.console
 import rich.progress
 
+import swd_jax
 from experiments import results
 from experiments.environment import environment
 from experiments.methods import static
@@ -50,12 +51,12 @@ def run_all(
     if not left:
         return 0
     with console.status("Loading"):
-        task = make_task(left[0], data, cache)
-        uses = task.uses()
+        wide = make_task(left[0], data, cache)
     about = environment()
     with _progress(console) as progress:
         bar = progress.add_task("", total=sum(run.epochs for run in left))
         for program_run, group in _by_program(left):
+            task = _task(wide, program_run)
             program = Program(task, program_run)
             for part in _side_by_side(group, together):
                 progress.update(bar, description=_described(part))
@@ -66,10 +67,22 @@ def run_all(
                         continue
                     seconds = (time.perf_counter() - started) / len(part)
                     for i, run in enumerate(part):
-                        result = _result(task, program, run, news, i, uses)
+                        result = _result(task, program, run, news, i)
                         about_run = {"environment": about, "seconds": seconds}
                         results.write(folder, run, result | about_run)
     return len(left)
+
+
+def _task(wide: Task, run: Run) -> Task:
+    """The task of a program, on the data that are there already."""
+    if run.method != "thin":
+        return wide
+    if wide.thin is None:
+        raise ValueError(
+            "method thin needs a network that there is in all widths, such as "
+            f"resnet-20x16; got {run.model!r}"
+        )
+    return wide.thin(run.sparsity)._replace(data=wide.data)
 
 
 def _by_program(runs: list[Run]) -> Iterator[tuple[Run, list[Run]]]:
@@ -116,7 +129,6 @@ def _result(
     run: Run,
     trained: Trained,
     position: int,
-    uses: dict[str, Any],
 ) -> dict[str, Any]:
     """What is written of one of the networks that were trained together."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf[position]), trained.params)
@@ -125,8 +137,17 @@ def _result(
     leaves = prunable_leaves(params, target)
     weights = sum(leaf.size for _, _, leaf in leaves)
     kept = sum(int(np.count_nonzero(leaf)) for _, _, leaf in leaves)
-    everything = jax.tree.leaves(params)
-    parameters = sum(leaf.size for leaf in everything)
+    parameters, uses = task.parameters, task.uses()
+    parameters_left = sum(leaf.size for leaf in jax.tree.leaves(params))
+    if isinstance(target.structure, swd_jax.CoupledChannels):
+        left = swd_jax.kept_channels(params, target, step=program.steps)
+        parameters_left = target.structure.groups.parameters(left)
+        sparsity = 1 - parameters_left / parameters
+    elif run.method == "thin":
+        sparsity = 1 - parameters_left / parameters
+    else:
+        parameters_left -= weights - kept
+        sparsity = 1 - kept / max(weights, 1)
     curves = {
         # Of a local target there is a threshold for each leaf: these have no curve.
         key: values[:, position].tolist()
@@ -140,9 +161,9 @@ def _result(
         | {
             "prunable": weights,
             "kept": kept,
-            "sparsity": 1 - kept / max(weights, 1),
+            "sparsity": sparsity,
             "parameters": parameters,
-            "parameters_left": parameters - (weights - kept),
+            "parameters_left": parameters_left,
             "multiply_adds": macs.multiply_adds(
                 uses, jax.tree.map(np.ones_like, params)
             ),

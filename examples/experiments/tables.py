@@ -190,6 +190,6 @@ def markdown(results: Sequence[Result]) -> str:
         body = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
         text = "".join("| " + " | ".join(row) + " |\n" for row in body)
         parts.append(f"{MEASURES[measure] or caption(results)}.\n\n{text}")
-    if any(choice_of(row_of(result)) for result in results):
+    if any(choice_of(row_of(r)) or r["run"]["method"] == "thin" for r in results):
         parts.append("".join(f"- {remark}\n" for remark in remarks(results)))
     return "\n".join(part for part in parts if part)

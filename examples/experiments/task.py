@@ -1,10 +1,13 @@
 """What there is to learn, and by which network."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
+
+import swd_jax
 
 
 class Task(NamedTuple):
@@ -26,6 +29,33 @@ class Task(NamedTuple):
     """(model, data) -> percent, by the part of the data, and what else is measured."""
     uses: Callable[[], dict[str, Any]]
     """How often each weight takes part in a multiply-add."""
+    groups: Callable[[], swd_jax.ChannelGroups]
+    """The coupled channels of the network."""
+    parameters: int
+    """Of the network that others are measured by: the dense one, even where the task
+    is that of a thin one."""
+    thin: Callable[[float], "Task"] | None = None
+    """sparsity -> the same for a network with as many maps fewer; None where none is
+    to be had."""
+
+
+def groups_of(
+    make: Callable[[nnx.Rngs], nnx.Module], example: Any
+) -> Callable[[], swd_jax.ChannelGroups]:
+    """Finds the coupled channels of a network, once.
+
+    Args:
+      make: the network.
+      example: what it is called with.
+    """
+
+    @functools.cache
+    def groups() -> swd_jax.ChannelGroups:
+        model = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+        model.eval()
+        return swd_jax.channel_groups(lambda model, x: model(x), model, example)
+
+    return groups
 
 
 def steps_in(count: int, batch: int | None) -> tuple[int, int]:

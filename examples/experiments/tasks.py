@@ -1,5 +1,8 @@
 """A data set with a model: batches, loss and accuracy, all of it on the device."""
 
+import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,14 @@ from flax import nnx
 
 from data_loading import Images, Text, load
 from experiments.run import Run
-from experiments.task import Task, steps_in
+from experiments.task import Task, groups_of, steps_in
 from experiments.text_task import text_task
 from models import macs
 from models.gcn import GCN, SparseGraph
 from models.lenet import LeNet5, LeNet300
 from models.mobilenet import MobileNetV2
 from models.resnet import cifar_resnet, imagenet_resnet
+from models.thin import parameter_count, width_for
 from models.vgg import VGG
 
 IMAGE_MODELS: dict[str, Callable[[Images, nnx.Rngs], nnx.Module]] = {
@@ -69,6 +73,9 @@ def _image_task(run: Run, images: Images) -> Task:
         "train": (images.train_images, images.train_labels),
         "test": (images.test_images, images.test_labels),
     }
+    parameters = parameter_count(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+
+    example = jnp.zeros((1, *images.train_images.shape[1:]), jnp.float32)
 
     def normal(pixels: jax.Array) -> jax.Array:
         return (pixels.astype(jnp.float32) - mean) / deviation
@@ -98,7 +105,6 @@ def _image_task(run: Run, images: Images) -> Task:
         definition, params, rest = nnx.split(
             nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...
         )
-        example = jnp.zeros((1, *images.train_images.shape[1:]), jnp.float32)
 
         def apply(params: Any, rest: Any, example: jax.Array) -> jax.Array:
             model = nnx.merge(definition, params, rest, copy=True)
@@ -106,6 +112,11 @@ def _image_task(run: Run, images: Images) -> Task:
             return model(example)
 
         return macs.uses(apply, params, rest, example)
+
+    def thin(sparsity: float) -> Task:
+        model = _thinned(run.model, sparsity, images, parameters)
+        narrow = _image_task(dataclasses.replace(run, model=model), images)
+        return narrow._replace(parameters=parameters)
 
     return Task(
         data=jax.device_put(arrays),
@@ -116,7 +127,10 @@ def _image_task(run: Run, images: Images) -> Task:
         batches=batches,
         loss=loss,
         accuracies=accuracies,
-        uses=uses,
+        uses=functools.cache(uses),
+        groups=groups_of(make, example),
+        parameters=parameters,
+        thin=None if run.model in IMAGE_MODELS else thin,
     )
 
 
@@ -129,8 +143,22 @@ def _image_model(name: str, images: Images) -> Callable[[nnx.Rngs], nnx.Module]:
         known = ", ".join([*IMAGE_MODELS, "resnet-20x16 (any depth and width)", "gcn"])
         raise ValueError(f"model must be one of {known}; got {name!r}")
     return lambda rngs: cifar_resnet(
-        int(depth), width=int(width), classes=images.classes, rngs=rngs
+        int(depth),
+        width=int(width),
+        classes=images.classes,
+        channels=images.train_images.shape[3],
+        rngs=rngs,
     )
+
+
+def _thinned(name: str, sparsity: float, images: Images, parameters: int) -> str:
+    """The name of the same network with so much fewer parameters."""
+    stem, _, _ = name.rpartition("x")
+    maps = width_for(
+        math.floor((1 - sparsity) * parameters),
+        lambda maps: _image_model(f"{stem}x{maps}", images)(nnx.Rngs(0)),
+    )
+    return f"{stem}x{maps}"
 
 
 def _cropped_and_flipped(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -193,5 +221,7 @@ def _graph_task(graph: Any) -> Task:
         batches=lambda key: jnp.zeros((1, 0), jnp.int32),
         loss=loss,
         accuracies=accuracies,
-        uses=lambda: make(nnx.Rngs(0)).uses(sparse),
+        uses=functools.cache(lambda: make(nnx.Rngs(0)).uses(sparse)),
+        groups=groups_of(make, sparse),
+        parameters=parameter_count(nnx.eval_shape(lambda: make(nnx.Rngs(0)))),
     )

@@ -1,5 +1,6 @@
 """The task of a text: which character comes next?"""
 
+import functools
 import re
 from typing import Any
 
@@ -11,8 +12,9 @@ from flax import nnx
 
 from data_loading import Text
 from experiments.run import Run
-from experiments.task import Task, steps_in
+from experiments.task import Task, groups_of, steps_in
 from models import macs
+from models.thin import parameter_count
 from models.transformer import Transformer
 
 
@@ -96,5 +98,7 @@ def text_task(run: Run, text: Text) -> Task:
         batches=batches,
         loss=loss,
         accuracies=accuracies,
-        uses=uses,
+        uses=functools.cache(uses),
+        groups=groups_of(make, jnp.zeros((1, context), jnp.int32)),
+        parameters=parameter_count(nnx.eval_shape(lambda: make(nnx.Rngs(0)))),
     )

@@ -93,6 +93,7 @@ class Program:
                 self.run.sparsity if known else sparsity,
                 self.steps,
                 self.task.steps_per_epoch,
+                self.task.groups,
             )
         )
 
@@ -228,10 +229,20 @@ def _residual(params: Any, pruned: Any, target: swd_jax.Target) -> jax.Array:
 def prunable_leaves(params: Any, target: swd_jax.Target) -> list[tuple[int, str, Any]]:
     """Position, path and weights of the leaves that a target prunes.
 
-    Of a target whose `prunable` is a predicate, as those of all methods are.
+    Of a target of coupled channels, or with a predicate for its `prunable`.
     """
     named = [
         (i, macs.leaf_name(path), leaf)
         for i, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(params))
     ]
+    structure = target.structure
+    if isinstance(structure, swd_jax.CoupledChannels):
+        groups = [structure.groups[number] for number in structure.eligible]
+        paths = {
+            member.path.removesuffix("/value")
+            for group in groups
+            for member in group.members
+            if member.role in structure.decayed_roles
+        }
+        return [each for each in named if each[1] in paths]
     return [each for each in named if target.prunable(each[1], each[2])]

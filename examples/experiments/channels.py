@@ -1,0 +1,58 @@
+"""The methods that take whole channels, and a dense network that never had them.
+
+Which channels go is a matter of their batch-norm scales in all of them, and the target
+counts the parameters of the whole network that disappear.
+"""
+
+from typing import Any
+
+import optax
+
+import swd_jax
+from experiments.method import Method, Training
+
+
+def coupled(training: Training, sparsity: Any) -> swd_jax.Target:
+    structure = swd_jax.CoupledChannels(training.groups(), score="bn_scale")
+    return swd_jax.Target(sparsity, structure=structure)
+
+
+def swd_channels(training: Training) -> Method:
+    """The paper's form: scales, biases and filters decay, the target is constant."""
+    return training.swd(coupled(training, training.sparsity))
+
+
+def swd_channels_rising(training: Training) -> Method:
+    return training.swd(coupled(training, training.rising_sparsity()))
+
+
+def gradual_channels(training: Training) -> Method:
+    target = coupled(training, training.rising_sparsity())
+    update_every = training.run.update_every
+    pruning = swd_jax.magnitude_pruning(target, update_every=update_every)
+    return Method(optax.chain(training.optimizer(), pruning), target)
+
+
+def slimming_tuned(training: Training) -> Method:
+    """Network slimming: a penalty, pruning at one step, fine-tuning without penalty."""
+    at, rate = training.fine_tuning()
+    strength = optax.piecewise_constant_schedule(training.run.mu, {at: 0.0})
+    penalty = swd_jax.network_slimming(strength)
+    sparsity = swd_jax.staircase_sparsity(training.sparsity, [at])
+    target = coupled(training, sparsity)
+    pruning = swd_jax.magnitude_pruning(target)
+    return Method(optax.chain(penalty, training.optimizer(rate), pruning), target)
+
+
+def thin(training: Training) -> Method:
+    """Nothing is pruned: the network is as small from the start."""
+    return Method(training.optimizer(), training.target(0.0))
+
+
+METHODS = {
+    "swd-channels": swd_channels,
+    "swd-channels-rising": swd_channels_rising,
+    "gradual-channels": gradual_channels,
+    "slimming-tuned": slimming_tuned,
+    "thin": thin,
+}
