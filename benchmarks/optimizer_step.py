@@ -23,8 +23,7 @@ try:
     from report import new_console, report
     from threshold import find, from_state
     from timing import DTYPES, Config, Entry, measure
-
-    from models import random_leaves
+    from weights import random_leaves
 except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 

@@ -21,8 +21,7 @@ try:
     from report import new_console, report
     from threshold import find
     from timing import DTYPES, Config, Entry, measure
-
-    from models import random_leaves
+    from weights import random_leaves
 except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 

@@ -18,8 +18,7 @@ from flax import nnx
 
 import swd_jax
 
-# Before this folder, which has a module of the same name as the networks.
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 from experiments.environment import environment
 from models.resnet import cifar_resnet, imagenet_resnet

@@ -10,6 +10,7 @@ carried from step to step.
 
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,8 +22,7 @@ try:
     import tyro
     from report import new_console, report
     from timing import DTYPES, Config, Entry, measure
-
-    from models import random_leaves
+    from weights import random_leaves
 except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 
@@ -73,10 +73,9 @@ def _square(weights: jax.Array) -> jax.Array:
 
 
 def entry(
-    name: str, target: swd_jax.Target, config: Config, keys: jax.Array, gradients: Any
+    name: str, target: swd_jax.Target, make: Callable[[], Any], gradients: Any
 ) -> Entry:
-    """A step under a target."""
-    dtype = DTYPES[config.dtype]
+    """A step under a target, with weights that are made when it is timed."""
     swd = swd_jax.swd(target, weight_decay=WEIGHT_DECAY, a=A)
     tx = optax.chain(swd, optax.sgd(LEARNING_RATE))
 
@@ -86,7 +85,7 @@ def entry(
         return optax.apply_updates(weights, updates), state
 
     def start() -> tuple[Any, Any]:
-        weights = random_leaves(keys[0], config.size, dtype)
+        weights = make()
         return weights, tx.init(weights)
 
     given = (gradients,)
@@ -100,9 +99,12 @@ def entry(
 def main(config: Config) -> None:
     console = new_console()
     keys = jax.random.split(jax.random.key(0), 2)
-    gradients = random_leaves(keys[1], config.size, DTYPES[config.dtype])
+    make = functools.partial(
+        random_leaves, size=config.size, dtype=DTYPES[config.dtype]
+    )
+    gradients = make(keys[1])
     measured = [
-        entry(name, target, config, keys, gradients)
+        entry(name, target, functools.partial(make, keys[0]), gradients)
         for name, target in targets(config.sparsity).items()
     ]
     measure(measured, config, console)

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import rich.console
 from environment import available_bytes
-
-from models import Size
+from weights import Size
 
 DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16}
 RESULTS = Path(__file__).parent / "results"

@@ -1,13 +1,14 @@
 """The criteria that look at the weights alone, and how a criterion is named."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax import _joint_reductions, _norms
-from swd_jax._criterion import Criterion
+from swd_jax import _float_order, _joint_reductions, _norms
+from swd_jax._criterion import Criterion, Evidence, scores
 from swd_jax._shards import Shards
 
 
@@ -141,3 +142,20 @@ Like `normalized_magnitude`, whose shares are smaller in large leaves, because m
 weights share the norm: this one takes as large a part of a large leaf as of a small one
 with weights of the same distribution.
 """
+
+
+def scores_with_signs(
+    criterion: Criterion,
+    weights: jax.Array,
+    statistic: Any,
+    evidence: Evidence,
+    dtype: jnp.dtype,
+) -> jax.Array:
+    """Scores of which only the absolute values count: of magnitudes, the weights.
+
+    A loop of XLA reads arrays. The weights are there; magnitudes would have to be
+    stored for it.
+    """
+    if criterion is magnitude:
+        return _float_order.widen(weights, dtype)
+    return scores(criterion, weights, statistic, evidence, dtype)

@@ -41,13 +41,13 @@ def group_norms(
     r"""The norm of each group, where groups are all that some axes hold.
 
     .. math:: 2p\, \sqrt{\tfrac{1}{n} \textstyle\sum_i q_i / 2^{27}}, \quad
-              q_i = \lfloor 2^{27} (s_i / 2p)^2 \rfloor
+              q_i = \lfloor 2^{27} (|s_i| / 2p)^2 \rfloor
 
     for "rms", with :math:`p` the power of two below the group's largest score and n its
     size; without n for "l2"; without square and root for "mean" and "l1".
 
     Args:
-      scores: float32 or float64, of at least 0.
+      scores: float32 or float64. Signs do not count.
       axes: what a group extends over.
       size: n of each group, in the shape of the norms, or one for all.
       norm: which.
@@ -61,7 +61,7 @@ def group_norms(
 
     def keys(scores: jax.Array, small: Sequence[jax.Array]) -> list[jax.Array]:
         del small
-        return [_float_order.to_key(scores)]
+        return [_float_order.to_key(jnp.abs(scores))]
 
     [largest] = _reduced(keys, scores, [], axes, jnp.maximum)
     power = _float_order.power_below(largest, info.dtype)
@@ -76,7 +76,7 @@ def group_norms(
 
     def digits(scores: jax.Array, small: Sequence[jax.Array]) -> list[jax.Array]:
         [scale] = small
-        shares = scores * scale
+        shares = jnp.abs(scores) * scale
         shares = jnp.square(shares) if squared else shares
         whole = (shares * 2.0**_UNITS).astype(jnp.int32).astype(jnp.uint32)
         mask = jnp.uint32((1 << bits) - 1)

@@ -73,11 +73,12 @@ def _in_one_reduction(
     added: list[jax.Array], compared: list[jax.Array], axes: tuple[int, ...]
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     # A single array has company, and a barrier keeps the compiler from dropping it.
-    alone = len(added) == 1 and not compared
-    summed = [*added, 1 - added[0]] if alone else [*added]
-    operands = [*summed, *compared]
+    alone = len(added) + len(compared) == 1
+    summed = [*added, *(1 - array for array in added if alone)]
+    least = [*compared, *(~array for array in compared if alone)]
+    operands = [*summed, *least]
     initial = [np.zeros((), array.dtype) for array in summed]
-    initial += [np.array(np.iinfo(array.dtype).max, array.dtype) for array in compared]
+    initial += [np.array(np.iinfo(array.dtype).max, array.dtype) for array in least]
 
     def combine(
         first: Sequence[jax.Array], second: Sequence[jax.Array]
@@ -88,7 +89,8 @@ def _in_one_reduction(
 
     reduced = jax.lax.reduce(operands, initial, combine, axes)
     reduced = jax.lax.optimization_barrier(reduced)
-    return list(reduced[: len(added)]), list(reduced[len(summed) :])
+    of_least = reduced[len(summed) : len(summed) + len(compared)]
+    return list(reduced[: len(added)]), list(of_least)
 
 
 def _one_by_one(

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax import (
+    _blocks,
+    _criteria,
     _criterion,
     _float_order,
     _guesses,
@@ -321,7 +323,10 @@ def _group_scores(ranking: Ranking) -> list[jax.Array]:
     """The scores of the groups of weights of every leaf."""
     structure, found = ranking.structure, []
     for of_leaf in ranking.scored:
-        scores = _criterion.scores(ranking.criterion, *of_leaf, ranking.dtype)
+        # The norms of this library take scores with signs.
+        ours = type(structure) in (_blocks.Block, _blocks.Channel)
+        score = _criteria.scores_with_signs if ours else _criterion.scores
+        scores = score(ranking.criterion, *of_leaf, ranking.dtype)
         if ranking.criterion.signed:
             # A norm has no sign: what speaks for a group, less what speaks against it.
             above = structure.scores(jnp.maximum(scores, 0))

@@ -25,6 +25,32 @@ def test_a_single_array_is_reduced_alone():
     assert minima == []
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64])
+def test_a_single_array_is_compared_alone(dtype):
+    least = np.iinfo(dtype).min
+    compared = np.array([[least, 3], [5, least + 1], [np.iinfo(dtype).max, 4]], dtype)
+    with jax.enable_x64(True):
+        sums, [minima] = _joint_reductions.joint_reduction(
+            [], [jnp.asarray(compared)], [1]
+        )
+    np.testing.assert_array_equal(minima, compared.min(1))
+    assert sums == []
+    assert minima.dtype == dtype
+
+
+@pytest.mark.parametrize("operation", ["add", "compare"])
+def test_what_a_single_array_is_made_of_is_not_stored(operation):
+    weights = jax.ShapeDtypeStruct((256, 4096), jnp.float32)
+
+    def reduced(weights):
+        array = jax.lax.bitcast_convert_type(jnp.abs(weights) * 2, jnp.int32) >> 1
+        added, compared = ([array], []) if operation == "add" else ([], [array])
+        return _joint_reductions.joint_reduction(added, compared, [1])
+
+    compiled = jax.jit(reduced).lower(weights).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.01 * 4 * weights.size
+
+
 @pytest.mark.parametrize("devices", [1, 2, 6, 8])
 @pytest.mark.parametrize(
     ("shape", "axes"),

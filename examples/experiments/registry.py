@@ -198,7 +198,7 @@ def cifar10_channels_small() -> list[Run]:
         train_images=5_000,
         test_images=2_000,
     )
-    methods = ("swd-channels-rising", "slimming-tuned", "thin")
+    methods = ("swd-channels", "slimming-tuned", "thin")
     return grid(base, methods, PARAMETERS_KEPT, seeds=1)
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from swd_jax import _criterion, _float_order, _group_reductions
+from swd_jax import _criteria, _criterion, _float_order, _group_reductions
 from swd_jax._channels._members import Layout
 from swd_jax._group_reductions import Norm
 from swd_jax._shards import undivided
@@ -33,7 +33,7 @@ def channel_scores(
       The scores, shape (channels,).
     """
     scores = {
-        i: _criterion.scores(criterion, *of_leaves[i], dtype)
+        i: _criteria.scores_with_signs(criterion, *of_leaves[i], dtype)
         for i in layout.scored_leaves
     }
     norm: Norm = "mean" if layout.score == "bn_scale" else layout.score
@@ -74,7 +74,8 @@ def _norms(
 def _of_slices(scores: jax.Array, axis: int, squared: bool) -> jax.Array:
     """The norm of what is at each index of an axis: shape (length of the axis,)."""
     if scores.ndim == 1:
-        return undivided(jnp.where(jnp.isfinite(scores), scores, jnp.inf))
+        sizes = jnp.abs(scores)
+        return undivided(jnp.where(jnp.isfinite(sizes), sizes, jnp.inf))
     others = [other for other in range(scores.ndim) if other != axis]
     norms = _group_reductions.group_norms(scores, others, 1, "l2" if squared else "l1")
     return undivided(jnp.squeeze(norms, others))

@@ -1,0 +1,101 @@
+"""Measure what ranking coupled channels costs, next to single weights, in a ResNet-50.
+
+    python benchmarks/channels.py
+
+Prints a table and writes JSON. A step is that of swd followed by plain SGD, as in
+structures.py. How long it takes to find the channels is there as well.
+"""
+
+import dataclasses
+import functools
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import swd_jax
+
+# For the network.
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+
+try:
+    import tyro
+    from flax import nnx
+    from report import new_console, report
+    from structures import BASE, NOTES, entry
+    from timing import DTYPES, Config, measure
+    from weights import Size
+
+    from models.resnet import imagenet_resnet
+except ImportError as error:
+    sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelsConfig(Config):
+    """What is timed, and how often."""
+
+    size: Size = "25.6M"
+    """ResNet-50, whatever is given."""
+
+
+def targets(groups: swd_jax.ChannelGroups, sparsity: float) -> dict[str, Any]:
+    """What is timed: each score, and the two modes of the paper."""
+    of = functools.partial(swd_jax.CoupledChannels, groups)
+    structures = {
+        "CoupledChannels, bn_scale": of(score="bn_scale"),
+        "CoupledChannels, bn_scale, scales only": of(score="bn_scale", decays="scales"),
+        "CoupledChannels, rms": of(score="rms"),
+        "CoupledChannels, mean": of(score="mean"),
+        "CoupledChannels, rms, multiples of 8": of(score="rms", multiple_of=8),
+    }
+    return {BASE: swd_jax.Target(sparsity)} | {
+        name: swd_jax.Target(sparsity, structure=structure)
+        for name, structure in structures.items()
+    }
+
+
+def main(config: ChannelsConfig) -> None:
+    console = new_console()
+    model = nnx.eval_shape(lambda: imagenet_resnet(50, rngs=nnx.Rngs(0)))
+    model.eval()
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    started = time.perf_counter()
+    groups = swd_jax.channel_groups(lambda model, x: model(x), model, images)
+    seconds = time.perf_counter() - started
+    shapes = nnx.state(model, nnx.Param)
+    dtype = DTYPES[config.dtype]
+
+    def weights(seed: int) -> Any:
+        leaves, structure = jax.tree.flatten(shapes)
+        keys = jax.random.split(jax.random.key(seed), len(leaves))
+        made = [
+            0.05 * jax.random.normal(key, leaf.shape, dtype)
+            for key, leaf in zip(keys, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(structure, made)
+
+    gradients = weights(1)
+    measured = [
+        entry(name, target, functools.partial(weights, 0), gradients)
+        for name, target in targets(groups, config.sparsity).items()
+    ]
+    measure(measured, config, console)
+    report(
+        "channels",
+        config,
+        measured,
+        weights=jax.tree.leaves(gradients),
+        console=console,
+        notes=NOTES | {"seconds_to_find_groups": f"{seconds:.2f}"},
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(ChannelsConfig, description=__doc__))
+    except KeyboardInterrupt:
+        sys.exit("\nStopped.")
