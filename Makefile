@@ -76,11 +76,12 @@ docs: ## build the pages in docs/_build/html
 	@$(call setup,docs)
 	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html $(ARGS)
 
-bench: ## measure the selection, the optimizer step, and structures and criteria
+bench: ## measure the selection, the optimizer step, structures, criteria and channels
 	@$(call setup,examples)
 	$(PY) benchmarks/selection.py $(ARGS)
 	$(PY) benchmarks/optimizer_step.py $(ARGS)
 	$(PY) benchmarks/structures.py $(ARGS)
+	$(PY) benchmarks/channels.py $(ARGS)
 
 clean: ## remove the environments and everything built
 	rm -rf .venv .venv-oldest .venv-newest .venv-gpu docs/_build build dist \

@@ -27,19 +27,10 @@ try:
     from report import new_console, report
     from structures import BASE, NOTES, entry
     from timing import DTYPES, Config, measure
-    from weights import Size
 
     from models.resnet import imagenet_resnet
 except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
-
-
-@dataclasses.dataclass(frozen=True)
-class ChannelsConfig(Config):
-    """What is timed, and how often."""
-
-    size: Size = "25.6M"
-    """ResNet-50, whatever is given."""
 
 
 def targets(groups: swd_jax.ChannelGroups, sparsity: float) -> dict[str, Any]:
@@ -58,7 +49,9 @@ def targets(groups: swd_jax.ChannelGroups, sparsity: float) -> dict[str, Any]:
     }
 
 
-def main(config: ChannelsConfig) -> None:
+def main(config: Config) -> None:
+    # There is one network, whatever size was asked for.
+    config = dataclasses.replace(config, size="25.6M")
     console = new_console()
     model = nnx.eval_shape(lambda: imagenet_resnet(50, rngs=nnx.Rngs(0)))
     model.eval()
@@ -96,6 +89,6 @@ def main(config: ChannelsConfig) -> None:
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(ChannelsConfig, description=__doc__))
+        main(tyro.cli(Config, description=__doc__))
     except KeyboardInterrupt:
         sys.exit("\nStopped.")

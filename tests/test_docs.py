@@ -50,6 +50,7 @@ def test_the_tables_of_costs_are_those_of_the_committed_results(monkeypatch):
         ("selection.md", cost_table.table()),
         ("structures.md", cost_table.structures_table()),
         ("paper.md", cost_table.steps_table()),
+        ("channels.md", cost_table.channels_table()),
         ("channels.md", cost_table.latency_table()),
     ]:
         page = (ROOT / "docs" / name).read_text()

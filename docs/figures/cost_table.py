@@ -97,7 +97,17 @@ def steps_table() -> str:
 
 def structures_table() -> str:
     """What each structure, criterion and scope costs."""
-    file = ROOT / "benchmarks" / "results" / "structures-cpu-25.6M.json"
+    return targets_table("structures")
+
+
+def channels_table() -> str:
+    """What coupled channels cost."""
+    return targets_table("channels")
+
+
+def targets_table(benchmark: str) -> str:
+    """What a step with each target costs, next to single weights."""
+    file = ROOT / "benchmarks" / "results" / f"{benchmark}-cpu-25.6M.json"
     rows = [
         row("", ["a step", "times plain magnitude", "temporary", "kept in the state"])
     ]
@@ -148,17 +158,20 @@ def size(count: int) -> str:
     return f"{count} bytes" if count < 10_000 else f"{count / 1e6:.0f} MB"
 
 
-def fill(page: Path, table: str) -> None:
-    before, rest = page.read_text().split(START)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{START}\n{table}\n{END}{after}")
+def fill(page: Path, *tables: str) -> None:
+    """Replace the tables of a page, in their order."""
+    before, *rest = page.read_text().split(START)
+    for table, part in zip(tables, rest, strict=True):
+        _, after = part.split(END)
+        before += f"{START}\n{table}\n{END}{after}"
+    page.write_text(before)
 
 
 def main() -> None:
     fill(PAGE, table())
     fill(STRUCTURES_PAGE, structures_table())
     fill(PAPER_PAGE, steps_table())
-    fill(CHANNELS_PAGE, latency_table())
+    fill(CHANNELS_PAGE, channels_table(), latency_table())
 
 
 if __name__ == "__main__":
