@@ -194,7 +194,7 @@ def cifar10_channels_small() -> list[Run]:
         digits_channels()[0],
         experiment="cifar10-channels-small",
         data="cifar10",
-        epochs=8,
+        epochs=6,
         train_images=5_000,
         test_images=2_000,
     )
