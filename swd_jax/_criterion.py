@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,10 @@ from swd_jax._shards import Shards
 Evidence = Mapping[str, jax.Array]
 """What a criterion looks at besides the weights of a leaf, by name: "gradient",
 "tracked", or an extra argument; arrays in the leaf's shape."""
+
+
+Scored: TypeAlias = tuple[jax.Array, Any, Evidence]
+"""A leaf, what a criterion knows of it, and what it looks at besides."""
 
 
 @dataclasses.dataclass(frozen=True)

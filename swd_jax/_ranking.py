@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax import (
-    _blocks,
-    _criteria,
     _criterion,
     _float_order,
+    _group_scores,
     _guesses,
     _reductions,
     _selection,
@@ -88,7 +87,7 @@ class Ranking:
         return [(*of_leaf, mask) for of_leaf, mask in pairs]
 
     @property
-    def scored(self) -> list[tuple[jax.Array, Any, _criterion.Evidence]]:
+    def scored(self) -> list[_criterion.Scored]:
         """What `scores` takes of each leaf."""
         evidence = self.evidence or [{}] * len(self.weights)
         return list(zip(self.weights, self.statistics, evidence, strict=True))
@@ -272,9 +271,12 @@ class Ranking:
         # Not of a class that is derived from these, which may score in its own way.
         if not self.weights or type(self.structure) is _structures.Unstructured:
             return self
+        scored = self.structure, self.criterion, self.scored, self.dtype
         if type(self.structure) is _structures.NM:
-            return dataclasses.replace(self, protected=_protected(self))
-        return dataclasses.replace(self, group_scores=_group_scores(self))
+            protected = _group_scores.protected(*scored)
+            return dataclasses.replace(self, protected=protected)
+        group_scores = _group_scores.group_scores(*scored)
+        return dataclasses.replace(self, group_scores=group_scores)
 
     def with_floor(self, min_kept: int | Fraction) -> "Ranking":
         """With so many weights of each leaf kept, or such a share of them."""
@@ -303,35 +305,3 @@ class Ranking:
             min_kept=None,
             groups=((0,),),
         )
-
-
-# Compiled once for all calls, and outside of jit without all between.
-@jax.jit
-def _protected(ranking: Ranking) -> list[jax.Array]:
-    """The weights of every leaf that its structure never prunes."""
-    assert isinstance(ranking.structure, _structures.NM)
-    found = [
-        ranking.structure.protected(ranking.scores(*of_leaf))
-        for of_leaf in ranking.scored
-    ]
-    # Else the compiler would work them out again wherever they are read.
-    return [jax.lax.optimization_barrier(mask) for mask in found]
-
-
-@jax.jit
-def _group_scores(ranking: Ranking) -> list[jax.Array]:
-    """The scores of the groups of weights of every leaf."""
-    structure, found = ranking.structure, []
-    for of_leaf in ranking.scored:
-        # The norms of this library take scores with signs.
-        ours = type(structure) in (_blocks.Block, _blocks.Channel)
-        score = _criteria.scores_with_signs if ours else _criterion.scores
-        scores = score(ranking.criterion, *of_leaf, ranking.dtype)
-        if ranking.criterion.signed:
-            # A norm has no sign: what speaks for a group, less what speaks against it.
-            above = structure.scores(jnp.maximum(scores, 0))
-            below = structure.scores(jnp.maximum(-scores, 0))
-            found.append(_float_order.ordered(above - below))
-        else:
-            found.append(structure.scores(scores).astype(ranking.dtype))
-    return found

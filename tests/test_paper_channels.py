@@ -87,6 +87,7 @@ def test_a_thin_network_is_the_largest_with_as_few_parameters(found):
 def test_the_table_says_how_much_was_left(found):
     text = tables.markdown(list(found.values()))
     part = 100 * parameters(2) / parameters(4)
+    assert "| % of the parameters kept | 50 |" in text
     assert f"thin keeps {part:.1f} % for 50." in text
 
 

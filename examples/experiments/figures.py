@@ -20,6 +20,13 @@ STYLES = {
     "gradual": {"color": ORANGE, "marker": "^", "linewidth": 2.2},
     "fine-tuned": {"color": GREEN, "marker": "v"},
 }
+STYLES |= {
+    "swd-channels": STYLES["swd"],
+    "swd-channels-rising": STYLES["swd-rising"],
+    "gradual-channels": STYLES["gradual"],
+    "slimming-tuned": STYLES["fine-tuned"],
+    "thin": {"color": INK, "marker": "x", "linewidth": 1.2},
+}
 
 
 def draw(name: str, results: Sequence[tables.Result], folder: Path) -> list[Path]:
@@ -78,7 +85,7 @@ def accuracy_figure(results: Sequence[tables.Result]) -> Figure:
     axes.invert_xaxis()
     axes.set_xticks([float(c) for c in columns], columns)
     axes.minorticks_off()
-    plain(axes, tables.caption(results), "% of the weights kept", "test accuracy, %")
+    plain(axes, tables.caption(results), tables.kept_of(results), "test accuracy, %")
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 
@@ -102,7 +109,7 @@ def _label_at_the_right(axes: Axes, ends: dict[str, float]) -> None:
 def curves_figure(results: Sequence[tables.Result]) -> Figure:
     """What happens while one network becomes sparse: one seed, the hardest target."""
     column = tables.columns_of(results)[-1]
-    shown = ("swd", "swd-rising", "gradual", "fine-tuned")
+    shown = {row for row in STYLES if "normalized" not in row} - {"thin"}
     chosen = [
         result
         for result in results

@@ -79,13 +79,19 @@ def _cell(group: list[Result], measure: str) -> Cell:
     )
 
 
+def kept_of(results: Sequence[Result]) -> str:
+    """What the columns are percents of: thin networks are sparse in nothing else."""
+    whole = any(result["run"]["method"] == "thin" for result in results)
+    return f"% of the {'parameters' if whole else 'weights'} kept"
+
+
 def lines(
     results: Sequence[Result], measure: str = "test"
 ) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the table, as text."""
     of_row = cells(results, measure)
     columns = columns_of(results)
-    heads = ["% of the weights kept", *columns]
+    heads = [kept_of(results), *columns]
     places = 1 if measure == "test" else 2
     rows = [
         [row, *(_text(of_column.get(column), places) for column in columns)]

@@ -2,6 +2,7 @@
 
     _atoms       which positions live and die together: a union-find
     _labels      what is known of one array: which atom each position along an axis has
+    _record      what is gathered: parameters, what they are for, products
     _context     the operations on labels that unite and freeze atoms
     _registry    one rule for each primitive: its labels, and how it runs when smaller;
                  in _control, _elementwise, _indexing, _joining, _layout, _opaque,

@@ -10,7 +10,7 @@ import numpy as np
 
 from swd_jax import _paths
 from swd_jax._channels import _groups, _types
-from swd_jax._channels._context import OTHER, PRODUCER, Context
+from swd_jax._channels._context import Context
 from swd_jax._channels._groups import (
     ChannelGroup,
     ChannelGroups,
@@ -18,6 +18,7 @@ from swd_jax._channels._groups import (
     Extent,
     FrozenAxis,
 )
+from swd_jax._channels._record import OTHER, PRODUCER
 
 _STATISTICS = set(
     "mean var variance running_mean running_var moving_mean moving_variance".split()

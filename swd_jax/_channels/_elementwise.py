@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from swd_jax._channels import _context, _labels, _types
+from swd_jax._channels import _labels, _record, _types
 from swd_jax._channels._context import Context
 from swd_jax._channels._labels import Labels
 from swd_jax._channels._registry import Run, Step, bind, register
@@ -55,11 +55,11 @@ def _elementwise(
 def _note_roles(context: Context, name: str, inputs: list[Labels]) -> None:
     if len(inputs) > 1:
         role = {
-            "mul": _context.SCALE,
-            "div": _context.SCALE,
-            "add": _context.BIAS,
-            "sub": _context.BIAS,
-        }.get(name, _context.OTHER)
+            "mul": _record.SCALE,
+            "div": _record.SCALE,
+            "add": _record.BIAS,
+            "sub": _record.BIAS,
+        }.get(name, _record.OTHER)
         for labels in inputs:
             context.use(labels, labels.labelled, role)
 

@@ -8,8 +8,8 @@ import numpy as np
 from jax.extend.core import Literal
 
 from swd_jax._channels import _interpret, _opaque, _registry, _types
-from swd_jax._channels._context import Frame
 from swd_jax._channels._labels import Labels
+from swd_jax._channels._record import Frame
 from swd_jax._channels._registry import Step
 
 

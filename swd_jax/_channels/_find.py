@@ -9,11 +9,12 @@ import numpy as np
 
 from swd_jax import _paths
 from swd_jax._channels import _collect, _interpret, _labels, _trace, _types
-from swd_jax._channels._context import Context, Frame
+from swd_jax._channels._context import Context
 from swd_jax._channels._groups import (
     ChannelGroups,
 )
 from swd_jax._channels._labels import Labels
+from swd_jax._channels._record import Frame
 
 
 @dataclasses.dataclass

@@ -21,8 +21,9 @@ from swd_jax._channels import (
     _types,
     _windows,
 )
-from swd_jax._channels._context import Context, Frame
+from swd_jax._channels._context import Context
 from swd_jax._channels._labels import Labels
+from swd_jax._channels._record import Frame
 
 RULES: Mapping[str, _registry.Rule] = _registry.RULES
 """Of all primitives that are understood."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from swd_jax._channels import _atoms, _context, _labels, _types
+from swd_jax._channels import _atoms, _labels, _record, _types
 from swd_jax._channels._context import Context
 from swd_jax._channels._labels import Labels
 from swd_jax._channels._registry import Run, Step, bind, register
@@ -69,10 +69,10 @@ def _dot_general(
     right_free = [dim for dim in range(right.rank) if dim not in right_dims]
     # Of two parameters the left one is applied first.
     both = not (left.data or right.data)
-    context.use(left, left_sum, _context.PRODUCER if both else _context.CONSUMER)
-    context.use(right, right_sum, _context.CONSUMER)
-    context.use(left, [*left_free, *left_batch], _context.PRODUCER)
-    context.use(right, [*right_free, *right_batch], _context.PRODUCER)
+    context.use(left, left_sum, _record.PRODUCER if both else _record.CONSUMER)
+    context.use(right, right_sum, _record.CONSUMER)
+    context.use(left, [*left_free, *left_batch], _record.PRODUCER)
+    context.use(right, [*right_free, *right_batch], _record.PRODUCER)
     _sum_over(context, left, right, left_sum, right_sum)
     if (
         left.data
@@ -210,9 +210,9 @@ def _conv(context: Context, equation: _types.Equation, inputs: list[Labels]) -> 
         context.resolved(images, [channels]),
         context.resolved(kernel, [out, into]),
     )
-    context.use(kernel, [out], _context.PRODUCER)
-    context.use(kernel, [into], _context.CONSUMER)
-    context.use(images, [channels], _context.OTHER)
+    context.use(kernel, [out], _record.PRODUCER)
+    context.use(kernel, [into], _record.CONSUMER)
+    context.use(images, [channels], _record.OTHER)
     if groups == 1:
         images, kernel = context.together(images, [channels], kernel, [into])
         _sum_over(context, images, kernel, [channels], [into])

@@ -180,7 +180,7 @@ class _Cut:
 def ranked_scores(
     layout: Layout,
     criterion: _criterion.Criterion,
-    of_leaves: list[_scores.Scored],
+    of_leaves: list[_criterion.Scored],
     dtype: jnp.dtype,
     local: bool,
 ) -> tuple[jax.Array, jax.Array]:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from swd_jax._channels import _types
-from swd_jax._channels._context import Context, Frame
+from swd_jax._channels._context import Context
 from swd_jax._channels._labels import Labels
+from swd_jax._channels._record import Frame
 
 
 class Run(Protocol):

@@ -1,7 +1,6 @@
 """The scores of coupled channels, from those of single weights in several leaves."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +10,11 @@ from swd_jax._channels._members import Layout
 from swd_jax._group_reductions import Norm
 from swd_jax._shards import undivided
 
-Scored: TypeAlias = tuple[jax.Array, Any, _criterion.Evidence]
-"""A leaf, what the criterion knows of it, and what it looks at besides."""
-
 
 def channel_scores(
     layout: Layout,
     criterion: _criterion.Criterion,
-    of_leaves: Sequence[Scored],
+    of_leaves: Sequence[_criterion.Scored],
     dtype: jnp.dtype,
 ) -> jax.Array:
     """One score for every channel, at least 0: infinity where a weight is not finite.
