@@ -134,3 +134,12 @@ def test_a_thin_network_of_one_width(tmp_path, monkeypatch):
     monkeypatch.setitem(registry.EXPERIMENTS, "tiny", lambda: [run])
     with pytest.raises(ValueError, match="there is in all widths.*'lenet-300-100'"):
         paper.run("tiny", results_folder=tmp_path)
+
+
+def test_layers_keep_what_they_are_asked_to():
+    run = dataclasses.replace(RUN, min_channels=0.25)
+    target = Program(make_task(run, None, None), methods.static(run)).method(0.9).target
+    structure = target.structure
+    assert [structure.least_kept(group) for group in structure.groups] == [
+        -(-group.size // 4) for group in structure.groups
+    ]

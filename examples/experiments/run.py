@@ -49,6 +49,9 @@ class Run:
     """Which leaves are ranked together."""
     spared: str = ""
     """Pattern of the paths of leaves that stay dense."""
+    min_channels: float = 1
+    """How many channels each layer keeps, or below 1 which part of them, in methods
+    that take whole channels."""
     rise: float = 0.7
     """Part of the training in which a rising target rises."""
     dense_part: float = 2 / 3
