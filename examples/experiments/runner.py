@@ -139,15 +139,14 @@ def _result(
     kept = sum(int(np.count_nonzero(leaf)) for _, _, leaf in leaves)
     parameters, uses = task.parameters, task.uses()
     parameters_left = sum(leaf.size for leaf in jax.tree.leaves(params))
-    if isinstance(target.structure, swd_jax.CoupledChannels):
+    structure, whole = target.structure, run.method == "thin"
+    if isinstance(structure, swd_jax.CoupledChannels):
         left = swd_jax.kept_channels(params, target, step=program.steps)
-        parameters_left = target.structure.groups.parameters(left)
-        sparsity = 1 - parameters_left / parameters
-    elif run.method == "thin":
-        sparsity = 1 - parameters_left / parameters
+        parameters_left, whole = structure.groups.parameters(left), True
     else:
         parameters_left -= weights - kept
-        sparsity = 1 - kept / max(weights, 1)
+    # What the target counts: parameters of the whole network, or weights.
+    part = parameters_left / parameters if whole else kept / max(weights, 1)
     curves = {
         # Of a local target there is a threshold for each leaf: these have no curve.
         key: values[:, position].tolist()
@@ -161,7 +160,7 @@ def _result(
         | {
             "prunable": weights,
             "kept": kept,
-            "sparsity": sparsity,
+            "sparsity": 1 - part,
             "parameters": parameters,
             "parameters_left": parameters_left,
             "multiply_adds": macs.multiply_adds(
