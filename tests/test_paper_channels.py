@@ -49,20 +49,18 @@ def parameters(maps):
     return 9 * maps + 2 * maps + blocks + shortcuts + 40 * maps + 10
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What is written of each method, by its name."""
-    folder = tmp_path_factory.mktemp("channels")
-    runs = [dataclasses.replace(RUN, method=name) for name in (*PRUNED, "thin")]
-    with pytest.MonkeyPatch.context() as patch, jax.numpy_rank_promotion("allow"):
-        patch.setitem(registry.EXPERIMENTS, "tiny", lambda: runs)
-        paper.run("tiny", results_folder=folder)
-    return {each["run"]["method"]: each for each in results.read(folder / "tiny")}
+def result_of(name, folder, monkeypatch):
+    """What is written of a method."""
+    run = dataclasses.replace(RUN, method=name)
+    monkeypatch.setitem(registry.EXPERIMENTS, "tiny", lambda: [run])
+    paper.run("tiny", results_folder=folder)
+    [result] = results.read(folder / "tiny")
+    return result
 
 
 @pytest.mark.parametrize("name", PRUNED)
-def test_the_target_counts_the_parameters_of_the_whole_network(found, name):
-    final, whole = found[name]["final"], parameters(4)
+def test_the_target_counts_parameters_of_the_whole_network(name, tmp_path, monkeypatch):
+    final, whole = result_of(name, tmp_path, monkeypatch)["final"], parameters(4)
     assert final["parameters"] == whole
     assert final["emptied"] == []
     lost = whole - final["parameters_left"]
@@ -73,8 +71,9 @@ def test_the_target_counts_the_parameters_of_the_whole_network(found, name):
     assert final["multiply_adds_left"] < final["multiply_adds"]
 
 
-def test_a_thin_network_is_the_largest_with_as_few_parameters(found):
-    final, whole = found["thin"]["final"], parameters(4)
+def test_a_thin_network_is_the_largest_with_as_few_parameters(tmp_path, monkeypatch):
+    result, whole = result_of("thin", tmp_path, monkeypatch), parameters(4)
+    final = result["final"]
     assert final["parameters"] == whole
     assert final["parameters_left"] == parameters(2) <= whole // 2
     assert parameters(3) > whole // 2
@@ -82,13 +81,9 @@ def test_a_thin_network_is_the_largest_with_as_few_parameters(found):
     assert final["kept"] == final["prunable"]
     assert final["multiply_adds_left"] == final["multiply_adds"]
     assert final["test_after"] == final["test_before"]
-
-
-def test_the_table_says_how_much_was_left(found):
-    text = tables.markdown(list(found.values()))
-    part = 100 * parameters(2) / parameters(4)
+    text = tables.markdown([result])
     assert "| % of the parameters kept | 50 |" in text
-    assert f"thin keeps {part:.1f} % for 50." in text
+    assert f"thin keeps {100 * parameters(2) / whole:.1f} % for 50." in text
 
 
 @pytest.mark.parametrize("name", sorted(channels.METHODS))
