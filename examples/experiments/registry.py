@@ -187,8 +187,7 @@ def digits_channels() -> list[Run]:
     )
     # Where a ranking across layers may leave a layer with a single channel.
     floor = {"min_channels": 0.125, "variant": "min_channels=0.125"}
-    ranked = ("swd-channels-rising", "slimming-tuned")
-    floored = grid(base, ranked, PARAMETERS_KEPT[2:], seeds=3)
+    floored = grid(base, CHANNELS, PARAMETERS_KEPT[2:], seeds=3)
     return grid(base, (*CHANNELS, "thin"), PARAMETERS_KEPT, seeds=3) + [
         dataclasses.replace(run, **floor) for run in floored if run.method != "dense"
     ]
