@@ -20,12 +20,17 @@ STYLES = {
     "gradual": {"color": ORANGE, "marker": "^", "linewidth": 2.2},
     "fine-tuned": {"color": GREEN, "marker": "v"},
 }
-STYLES |= {
+# Channels look like the single weights of the same method; with a floor, dotted.
+_CHANNELS = {
     "swd-channels": STYLES["swd"],
     "swd-channels-rising": STYLES["swd-rising"],
     "gradual-channels": STYLES["gradual"],
     "slimming-tuned": STYLES["fine-tuned"],
-    "thin": {"color": INK, "marker": "x", "linewidth": 1.2},
+}
+STYLES |= _CHANNELS | {"thin": {"color": INK, "marker": "x", "linewidth": 1.2}}
+STYLES |= {
+    f"{row} min_channels=0.125": style | {"linestyle": ":", "linewidth": 1.2}
+    for row, style in _CHANNELS.items()
 }
 
 
@@ -109,7 +114,7 @@ def _label_at_the_right(axes: Axes, ends: dict[str, float]) -> None:
 def curves_figure(results: Sequence[tables.Result]) -> Figure:
     """What happens while one network becomes sparse: one seed, the hardest target."""
     column = tables.columns_of(results)[-1]
-    shown = {row for row in STYLES if "normalized" not in row} - {"thin"}
+    shown = {row for row in STYLES if not re.search("normalized|min_channels", row)}
     chosen = [
         result
         for result in results
