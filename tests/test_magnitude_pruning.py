@@ -126,7 +126,7 @@ def channels_with_biases(sparsity):
 
 @pytest.mark.parametrize("every", [1, 4])
 def test_the_first_biases_of_channels_that_stay_learn(every):
-    # 3 of 12 parameters for each channel; at step 3 half of them go.
+    # 3 of 12 parameters for each channel; at step 4 half of them go.
     sparsity = swd_jax.staircase_sparsity(0.5, [4])
     params, target = channels_with_biases(sparsity)
     pruning = swd_jax.magnitude_pruning(target, update_every=every)

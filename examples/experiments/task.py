@@ -39,6 +39,11 @@ class Task(NamedTuple):
     to be had."""
 
 
+def abstract_model(make: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
+    """A network of shapes, without arrays."""
+    return nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+
+
 def groups_of(
     make: Callable[[nnx.Rngs], nnx.Module], example: Any
 ) -> Callable[[], swd_jax.ChannelGroups]:
@@ -51,7 +56,7 @@ def groups_of(
 
     @functools.cache
     def groups() -> swd_jax.ChannelGroups:
-        model = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+        model = abstract_model(make)
         model.eval()
         return swd_jax.channel_groups(lambda model, x: model(x), model, example)
 

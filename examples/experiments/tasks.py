@@ -15,7 +15,7 @@ from flax import nnx
 
 from data_loading import Images, Text, load
 from experiments.run import Run
-from experiments.task import Task, groups_of, steps_in
+from experiments.task import Task, abstract_model, groups_of, steps_in
 from experiments.text_task import text_task
 from models import macs
 from models.gcn import GCN, SparseGraph
@@ -73,7 +73,7 @@ def _image_task(run: Run, images: Images) -> Task:
         "train": (images.train_images, images.train_labels),
         "test": (images.test_images, images.test_labels),
     }
-    parameters = parameter_count(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    parameters = parameter_count(abstract_model(make))
 
     example = jnp.zeros((1, *images.train_images.shape[1:]), jnp.float32)
 
@@ -102,9 +102,7 @@ def _image_task(run: Run, images: Images) -> Task:
         return {"test": 100 * jnp.mean(jnp.argmax(logits, -1) == labels)}
 
     def uses() -> dict[str, Any]:
-        definition, params, rest = nnx.split(
-            nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...
-        )
+        definition, params, rest = nnx.split(abstract_model(make), nnx.Param, ...)
 
         def apply(params: Any, rest: Any, example: jax.Array) -> jax.Array:
             model = nnx.merge(definition, params, rest, copy=True)
@@ -223,5 +221,5 @@ def _graph_task(graph: Any) -> Task:
         accuracies=accuracies,
         uses=functools.cache(lambda: make(nnx.Rngs(0)).uses(sparse)),
         groups=groups_of(make, sparse),
-        parameters=parameter_count(nnx.eval_shape(lambda: make(nnx.Rngs(0)))),
+        parameters=parameter_count(abstract_model(make)),
     )

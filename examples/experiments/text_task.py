@@ -12,7 +12,7 @@ from flax import nnx
 
 from data_loading import Text
 from experiments.run import Run
-from experiments.task import Task, groups_of, steps_in
+from experiments.task import Task, abstract_model, groups_of, steps_in
 from models import macs
 from models.thin import parameter_count
 from models.transformer import Transformer
@@ -34,7 +34,7 @@ def text_task(run: Run, text: Text) -> Task:
     def make(rngs: nnx.Rngs) -> Transformer:
         return Transformer(len(text.vocabulary), depth=depth, width=width, rngs=rngs)
 
-    context = nnx.eval_shape(lambda: make(nnx.Rngs(0))).context
+    context = abstract_model(make).context
     # A window less than fit, so that an epoch may begin anywhere in the first; and each
     # has one character more to predict.
     windows = (len(text.train) - 1) // context - 1
@@ -82,7 +82,7 @@ def text_task(run: Run, text: Text) -> Task:
         return {"test": 100 * jnp.mean(right), "test_bits": bits}
 
     def uses() -> dict[str, Any]:
-        abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+        abstract = abstract_model(make)
         definition, params = nnx.split(abstract)
         example = jnp.zeros((1, context), jnp.int32)
         return macs.uses(
@@ -100,5 +100,5 @@ def text_task(run: Run, text: Text) -> Task:
         accuracies=accuracies,
         uses=functools.cache(uses),
         groups=groups_of(make, jnp.zeros((1, context), jnp.int32)),
-        parameters=parameter_count(nnx.eval_shape(lambda: make(nnx.Rngs(0)))),
+        parameters=parameter_count(abstract_model(make)),
     )

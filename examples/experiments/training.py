@@ -14,7 +14,7 @@ from experiments import choices
 from experiments.method import Method, Training
 from experiments.methods import SPARSE_FROM_THE_START, make_method
 from experiments.run import Run
-from experiments.tasks import Task
+from experiments.task import Task, abstract_model
 from models import macs
 
 # About how often a training is looked at.
@@ -54,7 +54,7 @@ class Program:
         self.steps = run.epochs * task.steps_per_epoch
         # As near to the wanted number of points as divides the epochs.
         self.points = max(n for n in range(1, _POINTS + 1) if run.epochs % n == 0)
-        abstract = nnx.eval_shape(lambda: task.make(nnx.Rngs(0)))
+        abstract = abstract_model(task.make)
         self.definition, _, _ = nnx.split(abstract, nnx.Param, ...)
         self._start = jax.jit(jax.vmap(self._start_one, in_axes=(0, None)))
         self._batches = jax.jit(jax.vmap(self._batches_one))
@@ -239,7 +239,7 @@ def prunable_leaves(params: Any, target: swd_jax.Target) -> list[tuple[int, str,
     if isinstance(structure, swd_jax.CoupledChannels):
         groups = [structure.groups[number] for number in structure.eligible]
         paths = {
-            member.path.removesuffix("/value")
+            member.path
             for group in groups
             for member in group.members
             if member.role in structure.decayed_roles
