@@ -45,6 +45,7 @@ from swd_jax._lamp import lamp as lamp
 from swd_jax._magnitude_pruning import PruningState as PruningState
 from swd_jax._magnitude_pruning import magnitude_pruning as magnitude_pruning
 from swd_jax._magnitude_pruning import soft_pruning as soft_pruning
+from swd_jax._n_of_m import NM as NM
 from swd_jax._prunable import is_weight as is_weight
 from swd_jax._prune import keep_pruned as keep_pruned
 from swd_jax._prune import prune as prune
@@ -62,7 +63,6 @@ from swd_jax._sparse_file import save_sparse as save_sparse
 from swd_jax._stability import bound_multiplier as bound_multiplier
 from swd_jax._stability import largest_stable_multiplier as largest_stable_multiplier
 from swd_jax._straight_through import straight_through as straight_through
-from swd_jax._structures import NM as NM
 from swd_jax._structures import Structure as Structure
 from swd_jax._structures import Unstructured as Unstructured
 from swd_jax._summarize import summarize as summarize

@@ -108,7 +108,7 @@ def _mixed(bits: jax.Array) -> jax.Array:
     return bits ^ (bits >> 16)
 
 
-magnitude = Criterion("magnitude", _magnitude, keeps_precision=True)
+magnitude = Criterion("magnitude", _magnitude, keeps_precision=True, by_weight=True)
 """The magnitude |w|: the criterion of the paper, and the default.
 
 One threshold over layers whose weights differ in scale takes most from the layer with
@@ -122,6 +122,7 @@ normalized_magnitude = Criterion(
     _scaled_magnitude,
     statistics=_reciprocal_norms,
     divided_statistics=_reciprocal_norms,
+    by_weight=True,
 )
 """The magnitude as a share of its leaf's L2 norm: |w| / ||leaf||.
 
@@ -135,6 +136,7 @@ rms_normalized_magnitude = Criterion(
     _scaled_magnitude,
     statistics=_reciprocal_rms,
     divided_statistics=_reciprocal_rms,
+    by_weight=True,
 )
 """The magnitude over the root mean square of its leaf: |w| sqrt(n) / ||leaf||.
 

@@ -63,10 +63,12 @@ def mean_saliency(decay: float = 0.99) -> Criterion:
     ) -> jax.Array:
         return decay * tracked + (1 - decay) * jnp.abs(weights * gradient)
 
-    return Criterion(f"mean_saliency({decay})", _tracked, tracked=Tracked(advance))
+    return Criterion(
+        f"mean_saliency({decay})", _tracked, tracked=Tracked(advance), by_weight=True
+    )
 
 
-saliency = Criterion("saliency", _product, needs=("gradient",))
+saliency = Criterion("saliency", _product, needs=("gradient",), by_weight=True)
 """The saliency |w g|: how much the loss would change, to first order, without w.
 
 It needs gradients. `swd`, which stands before the optimizer, takes the updates that
@@ -78,7 +80,9 @@ Source: equation 3 of Molchanov et al., "Importance estimation for neural networ
 pruning" (arXiv 1906.10771), and before it Mozer & Smolensky's skeletonization (1988).
 """
 
-movement = Criterion("movement", _tracked, tracked=Tracked(_moved), signed=True)
+movement = Criterion(
+    "movement", _tracked, tracked=Tracked(_moved), signed=True, by_weight=True
+)
 """Movement: the sum over all steps of -w g. Weights that move towards zero go first.
 
 The sums are kept in the state of the transformation: a float32 array for each prunable
@@ -90,7 +94,7 @@ Source: equation 3 of Sanh et al., "Movement pruning: adaptive sparsity by fine-
 (arXiv 2005.07683), with w for the masked weight.
 """
 
-fisher = Criterion("fisher", _fisher, needs=("nu",))
+fisher = Criterion("fisher", _fisher, needs=("nu",), by_weight=True)
 r"""The magnitude times the root of Adam's second moment: |w| sqrt(nu).
 
 The square is w^2 nu, twice the increase of the loss without w under a diagonal Fisher

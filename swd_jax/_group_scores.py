@@ -1,30 +1,47 @@
 """What a structure makes of the scores of single weights: worked out once a step."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from swd_jax import _blocks, _criteria, _criterion, _float_order, _structures
+from swd_jax._n_of_m import NM
+
+
+def _keys(
+    criterion: _criterion.Criterion,
+    statistic: Any,
+    dtype: jnp.dtype,
+    arrays: tuple[jax.Array, _criterion.Evidence],
+) -> jax.Array:
+    """The scores of weights, with the evidence, as integers in the same order."""
+    weights, evidence = arrays
+    scores = _criterion.scores(criterion, weights, statistic, evidence, dtype)
+    scores = _float_order.ordered(scores) if criterion.signed else scores
+    return _float_order.to_key(scores)
 
 
 # Compiled once for all calls, and outside of jit without all between.
 @functools.partial(jax.jit, static_argnames=("structure", "criterion", "dtype"))
 def protected(
-    structure: _structures.NM,
+    structure: NM,
     criterion: _criterion.Criterion,
     of_leaves: list[_criterion.Scored],
     dtype: jnp.dtype,
 ) -> list[jax.Array]:
     """The weights of every leaf that its structure never prunes."""
     found = []
-    for of_leaf in of_leaves:
-        scores = _criterion.scores(criterion, *of_leaf, dtype)
-        if criterion.signed:
-            scores = _float_order.ordered(scores)
-        found.append(structure.protected(scores))
-    # Else the compiler would work them out again wherever they are read.
-    return [jax.lax.optimization_barrier(mask) for mask in found]
+    for weights, statistic, evidence in of_leaves:
+        key = functools.partial(_keys, criterion, statistic, dtype)
+        arrays = weights, evidence
+        if criterion.by_weight:
+            found.append(structure.protected(weights, arrays, key))
+        else:
+            keys = jax.lax.optimization_barrier(key(arrays))
+            found.append(structure.protected(weights, keys, lambda keys: keys))
+    return found
 
 
 @functools.partial(jax.jit, static_argnames=("structure", "criterion", "dtype"))

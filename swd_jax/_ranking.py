@@ -22,6 +22,7 @@ from swd_jax import (
     _structures,
     _wide,
 )
+from swd_jax._n_of_m import NM
 from swd_jax._shards import Shards, laid_out_as
 
 
@@ -272,7 +273,7 @@ class Ranking:
         if not self.weights or type(self.structure) is _structures.Unstructured:
             return self
         scored = self.structure, self.criterion, self.scored, self.dtype
-        if type(self.structure) is _structures.NM:
+        if type(self.structure) is NM:
             protected = _group_scores.protected(*scored)
             return dataclasses.replace(self, protected=protected)
         group_scores = _group_scores.group_scores(*scored)

@@ -18,6 +18,7 @@ from swd_jax import (
 )
 from swd_jax._channels._coupled import CoupledChannels
 from swd_jax._criterion import Criterion
+from swd_jax._n_of_m import NM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Target:
 
     def _check_reachable(self) -> None:
         """Raise if the structure can never be as sparse as is known to be wanted."""
-        if not isinstance(self.structure, _structures.NM):
+        if not isinstance(self.structure, NM):
             return
         most = Fraction(*self.structure.greatest_sparsity)
         wanted = [self.sparsity]

@@ -124,14 +124,21 @@ def erk_sparsity(shape: tuple[int, ...]) -> Fraction:
 
 
 def _groups(target: swd_jax.Target, scores: np.ndarray):
-    if not target.criterion.signed or isinstance(
-        target.structure, swd_jax.NM | swd_jax.Unstructured
-    ):
+    if not target.criterion.signed:
         return structured.groups(target.structure, scores)
+    if isinstance(target.structure, swd_jax.NM | swd_jax.Unstructured):
+        return structured.groups(target.structure, _told_apart(scores))
     # A group's score is what speaks for it, less what speaks against it.
     above, sizes, members = structured.groups(target.structure, scores.clip(0))
     below, _, _ = structured.groups(target.structure, (-scores).clip(0))
-    return above - below, sizes, members
+    return _told_apart(above - below), sizes, members
+
+
+def _told_apart(scores: np.ndarray) -> np.ndarray:
+    """Scores of either sign as they are compared: by all of their bits but the last."""
+    pattern = np.asarray(scores, np.float32).view(np.int32)
+    ascending = np.where(pattern < 0, pattern ^ np.int32(0x7FFFFFFF), pattern) >> 1
+    return np.where(np.isfinite(scores), ascending.astype(np.float64), np.inf)
 
 
 def _scores(criterion: swd_jax.Criterion, leaves: list, evidence: dict) -> list:

@@ -154,22 +154,55 @@ def test_of_every_m_weights_exactly_n_are_kept():
     np.testing.assert_array_equal(per_four, 2)
 
 
-@pytest.mark.parametrize("m", [8, 9, 50])
+# 16 and fewer are sorted, more are compared one by one.
+@pytest.mark.parametrize(
+    ("n", "m"), [(1, 2), (2, 3), (2, 4), (3, 7), (8, 16), (15, 16), (2, 17), (2, 50)]
+)
 @pytest.mark.parametrize("axis", [0, -1])
-def test_the_best_of_many_are_those_of_a_loop(m, axis):
+def test_the_best_of_many_are_those_of_a_loop(n, m, axis):
     [leaf] = weights_of([(20, 120)], np.float32, m)
     scores = np.abs(leaf)
-    found = jax.jit(swd_jax.NM(2, m, axis).scores)(scores)
-    kept = structured.best_of_every(scores, 2, m, axis)
+    found = jax.jit(swd_jax.NM(n, m, axis).scores)(scores)
+    kept = structured.best_of_every(scores, n, m, axis)
     np.testing.assert_array_equal(found, np.where(kept, np.inf, scores))
+
+
+@pytest.mark.parametrize("m", range(2, 17))
+def test_any_order_of_m_weights_is_sorted(m):
+    """A network that sorts all rows of zeros and ones sorts everything."""
+    rows = (np.arange(2**m)[:, None] >> np.arange(m) & 1).astype(np.float32)
+    n = m // 2
+    found = jax.jit(swd_jax.NM(n, m, -1).scores)(rows)
+    # The ones first, and of equals the last.
+    order = np.argsort(rows + np.arange(m) / (2 * m), axis=1)
+    kept = np.zeros(rows.shape, bool)
+    np.put_along_axis(kept, order[:, m - n :], True, axis=1)
+    np.testing.assert_array_equal(np.isinf(found), kept)
 
 
 def test_the_program_does_not_grow_with_the_square_of_m():
     scores = jnp.ones((512, 2))
     few, many = (
-        jax.jit(swd_jax.NM(1, m).scores).lower(scores).as_text() for m in (16, 256)
+        jax.jit(swd_jax.NM(1, m).scores).lower(scores).as_text() for m in (32, 256)
     )
     assert len(many) < 1.1 * len(few)
+
+
+@pytest.mark.parametrize(("n", "m", "most"), [(2, 4, 0.6), (8, 16, 0.35)])
+def test_n_of_m_weights_are_found_without_storing_their_scores(n, m, most):
+    """A step holds a byte for each weight, and the limit and place of each group."""
+    params = {"kernel": np.ones((1024, 256), np.float32)}
+    tx = swd_jax.swd(
+        swd_jax.Target(0.5, structure=swd_jax.NM(n, m)), weight_decay=1.0, a=1.0
+    )
+
+    def step(params, state):
+        updates, state = tx.update(params, state, params)
+        return optax.apply_updates(params, updates), state
+
+    compiled = jax.jit(step, donate_argnums=0).lower(params, tx.init(params)).compile()
+    held = compiled.memory_analysis().temp_size_in_bytes
+    assert held < most * params["kernel"].nbytes
 
 
 def test_below_its_sparsity_the_worst_go_and_the_best_are_safe():
