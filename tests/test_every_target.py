@@ -1,5 +1,6 @@
 """Every structure with every criterion and scope against brute force."""
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -43,7 +44,15 @@ def test_pruning_is_that_of_a_loop_over_groups(structure, criterion, scope):
     check(structure, criterion, scope, seeds=[2, 5] if second else [0, 1])
 
 
+@pytest.fixture
+def own_programs():
+    """Forget what was compiled: a process cannot hold the programs of all cases."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_programs")
 @pytest.mark.parametrize(("structure", "criterion", "scope"), EVERY)
 def test_all_of_them(structure, criterion, scope):
     check(structure, criterion, scope, seeds=range(12))
