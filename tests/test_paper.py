@@ -213,6 +213,16 @@ def test_a_grid_of_choices_has_every_choice_at_every_target():
     assert (row.structure, row.spared, row.scope) == ("channels", "dense3/", "local")
 
 
+def test_a_grid_of_choices_spares_embeddings_where_there_are_some():
+    def spared(**options):
+        runs = grids.choices_grid(TINY, output="dense3/", seeds=1, **options)
+        return {run.spared: run.variant for run in runs if run.structure == "block-4x4"}
+
+    assert spared() == {"": "structure=block-4x4, scope=local"}
+    row = "structure=block-4x4, criterion=normalized_magnitude, embeddings dense"
+    assert spared(embeddings="table$")["table$"] == row
+
+
 @pytest.fixture(scope="module")
 def program(task):
     with jax.numpy_rank_promotion("allow"):

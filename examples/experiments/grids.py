@@ -51,17 +51,21 @@ def adam_base(experiment: str, data: str, model: str, **settings: Any) -> Run:
     )
 
 
-def choices_grid(base: Run, *, output: str, seeds: int) -> list[Run]:
+def choices_grid(
+    base: Run, *, output: str, embeddings: str = "", seeds: int
+) -> list[Run]:
     """SWD with one choice of its target changed, at 20, 10, 5 and 2 % kept; and dense.
 
     Args:
       base: the dense run.
       output: pattern of the paths of the output layer.
+      embeddings: that of embeddings, if there are any.
       seeds: how many.
     """
     kept = (20, 10, 5, 2)
     runs = grid(base, ["swd-rising"], kept, seeds)
-    for changes in _changes(output):
+    spared = {output: "output dense", embeddings: "embeddings dense"}
+    for changes in _changes(output, embeddings):
         for percent in kept:
             changed = {
                 # 1 of 5 is 20 % kept.
@@ -74,7 +78,7 @@ def choices_grid(base: Run, *, output: str, seeds: int) -> list[Run]:
                     method="swd-rising",
                     sparsity=round(1 - percent / 100, 9),
                     seed=seed,
-                    variant=_variant(changes),
+                    variant=_variant(changes, spared),
                     **changed,
                 )
                 for seed in range(seeds)
@@ -82,7 +86,7 @@ def choices_grid(base: Run, *, output: str, seeds: int) -> list[Run]:
     return runs
 
 
-def _changes(output: str) -> Iterator[dict[str, Any]]:
+def _changes(output: str, embeddings: str) -> Iterator[dict[str, Any]]:
     """The rows, those first that a reader with little time wants."""
     yield {"structure": "block-4x4"}
     yield {"criterion": "normalized_magnitude"}
@@ -93,6 +97,12 @@ def _changes(output: str) -> Iterator[dict[str, Any]]:
     yield {"criterion": "mean_saliency"}
     # Groups average out what weights of a layer differ by: scales of layers decide.
     yield {"structure": "block-4x4", "criterion": "normalized_magnitude"}
+    if embeddings:
+        yield {
+            "structure": "block-4x4",
+            "criterion": "normalized_magnitude",
+            "spared": embeddings,
+        }
     yield {"structure": "block-4x4", "scope": "local"}
     yield {"structure": "1-of-m"}
     yield {"criterion": "random"}
@@ -106,9 +116,9 @@ def _changes(output: str) -> Iterator[dict[str, Any]]:
     yield {"criterion": "fisher"}
 
 
-def _variant(changes: dict[str, Any]) -> str:
+def _variant(changes: dict[str, Any], spared: dict[str, str]) -> str:
     parts = [
-        "output dense" if key == "spared" else f"{key}={value}"
+        spared[value] if key == "spared" else f"{key}={value}"
         for key, value in changes.items()
     ]
     return ", ".join(parts)

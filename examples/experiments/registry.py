@@ -247,7 +247,7 @@ def text_structures() -> list[Run]:
         train_images=1_600,
         test_images=300,
     )
-    return choices_grid(base, output="head/", seeds=3)
+    return choices_grid(base, output="head/", embeddings="embedding$", seeds=3)
 
 
 EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
