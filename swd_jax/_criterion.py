@@ -62,9 +62,9 @@ class Criterion:
         None if nothing.
       signed: whether scores may be negative. They are then told apart by 23 instead of
         24 bits.
-      by_weight: whether the score of a weight is known from the weight, its evidence
-        and a statistic that is one number, wherever it stands. N of m weights are then
-        found without storing scores.
+      by_weight: whether the score of a weight is known, to the bit, from the weight,
+        its evidence and a statistic that is one number, wherever it stands. N of m
+        weights are then found without storing scores.
     """
 
     name: str

@@ -147,6 +147,58 @@ def test_only_the_magnitude_keeps_the_precision_of_its_weight(dtype):
     assert bits(swd_jax.normalized_magnitude) == (unused > 0)
 
 
+BUILT_IN = [
+    swd_jax.magnitude,
+    swd_jax.normalized_magnitude,
+    swd_jax.rms_normalized_magnitude,
+    swd_jax.lamp,
+    swd_jax.saliency,
+    swd_jax.mean_saliency(),
+    swd_jax.movement,
+    swd_jax.fisher,
+    swd_jax.random_scores(0),
+]
+BY_WEIGHT = {
+    "magnitude",
+    "normalized_magnitude",
+    "rms_normalized_magnitude",
+    "saliency",
+    "mean_saliency(0.99)",
+    "movement",
+    "fisher",
+}
+
+
+@pytest.mark.parametrize("criterion", BUILT_IN, ids=repr)
+def test_a_weight_has_the_same_score_among_others(criterion):
+    """The promise of by_weight, which two of them cannot make."""
+    assert criterion.by_weight == (criterion.name in BY_WEIGHT)
+    if not criterion.by_weight:
+        return
+    rng = np.random.default_rng(8)
+    leaf = rng.normal(size=(16, 48)).astype(np.float32)
+    evidence = {
+        name: np.abs(rng.normal(size=leaf.shape)).astype(np.float32)
+        for name in criterion.evidence
+    }
+    [statistic] = _criterion.statistics(criterion, [jnp.asarray(leaf)], jnp.float32)
+
+    def scored(weights, evidence):
+        return _criterion.scores(
+            criterion, weights, statistic, evidence, jnp.dtype(jnp.float32)
+        )
+
+    def of_parts(leaf, evidence):
+        parts = [
+            scored(leaf[i::4], {name: each[i::4] for name, each in evidence.items()})
+            for i in range(4)
+        ]
+        return jnp.stack(parts, axis=1).reshape(leaf.shape)
+
+    whole = jax.jit(scored)(leaf, evidence)
+    np.testing.assert_array_equal(jax.jit(of_parts)(leaf, evidence), whole)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_the_norm_counts_finite_weights_only(bad):
     # sqrt(9 + 16) = 5

@@ -1,5 +1,6 @@
 """The figure of structures, criteria and scopes next to each other."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,9 @@ from experiments.plain import INK
 USUAL = "unstructured, by magnitude, global"
 """What the rows that choose something differ from."""
 
+# Characters in a line of a label, of which two fit.
+_LABEL = 48
+
 # A point is within many spreads; 30 points are as bad as more.
 _COLOURS = SymLogNorm(linthresh=1, vmin=0, vmax=30)
 
@@ -21,7 +25,7 @@ def draw(experiments: Mapping[str, Sequence[tables.Result]]) -> Figure:
     """A panel for each experiment: points lost against dense training, as colours."""
     rows = _rows(experiments.values())
     figure = Figure(
-        figsize=(2.6 + 2.6 * len(experiments), 0.8 + 0.3 * len(rows)),
+        figsize=(3.4 + 2.6 * len(experiments), 0.8 + 0.3 * len(rows)),
         dpi=160,
         layout="constrained",
     )
@@ -44,7 +48,8 @@ def _rows(experiments: Sequence[Sequence[tables.Result]]) -> list[str]:
 
 
 def _label(row: str) -> str:
-    return row.replace("=", ": ", 1) if tables.choice_of(row) else USUAL
+    label = row.replace("=", ": ", 1) if tables.choice_of(row) else USUAL
+    return textwrap.fill(label, _LABEL)
 
 
 def _panel(axes: Axes, results: Sequence[tables.Result], rows: Sequence[str]):
