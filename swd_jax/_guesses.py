@@ -60,3 +60,19 @@ def candidates(
         ]
     )
     return jnp.where(key[None] > 0, around << unit, unknown)
+
+
+def below(limits: jax.Array, keys: _selection.Keys) -> jax.Array:
+    """Keys to begin with where thresholds are below limits, most of them not far.
+
+    Args:
+      limits: keys, shape (groups,).
+      keys: what is known of them.
+
+    Returns:
+      Of magnitudes about 3/4, 1/2, 1/4 and 1/16 of the limits: shape (_selection.
+      CANDIDATES, groups).
+    """
+    octave = 1 << keys.smooth_bits
+    steps = jnp.array([octave // 2, octave, 2 * octave, 4 * octave], limits.dtype)
+    return jnp.maximum(limits[None] - steps[:, None], 0)

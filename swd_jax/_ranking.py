@@ -191,7 +191,7 @@ class Ranking:
     def _own_limits(self, limits: list[jax.Array]) -> list[jax.Array]:
         """The key of each leaf below which it loses as much as it may.
 
-        Looked for only if some leaf would lose more: else the largest key.
+        Looked for only in leaves that would lose more: of others, the largest key.
         """
         caps = self.caps
         assert caps is not None
@@ -204,9 +204,9 @@ class Ranking:
         found = self._search(
             tuple((i,) for i in range(len(limits))),
             caps,
-            _guesses.candidates(None, self.dtype, keys, len(limits)),
+            _guesses.below(jnp.stack(limits), keys),
             caps=None,
-            renew=jnp.any(_wide.less(caps, lost)),
+            renew=_wide.less(caps, lost),
             kept=largest,
         )
         return found.keys

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import swd_jax
+from tests.every_target import STRUCTURES
 from tests.programs import finish, start_program
 
 WAYS = [
@@ -21,7 +22,7 @@ WAYS = [
     "channels",
     pytest.param("more_structures", marks=pytest.mark.slow),
     pytest.param("more_explicit_structures", marks=pytest.mark.slow),
-    pytest.param("every_target", marks=pytest.mark.slow),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in STRUCTURES),
     "many_leaves",
     "exported",
 ]
@@ -30,7 +31,7 @@ WAYS = [
 @pytest.mark.parametrize("way", WAYS)
 def test_eight_devices_agree_with_one_and_exchange_counts_only(way):
     program = Path(__file__).with_name("sharded_program.py")
-    finish(start_program(program, way, devices=8))
+    finish(start_program(program, way, devices=8), seconds=600)
 
 
 WEIGHTS = {"kernel": np.arange(1.0, 9.0, dtype=np.float32).reshape(2, 4)}
