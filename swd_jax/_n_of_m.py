@@ -15,7 +15,7 @@ from swd_jax._stored import stored
 
 # Up to so many weights that stand together, a network sorts them: one pass over memory,
 # but a program that grows faster than they.
-_SORTED = 16
+_SORTED = 32
 
 # How many comparisons of a loop are compiled together.
 _UNROLLED = 8
