@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import optax
 import pytest
@@ -330,24 +331,30 @@ def every_target(structure: str) -> None:
         "out": PartitionSpec(("x", "y")),
     }
     for names in targets.EVERY:
-        if names[0] != structure:
-            continue
-        target = targets.target_of(*names)
-        params, evidence = targets.random_case(1, np.float32)
-        evidence = targets.needed(target, evidence)
-        spread = {
-            name: {
-                leaf: jax.device_put(array, NamedSharding(mesh, specs[leaf]))
-                for leaf, array in tree.items()
-            }
-            for name, tree in {"params": params, **evidence}.items()
+        if names[0] == structure:
+            for seed, dtype in ((1, np.float32), (2, ml_dtypes.bfloat16)):
+                one_target(names, seed, dtype, mesh, specs)
+
+
+def one_target(
+    names: tuple[str, str, str], seed: int, dtype: Any, mesh: Any, specs: Any
+) -> None:
+    """What a target prunes of sharded leaves, next to brute force."""
+    target = targets.target_of(*names)
+    params, evidence = targets.random_case(seed, dtype)
+    evidence = targets.needed(target, evidence)
+    spread = {
+        name: {
+            leaf: jax.device_put(array, NamedSharding(mesh, specs[leaf]))
+            for leaf, array in tree.items()
         }
-        found = swd_jax.prune_mask(
-            spread["params"], target, evidence={name: spread[name] for name in evidence}
-        )
-        expected = targets.expected_masks(*names, params, evidence)
-        jax.block_until_ready(found)
-        assert_same(found, expected)
+        for name, tree in {"params": params, **evidence}.items()
+    }
+    found = swd_jax.prune_mask(
+        spread["params"], target, evidence={name: spread[name] for name in evidence}
+    )
+    jax.block_until_ready(found)
+    assert_same(found, targets.expected_masks(*names, params, evidence))
 
 
 def each_for_itself() -> None:
