@@ -693,8 +693,9 @@ def test_errors_are_one_line(changed, message, data, tmp_path):
         check=False,
     )
     assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    (line,) = done.stderr.splitlines()
+    # Before it, Grain may say what it misses in an old jaxlib.
+    *logged, line = done.stderr.splitlines()
+    assert all(other.startswith("WARNING:absl:Grain") for other in logged), logged
     assert re.search(message, line)
 
 
