@@ -70,8 +70,8 @@ def below(limits: jax.Array, keys: _selection.Keys) -> jax.Array:
       keys: what is known of them.
 
     Returns:
-      Of magnitudes about 3/4, 1/2, 1/4 and 1/16 of the limits: shape (_selection.
-      CANDIDATES, groups).
+      Those of about 3/4, 1/2, 1/4 and 1/16 of the limits' magnitudes.
+      shape=(_selection.CANDIDATES, groups)
     """
     octave = 1 << keys.smooth_bits
     steps = jnp.array([octave // 2, octave, 2 * octave, 4 * octave], limits.dtype)

@@ -107,9 +107,9 @@ def order_statistics(
       costs: what each element counts for, at least 1; 1 if not given.
       caps: the most that the elements of each leaf may count for together, wide
         numbers, shape (leaves, 4); what is below a key is then no more than that.
-      renew: bools, shape () or (groups,): where false, nothing is looked for, and the
-        `kept` thresholds are returned, with 0 below them. (A condition of the loop: for
-        the branches of a `cond` round it, XLA copies all weights.)
+      renew: bools, shape () or (groups,): where false, nothing is looked for. The
+        `kept` thresholds are returned; what is below them is not told. (A condition of
+        the loop: for the branches of a `cond` round it, XLA copies all weights.)
       kept: keys, shape (groups,); with `renew`.
       shards: how the leaves are divided by hand, if they are: what is counted is then
         counted along its axes, and budgets are those of whole leaves.
