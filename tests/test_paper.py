@@ -525,3 +525,12 @@ class TestText:
         (tmp_path / "short.txt").write_text("abc" * 100)
         with pytest.raises(ValueError, match="too short: .* more than 64 characters"):
             make_task(self.RUN, tmp_path, None)
+
+
+def test_the_commands_name_the_experiments(capsys, tmp_path):
+    paper.COMMANDS["list"]()
+    listed = capsys.readouterr().out
+    assert "cora" in listed
+    assert "cifar10-resnet20x64" in listed
+    with pytest.raises(ValueError, match="experiment must be one of cora, "):
+        paper.COMMANDS["table"]("corra", results_folder=tmp_path)
