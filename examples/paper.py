@@ -12,6 +12,7 @@ committed results are in docs/results; `table` and `plot` look there as well.
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -172,12 +173,20 @@ COMMANDS = {
     "list": list_experiments,
 }
 
-if __name__ == "__main__":
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; errors of use end it with one line."""
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, description=__doc__)
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, args=arguments, description=__doc__
+        )
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
         sys.stderr.flush()
         os._exit(130)
     except (OSError, ValueError) as error:
         sys.exit(f"{Path(__file__).name}: {error}")
+
+
+if __name__ == "__main__":
+    main()

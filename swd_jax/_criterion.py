@@ -136,6 +136,18 @@ def scores(
     return criterion.score(_float_order.widen(weights, dtype), statistic, **wide)
 
 
+def magnitudes(
+    criterion: Criterion,
+    weights: jax.Array,
+    statistic: Any,
+    evidence: Evidence,
+    dtype: jnp.dtype,
+) -> jax.Array:
+    """The scores in an order of magnitudes: those with signs moved to where none is."""
+    found = scores(criterion, weights, statistic, evidence, dtype)
+    return _float_order.ordered(found) if criterion.signed else found
+
+
 @functools.partial(jax.jit, static_argnames=("criterion", "dtype", "shards"))
 def statistics(
     criterion: Criterion,

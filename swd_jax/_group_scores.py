@@ -18,9 +18,9 @@ def _keys(
 ) -> jax.Array:
     """The scores of weights, with the evidence, as integers in the same order."""
     weights, evidence = arrays
-    scores = _criterion.scores(criterion, weights, statistic, evidence, dtype)
-    scores = _float_order.ordered(scores) if criterion.signed else scores
-    return _float_order.to_key(scores)
+    return _float_order.to_key(
+        _criterion.magnitudes(criterion, weights, statistic, evidence, dtype)
+    )
 
 
 # Compiled once for all calls, and outside of jit without all between.
@@ -39,7 +39,7 @@ def protected(
         if criterion.by_weight:
             found.append(structure.protected(weights, arrays, key))
         else:
-            keys = jax.lax.optimization_barrier(key(arrays))
+            keys = key(arrays)
             found.append(structure.protected(weights, keys, lambda keys: keys))
     return found
 

@@ -128,7 +128,7 @@ class NM:
                 jax.lax.index_in_dim, index=i, axis=2 * axis + 1, keepdims=False
             )
             keys = key(jax.tree.map(take, split))
-            if i >= left_over:
+            if i >= left_over:  # beyond the far edge of the last group
                 group = jax.lax.broadcasted_iota(jnp.int32, keys.shape, 2 * axis)
                 is_last = group == keys.shape[2 * axis] - 1
                 keys = jnp.where(is_last, -1, keys)

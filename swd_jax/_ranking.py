@@ -131,10 +131,9 @@ class Ranking:
         self, weights: jax.Array, statistic: Any, evidence: _criterion.Evidence
     ) -> jax.Array:
         """One leaf's scores of single weights, in an order of magnitudes."""
-        scores = _criterion.scores(
+        return _criterion.magnitudes(
             self.criterion, weights, statistic, evidence, self.dtype
         )
-        return _float_order.ordered(scores) if self.criterion.signed else scores
 
     def counts(self, sparsities: Sequence[Fraction | jax.Array]) -> jax.Array:
         """k of every group: wide numbers, shape (groups, 4)."""

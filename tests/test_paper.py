@@ -527,10 +527,13 @@ class TestText:
             make_task(self.RUN, tmp_path, None)
 
 
-def test_the_commands_name_the_experiments(capsys, tmp_path):
-    paper.COMMANDS["list"]()
+def test_paper_names_its_experiments_and_explains_its_commands(capsys):
+    paper.main(["list"])
     listed = capsys.readouterr().out
     assert "cora" in listed
     assert "cifar10-resnet20x64" in listed
-    with pytest.raises(ValueError, match="experiment must be one of cora, "):
-        paper.COMMANDS["table"]("corra", results_folder=tmp_path)
+    # What ends a program with a line is printed, and the exit status is 1.
+    with pytest.raises(SystemExit, match="^paper.py: experiment must be one of") as end:
+        paper.main(["table", "corra"])
+    assert isinstance(end.value.code, str)
+    assert "\n" not in end.value.code
