@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import swd_jax
-from swd_jax import _reductions, _wide
+from swd_jax._arrays import exact_sums, uint64
 
 Weights = list[jax.Array]
 
@@ -72,16 +72,16 @@ def by_bisection(weights: Weights, sparsity: float) -> jax.Array:
     leaves = prunable(weights)
     bits = key_bits(leaves)
     integer = jnp.dtype(f"int{bits + 1}")
-    k = jnp.asarray(_wide.from_int(wanted(leaves, sparsity)))
+    k = jnp.asarray(uint64.from_int(wanted(leaves, sparsity)))
 
     def settle_bit(i: jax.Array, low: jax.Array) -> jax.Array:
         candidate = low | jnp.left_shift(1, bits - 1 - i).astype(integer)
         # So the compiler keeps no copy of all magnitudes as integers.
         barred, candidate = jax.lax.optimization_barrier((leaves, candidate))
         keys = [jax.lax.bitcast_convert_type(jnp.abs(leaf), integer) for leaf in barred]
-        counts = _reductions.count_true([[key < candidate] for key in keys])
-        below = _wide.sum_last_but_one(counts[:, 0])
-        return jnp.where(_wide.less(k, below), low, candidate)
+        counts = exact_sums.count_true([[key < candidate] for key in keys])
+        below = uint64.sum_last_but_one(counts[:, 0])
+        return jnp.where(uint64.less(k, below), low, candidate)
 
     found = jax.lax.fori_loop(0, bits, settle_bit, jnp.zeros((), integer))
     return jax.lax.bitcast_convert_type(found, leaves[0].dtype)

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 import swd_jax
-from swd_jax import _float_order, _guesses, _ranked
+from swd_jax._arrays import sort_keys
+from swd_jax._selection import warm_start
+from swd_jax._targets import resolve
 
 
 def find(
@@ -25,11 +27,11 @@ def find(
       last: the last threshold and how far it had moved, as in `SwdState`; None for a
         cold start.
     """
-    _, [of_target] = _ranked.rank(params, [target])
+    _, [of_target] = resolve.rank(params, [target])
     ranking = of_target.ranking
-    known = last and _guesses.Last(*(jnp.atleast_1d(value) for value in last))
+    known = last and warm_start.Last(*(jnp.atleast_1d(value) for value in last))
     found = ranking.thresholds(of_target.counts(0), last=known)
-    thresholds = _float_order.from_key(jnp.stack(found.keys), ranking.dtype)
+    thresholds = sort_keys.from_key(jnp.stack(found.keys), ranking.dtype)
     return thresholds, found.readings
 
 

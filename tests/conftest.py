@@ -7,7 +7,7 @@ import hypothesis
 import jax
 import pytest
 
-from tests import quickly
+from tests.helpers import quickly
 
 # The same cases in every run: a failure is the change's, not the day's.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)

@@ -1,0 +1,74 @@
+"""From a target of coupled channels to the channels that `shrink` keeps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from swd_jax._ranking.channel_ranking import ChannelRanking
+from swd_jax._targets import resolve
+from swd_jax._targets.target import Target
+from swd_jax.structures._coupled_channels import CoupledChannels
+
+
+def kept_channels(
+    params: Any,
+    target: Target,
+    *,
+    step: ArrayLike | None = None,
+    evidence: Mapping[str, Any] | None = None,
+) -> dict[str, jax.Array]:
+    """Which channels `prune` leaves: what `shrink` takes.
+
+    Where it stands: after training, between `prune` and `shrink`. It can be jitted.
+
+    Args:
+      params: the parameters that the target prunes, pruned already or not.
+      target: with `CoupledChannels` for its structure.
+      step: as for `prune`.
+      evidence: as for `prune`.
+
+    Returns:
+      A vector of bools for every group by its name, shape (channels,), True = kept; all
+      True for groups that the target leaves out.
+
+    Raises:
+      ValueError: as `prune`; or if the target has another structure.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, swd_jax
+      >>> def model(params, x):
+      ...     return jax.nn.relu(x @ params["first"]) @ params["second"]
+      >>> params = {
+      ...     "first": jnp.array([[0.1, 3.0, 0.2, 2.0]]),
+      ...     "second": jnp.ones((4, 1)),
+      ... }
+      >>> groups = swd_jax.channel_groups(model, params, jnp.ones((2, 1)))
+      >>> target = swd_jax.Target(0.5, structure=swd_jax.CoupledChannels(groups))
+      >>> print(swd_jax.kept_channels(params, target))
+      {'first': Array([False,  True, False,  True], dtype=bool)}
+    """
+    if not isinstance(target, Target) or not isinstance(
+        target.structure, CoupledChannels
+    ):
+        raise ValueError(
+            "target must be a Target with structure=CoupledChannels(groups, ...), got "
+            f"{target!r}"
+        )
+    resolve.check_evidence([target], evidence)
+    _, [ranked] = resolve.rank(params, [target], evidence=evidence)
+    kept = {g.name: jnp.ones(g.size, bool) for g in target.structure.groups}
+    ranking = ranked.ranking
+    if isinstance(ranking, ChannelRanking):
+        lost = _lost_channels(ranking, ranked.counts(step))
+        pairs = zip(ranking.layout.groups, ranking.layout.offsets, strict=False)
+        for group, first in pairs:
+            kept[group.name] = ~lost[first : first + group.size]
+    return kept
+
+
+@jax.jit
+def _lost_channels(ranking: ChannelRanking, counts: jax.Array) -> jax.Array:
+    return ranking.lost(counts)

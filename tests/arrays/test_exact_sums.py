@@ -1,0 +1,218 @@
+"""Sums and extremes of whole leaves, against NumPy's and Python's integers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from swd_jax._arrays import exact_sums, uint64
+
+SHAPES = [(), (0,), (1,), (2,), (3, 0), (40, 30), (2, 3, 4)]
+DTYPES = ["uint8", "uint16", "uint32"]
+
+
+@pytest.fixture
+def summed_by_rows(monkeypatch):
+    """As if every leaf were too large for one sum: 2**32 elements fit into no test."""
+    monkeypatch.setattr(exact_sums, "_WRAPS_FROM", 10)
+
+
+def integers(shape, dtype, seed=0):
+    """Random ones with the largest among them."""
+    most = np.iinfo(dtype).max
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, most, shape, dtype, endpoint=True)
+    return np.where(rng.random(shape) < 0.3, most, values).astype(dtype)
+
+
+def to_ints(wides):
+    return [[uint64.to_int(wide) for wide in row] for row in np.asarray(wides)]
+
+
+def total(values):
+    return int(np.sum(values, dtype=object))
+
+
+def test_masks_are_counted_leaf_by_leaf():
+    numbers = [
+        jnp.arange(12).reshape(3, 4),
+        jnp.arange(5),
+        jnp.zeros((0, 3)),
+        jnp.ones(()),
+    ]
+    counts = exact_sums.count_true([[leaf < 3, leaf < 1] for leaf in numbers])
+    assert to_ints(counts) == [[3, 1], [3, 1], [0, 0], [1, 0]]
+
+
+def test_a_single_mask_is_counted_too():
+    counts = exact_sums.count_true([[jnp.array([True, False, True])]])
+    assert to_ints(counts) == [[2]]
+
+
+def test_leaves_too_large_for_one_sum_are_counted_axis_by_axis(summed_by_rows):
+    mask = np.random.default_rng(0).random((7, 5, 3)) < 0.4
+    small = np.array([True, False])
+    counts = exact_sums.count_true(
+        [[jnp.asarray(mask), ~jnp.asarray(mask)], [small, ~small]]
+    )
+    assert to_ints(counts) == [[mask.sum(), (~mask).sum()], [1, 1]]
+
+
+def sum_as_float(values) -> jax.Array:
+    return exact_sums.sums_as_float([values])[0]
+
+
+def largest(keys: jax.Array) -> jax.Array:
+    return exact_sums.largest([keys])[0]
+
+
+def test_a_leaf_past_2_to_the_32_is_traced_without_64_bit_types():
+    shape = jax.ShapeDtypeStruct((61, 256, 7168, 2048), jnp.bool_)
+    counts = jax.eval_shape(lambda mask: exact_sums.count_true([[mask, ~mask]]), shape)
+    assert counts.shape == (1, 2, 4)
+    assert counts.dtype == jnp.uint32
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [(shape, "uint32") for shape in SHAPES] + [((40, 30), d) for d in DTYPES[:2]],
+)
+def test_integers_are_summed_exactly(shape, dtype):
+    values = integers(shape, dtype)
+    assert uint64.to_int(exact_sums.sum_integers(values)) == total(values)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint32"])
+def test_integers_of_a_large_leaf_are_summed_exactly(dtype, summed_by_rows):
+    values = integers((7, 5, 3), dtype)
+    assert uint64.to_int(exact_sums.sum_integers(values)) == total(values)
+
+
+@pytest.mark.parametrize("shape", [(2**25,), (2**25, 1), (1, 2**25)])
+def test_a_row_may_be_as_long_as_it_likes(shape):
+    # 2**25 times 255 is more than 32 bits hold, though each row fits.
+    values = jnp.full(shape, 255, jnp.uint8)
+    assert uint64.to_int(jax.jit(exact_sums.sum_integers)(values)) == 255 << 25
+    assert float(jax.jit(sum_as_float)(values)) == 255 << 25
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_float_of_a_sum_is_the_nearest_or_nearly(shape):
+    values = integers(shape, "uint32")
+    got = sum_as_float(values)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(float(got), float(total(values)), rtol=3e-7)
+
+
+def test_the_float_of_a_large_leafs_sum_is_the_nearest_or_nearly(summed_by_rows):
+    values = integers((7, 5, 3), "uint32")
+    got = sum_as_float(values)
+    np.testing.assert_allclose(float(got), float(total(values)), rtol=3e-7)
+
+
+def test_the_float_of_a_sum_depends_on_no_order_and_no_shape():
+    values = integers((60, 40), "uint32")
+    row = values.ravel()
+    shuffled = np.random.default_rng(1).permutation(row)
+    ways = [values, row, np.sort(row), shuffled, shuffled.reshape(2, 30, 40)]
+    sums = {float(sum_as_float(way)) for way in ways}
+    assert len(sums) == 1
+
+
+def test_sums_of_leaves_of_all_sizes_are_each_its_own(summed_by_rows):
+    # Of different numbers of digits, and some of them too large for 32 bits.
+    leaves = [
+        integers(shape, "uint32") for shape in [*SHAPES[1:], (7, 5, 3), (70_000,)]
+    ]
+    got = exact_sums.sums_as_float(leaves)
+    assert got.shape == (len(leaves),)
+    np.testing.assert_allclose(got, [float(total(leaf)) for leaf in leaves], rtol=3e-7)
+
+
+def test_the_largest_of_several_leaves_are_each_its_own():
+    leaves = [integers(shape, "uint16").astype(np.int32) for shape in SHAPES]
+    got = exact_sums.largest([jnp.asarray(leaf) for leaf in leaves])
+    np.testing.assert_array_equal(got, [np.max(leaf, initial=0) for leaf in leaves])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_largest_key_of_nothing_is_zero(shape):
+    keys = np.random.default_rng(0).integers(0, 2**31, shape, "int32")
+    got = largest(jnp.asarray(keys))
+    assert got.shape == ()
+    assert got.dtype == jnp.int32
+    assert got == np.max(keys, initial=0)
+
+
+@pytest.mark.parametrize("value", [0, 5, 2**31 - 1])
+def test_the_largest_is_found_at_the_ends_of_the_range(value):
+    assert largest(jnp.full((2, 3), value, jnp.int32)) == value
+
+
+def test_the_largest_key_of_a_large_leaf(summed_by_rows):
+    keys = integers((7, 5, 3), "uint16").astype(np.int32)
+    keys[6, 4, 1] = 70_000
+    assert largest(jnp.asarray(keys)) == 70_000
+
+
+class TestSumsAndMinima:
+    """Two sums and two minima of a leaf in one reading."""
+
+    @pytest.fixture
+    def leaf(self):
+        rng = np.random.default_rng(2)
+        ones = [(rng.random((7, 5, 3)) < s).astype(np.uint32) for s in (0.3, 0.9)]
+        keys = rng.integers(5, 2**31 - 1, (2, 7, 5, 3)).astype(np.int32)
+        return ones, list(keys)
+
+    @staticmethod
+    def check(leaf, cost):
+        ones, keys = leaf
+        sums, minima = exact_sums.sums_and_minima(
+            list(map(jnp.asarray, ones)), cost, list(map(jnp.asarray, keys))
+        )
+        assert [int(least) for least in minima] == [np.min(key) for key in keys]
+        each = 1 if cost is None else np.asarray(cost, object)
+        [got] = to_ints(exact_sums.stacked([sums]))
+        assert got == [total(each * one.astype(object)) for one in ones]
+        return sums
+
+    def test_they_are_numpys(self, leaf):
+        # Nothing can wrap round: ordinary numbers are enough.
+        assert self.check(leaf, None).shape == (2,)
+
+    def test_of_a_large_leaf_too(self, leaf, summed_by_rows):
+        self.check(leaf, None)
+
+    @pytest.mark.parametrize("cost", [1, 3, 2**40])
+    def test_with_a_cost_for_all(self, leaf, cost):
+        assert self.check(leaf, cost).shape == (2, 4)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_with_a_cost_for_each(self, leaf, dtype):
+        self.check(leaf, integers(leaf[0][0].shape, dtype))
+
+    def test_with_a_cost_for_each_of_a_large_leaf(self, leaf, summed_by_rows):
+        self.check(leaf, integers(leaf[0][0].shape, "uint32"))
+
+
+def test_of_no_elements_a_minimum_is_the_largest_integer():
+    ones, keys = jnp.zeros((3, 0), jnp.uint32), jnp.zeros((3, 0), jnp.int32)
+    sums, [least] = exact_sums.sums_and_minima([ones], None, [keys])
+    assert sums.tolist() == [0]
+    assert least == 2**31 - 1
+
+
+def test_sums_of_both_kinds_are_stacked_as_wide_numbers():
+    narrow = jnp.array([3, 2**32 - 1], jnp.uint32)
+    wide = jnp.stack([jnp.asarray(uint64.from_int(i)) for i in (5, 2**40)])
+    assert to_ints(exact_sums.stacked([narrow])) == [[3, 2**32 - 1]]
+    both = to_ints(exact_sums.stacked([narrow, wide]))
+    assert both == [[3, 2**32 - 1], [5, 2**40]]
+
+
+def test_counts_times_a_cost_are_wide():
+    counts = jnp.array([0, 7, 2**32 - 1], jnp.uint32)
+    assert exact_sums.times(counts, None) is counts
+    [got] = to_ints(exact_sums.times(counts, 2**31 + 5)[None])
+    assert got == [0, 7 * (2**31 + 5), (2**32 - 1) * (2**31 + 5)]

@@ -1,0 +1,82 @@
+"""Magnitudes as integers in the same order."""
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from swd_jax._arrays import sort_keys
+
+NARROW = [
+    np.float16,
+    ml_dtypes.bfloat16,
+    ml_dtypes.float8_e4m3fn,
+    ml_dtypes.float8_e5m2,
+]
+
+
+def all_values(dtype) -> np.ndarray:
+    """Every number of a type of at most 16 bits, NaNs left out."""
+    bits = np.dtype(dtype).itemsize * 8
+    patterns = np.arange(2**bits).astype(f"uint{bits}")
+    values = patterns.view(dtype)
+    with np.errstate(invalid="ignore"):
+        return values[~np.isnan(values.astype(np.float64))]
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_every_number_of_a_narrow_type_keeps_its_place(dtype):
+    values = all_values(dtype)
+    widened = jax.jit(lambda w: sort_keys.widen(w, jnp.float32))(values)
+    keys = np.asarray(sort_keys.to_key(widened)).astype(np.int64)
+    magnitudes = np.abs(values.astype(np.float64))
+    order = np.argsort(magnitudes, kind="stable")
+    keys, magnitudes = keys[order], magnitudes[order]
+    np.testing.assert_array_equal(
+        np.diff(keys) > 0, magnitudes[1:] > magnitudes[:-1], strict=True
+    )
+    assert (np.diff(keys) >= 0).all()
+
+
+EXTREMES = np.array(
+    [0, 1e-45, 1e-40, 1.1754942e-38, 1.1754944e-38, 1e-20, 1, 3.4e38, np.inf, np.nan],
+    np.float32,
+)
+
+
+def test_float32_from_zero_through_subnormals_to_nan():
+    values = np.concatenate([EXTREMES, -EXTREMES])
+    keys = np.asarray(jax.jit(sort_keys.to_key)(values)).astype(np.int64)
+    assert (np.diff(keys[: len(EXTREMES)]) > 0).all()
+    np.testing.assert_array_equal(keys[: len(EXTREMES)], keys[len(EXTREMES) :])
+    infinity = sort_keys.largest_key(np.float32)
+    np.testing.assert_array_equal(keys[:10] >= infinity, ~np.isfinite(EXTREMES))
+
+
+def test_keys_turn_back_into_magnitudes():
+    keys = sort_keys.to_key(jnp.asarray(-EXTREMES))
+    back = np.asarray(sort_keys.from_key(keys, jnp.float32))
+    np.testing.assert_array_equal(back.view(np.uint32), EXTREMES.view(np.uint32))
+
+
+def test_float32_widened_to_float64_keeps_subnormals_and_signs():
+    values = np.concatenate([EXTREMES, -EXTREMES])
+    with jax.enable_x64(True):
+        wide = np.asarray(jax.jit(lambda w: sort_keys.widen(w, jnp.float64))(values))
+    np.testing.assert_array_equal(wide, values.astype(np.float64))
+
+
+def test_the_widest_type_and_at_least_float32_is_ranked_in():
+    assert sort_keys.score_dtype() == np.float32
+    assert sort_keys.score_dtype(jnp.bfloat16, jnp.float16) == np.float32
+    with jax.enable_x64(True):
+        assert sort_keys.score_dtype(jnp.bfloat16, jnp.float64) == np.float64
+
+
+def test_subnormal_numbers_are_not_zero():
+    values = jnp.array([0.0, -0.0, 1e-45, -1e-40, 1.0], jnp.float32)
+    np.testing.assert_array_equal(
+        jax.jit(sort_keys.is_zero)(values, jnp.uint32(1)),
+        [True, True, False, False, False],
+    )

@@ -1,0 +1,512 @@
+"""Groups of channels: those that are there, nothing else, and what they cost."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import swd_jax
+from tests.helpers import channel_models
+from tests.helpers.channel_models import CASES
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+ROLES = {
+    "producer": "p",
+    "consumer": "c",
+    "scale": "s",
+    "bias": "b",
+    "statistic": "m",
+    "other": "o",
+}
+
+
+@pytest.fixture(autouse=True)
+def _allow_rank_promotion():
+    # Equinox and haiku add biases of fewer dimensions.
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def described(groups):
+    """As the tables have it."""
+    found = {}
+    for group in groups:
+        names = set()
+        for member in group.members:
+            assert len(member.indices) == group.size
+            each = member.indices.shape[1]
+            names.add(
+                f"{member.path}.{member.axis}{f'*{each}' if each > 1 else ''}"
+                f"{ROLES[member.role]}"
+            )
+        assert len(names) == len(group.members)
+        found[group.name] = group.size, names
+    return found
+
+
+class TestGroups:
+    @pytest.mark.parametrize("name", CASES)
+    def test_are_those_worked_out_by_hand(self, name):
+        case = CASES[name]()
+        groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+        assert described(groups) == channel_models.members(case.groups)
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_and_the_frozen_are_all_positions_there_are(self, name):
+        case = CASES[name]()
+        groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+        counts = {
+            (path, axis): np.zeros(size, int)
+            for path, shape in groups.shapes.items()
+            for axis, size in enumerate(shape)
+            if size > 1
+        }
+        for group in groups:
+            for member in group.members:
+                counts[member.path, member.axis][member.indices] += 1
+        for axis in groups.frozen:
+            counts[axis.path, axis.axis][axis.indices] += 1
+            assert axis.reason
+        assert all((count == 1).all() for count in counts.values())
+
+
+def linear(params, x):
+    return jax.nn.relu(x @ params["first"]) @ params["second"]
+
+
+LINEAR = {"first": jnp.ones((6, 5)), "second": jnp.ones((5, 2))}
+X = jnp.ones((3, 6))
+
+
+def groups_of(apply, params, *args):
+    found = described(swd_jax.channel_groups(apply, params, *args))
+    return {
+        " ".join([name, str(size), *sorted(m)]) for name, (size, m) in found.items()
+    }
+
+
+def random(*shape):
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
+def convolved(x, kernel, groups=1):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def attention(q, k, v):
+    scores = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k))
+    return jnp.einsum("bhts,bshd->bthd", scores, v)
+
+
+def excited(p, h):
+    return h * jax.nn.sigmoid(jax.nn.relu(h @ p["s"]) @ p["e"])
+
+
+def dropped(h):
+    kept = jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)
+    return jnp.where(kept, h, 0)
+
+
+def with_zeros(p, x):
+    zeros = jnp.zeros((2, 5))
+    return jax.nn.relu(x @ p["a"] + zeros) @ p["o"] + (x @ p["b"] + zeros) @ p["q"]
+
+
+# A function of {name: array} and x, the shapes, that of x, and the groups.
+OPERATIONS = {
+    "depthwise with a multiplier, groups of 2 before it": (
+        # 4 groups of 2 inputs and 3 outputs each, of which each has 2 of its own.
+        lambda p, x: (
+            convolved(convolved(convolved(x, p["a"]), p["g"], 4), p["d"], 12).mean(
+                (1, 2)
+            )
+            @ p["o"]
+        ),
+        {"a": (1, 1, 3, 8), "g": (1, 1, 2, 12), "d": (1, 1, 1, 24), "o": (24, 2)},
+        (2, 4, 4, 3),
+        {"a 4 a.3*2p d.3*6p g.3*3p o.0*6c"},
+    ),
+    "halves of one axis that gate each other": (
+        lambda p, x: jax.nn.glu(x @ p["a"]) @ p["o"],
+        {"a": (6, 8), "o": (4, 2)},
+        (2, 6),
+        {"a 4 a.1*2p o.0c"},
+    ),
+    "neighbours on one axis that gate each other": (
+        lambda p, x: (
+            jnp.multiply(*jnp.moveaxis((x @ p["a"]).reshape(-1, 4, 2), 2, 0)) @ p["o"]
+        ),
+        {"a": (6, 8), "o": (4, 2)},
+        (2, 6),
+        {"a 4 a.1*2p o.0c"},
+    ),
+    "heads, three parts in each": (
+        lambda p, x: (
+            attention(
+                *jnp.split((x @ p["qkv"] + p["b"]).reshape(2, 5, 3, 12), 3, axis=-1)
+            ).reshape(2, 5, 12)
+            @ p["o"]
+        ),
+        {"qkv": (6, 36), "b": (36,), "o": (12, 6)},
+        (2, 5, 6),
+        {"qkv 3 b.0*12b o.0*4c qkv.1*12p"},
+    ),
+    "two heads of keys for six of queries": (
+        lambda p, x: (
+            jnp.einsum(
+                "bghts,bsgd->btghd",
+                jax.nn.softmax(
+                    jnp.einsum(
+                        "btghd,bsgd->bghts",
+                        (x @ p["q"]).reshape(2, 5, 2, 3, 4),
+                        (x @ p["k"]).reshape(2, 5, 2, 4),
+                    )
+                ),
+                (x @ p["v"]).reshape(2, 5, 2, 4),
+            ).reshape(2, 5, 24)
+            @ p["o"]
+        ),
+        {"q": (6, 24), "k": (6, 8), "v": (6, 8), "o": (24, 6)},
+        (2, 5, 6),
+        {"q 2 k.1*4p o.0*12c q.1*12p v.1*4p"},
+    ),
+    "a channel shuffle": (
+        lambda p, x: (x @ p["a"]).reshape(2, 2, 4).mT.reshape(2, 8) @ p["o"],
+        {"a": (6, 8), "o": (8, 2)},
+        (2, 6),
+        # Half of the channels that the reshape puts side by side go together.
+        {"a 2 a.1*4p o.0*4c"},
+    ),
+    "squeeze and excite": (
+        lambda p, x: excited(p, x @ p["a"]) @ p["o"],
+        {"a": (6, 8), "s": (8, 3), "e": (3, 8), "o": (8, 2)},
+        (2, 6),
+        {"a 8 a.1p e.1p o.0c s.0c", "s 3 e.0c s.1p"},
+    ),
+    "a recurrent network": (
+        lambda p, x: (
+            jax.lax.scan(
+                lambda h, y: (jnp.tanh(y @ p["in"] + h @ p["h"] + p["b"]), None),
+                jnp.zeros((2, 5)),
+                x.swapaxes(0, 1),
+            )[0]
+            @ p["o"]
+        ),
+        {"in": (6, 5), "h": (5, 5), "b": (5,), "o": (5, 2)},
+        (2, 4, 6),
+        {"in 5 b.0b h.0c h.1p in.1p o.0c"},
+    ),
+    "branches": (
+        lambda p, x: (
+            jax.lax.cond(
+                x[0, 0] > 0,
+                lambda h: h @ p["a"],
+                lambda h: jnp.ones((2, 4)),
+                x @ p["i"],
+            )
+            @ p["o"]
+        ),
+        {"i": (6, 5), "a": (5, 4), "o": (4, 2)},
+        (2, 6),
+        {"i 5 a.0c i.1p", "a 4 a.1p o.0c"},
+    ),
+    "functions that are jitted, and computed twice": (
+        lambda p, x: (
+            jax.checkpoint(lambda h: jax.jit(jax.nn.gelu)(h @ p["i"]) @ p["a"])(x)
+            @ p["o"]
+        ),
+        {"i": (6, 5), "a": (5, 4), "o": (4, 2)},
+        (2, 6),
+        {"i 5 a.0c i.1p", "a 4 a.1p o.0c"},
+    ),
+    "a table looked up": (
+        lambda p, x: p["table"][x.astype(int)] @ p["o"],
+        {"table": (9, 5), "o": (5, 2)},
+        (2, 4),
+        {"table 5 o.0c table.1p"},
+    ),
+    "dropout": (
+        lambda p, x: dropped(x @ p["a"]) @ p["o"],
+        {"a": (6, 8), "o": (8, 2)},
+        (2, 6),
+        {"a 8 a.1p o.0c"},
+    ),
+    "low rank": (
+        lambda p, x: jax.nn.relu(x @ (p["w"] + p["a"] @ p["b"])) @ p["o"],
+        {"w": (6, 5), "a": (6, 3), "b": (3, 5), "o": (5, 2)},
+        (2, 6),
+        {"a 3 a.1p b.0c", "b 5 b.1p o.0c w.1p"},
+    ),
+    "rotations, and norms of heads": (
+        lambda p, x: (
+            attention(
+                *[
+                    jnp.flip(y, -1) / jnp.sqrt((y**2).mean(-1, keepdims=True) + 1)
+                    for y in ((x @ p[n]).reshape(2, 5, 3, 4) for n in "qkv")
+                ]
+            ).reshape(2, 5, 12)
+            @ p["o"]
+        ),
+        {"q": (6, 12), "k": (6, 12), "v": (6, 12), "o": (12, 6)},
+        (2, 5, 6),
+        {"q 3 k.1*4p o.0*4c q.1*4p v.1*4p"},
+    ),
+    "a part taken by a position of the run": (
+        lambda p, x: (
+            jax.lax.dynamic_slice_in_dim(
+                x @ p["a"], x[0, 0, 0].astype(int), 2, axis=1
+            ).mean(1)
+            @ p["o"]
+        ),
+        {"a": (6, 8), "o": (8, 2)},
+        (2, 4, 6),
+        {"a 8 a.1p o.0c"},
+    ),
+    "halves taken by positions": (
+        lambda p, x: (
+            (
+                jax.lax.dynamic_slice_in_dim(x @ p["a"], 0, 4, axis=1)
+                * jax.lax.dynamic_slice_in_dim(x @ p["a"], 4, 4, axis=1)
+            )
+            @ p["o"]
+        ),
+        {"a": (6, 8), "o": (4, 2)},
+        (2, 6),
+        {"a 4 a.1*2p o.0c"},
+    ),
+    "a cache that is written to": (
+        lambda p, x: (
+            jax.lax.dynamic_update_slice_in_dim(
+                jnp.zeros((2, 4, 8)), (x @ p["a"])[:, None], x[0, 0].astype(int), axis=1
+            ).sum(1)
+            @ p["o"]
+        ),
+        {"a": (6, 8), "o": (8, 2)},
+        (2, 6),
+        {"a 8 a.1p o.0c"},
+    ),
+    "sums over the neighbours in a graph": (
+        lambda p, x: jnp.zeros((4, 8)).at[x[:, 0].astype(int)].add(x @ p["a"]) @ p["o"],
+        {"a": (6, 8), "o": (8, 2)},
+        (3, 6),
+        {"a 8 a.1p o.0c"},
+    ),
+    "the same zeros added to two": (
+        with_zeros,
+        {"a": (6, 5), "b": (6, 5), "o": (5, 2), "q": (5, 2)},
+        (2, 6),
+        {"a 5 a.1p o.0c", "b 5 b.1p q.0c"},
+    ),
+}
+
+PROJECTION = random(6, 2)
+
+# What freezes the axis 1 of "a", in a function of p and x, and the reason.
+FREEZING = {
+    "layer norm": (lambda p, x: jax.nn.standardize(x @ p["a"]) @ p["o"], "over all"),
+    "softmax": (lambda p, x: jax.nn.softmax(x @ p["a"]) @ p["o"], "over all"),
+    "mean": (lambda p, x: (x @ p["a"]).mean(1), "over all"),
+    "sort": (lambda p, x: jnp.sort(x @ p["a"], 1) @ p["o"], "along its channels (sort"),
+    "running sum": (lambda p, x: jnp.cumsum(x @ p["a"], 1) @ p["o"], "cumsum"),
+    "fft": (lambda p, x: jnp.fft.fft(x @ p["a"]).real @ p["o"], "(fft"),
+    "output": (lambda p, x: x @ p["a"], "an output of the model"),
+    "the input": (
+        lambda p, x: (x @ p["a"] + x) @ p["o"],
+        "meets an axis of fixed size",
+    ),
+    "a position": (
+        lambda p, x: jnp.where(jnp.arange(6)[None] > 2, x @ p["a"], 0) @ p["o"],
+        "fixed size",
+    ),
+    "an index": (lambda p, x: (x @ p["a"])[:, np.array([0, 2, 5])], "looked up"),
+    "a loop of unknown length": (
+        lambda p, x: (
+            jax.lax.while_loop(
+                lambda c: c[0] < x.sum(), lambda c: (c[0] + 1, c[1]), (0, x @ p["a"])
+            )[1]
+            @ p["o"]
+        ),
+        "not understood (while",
+    ),
+    "weights that are not zero where the parameters are": (
+        lambda p, x: jax.nn.sigmoid(x @ p["a"]) @ jnp.exp(p["o"]),
+        "no parameters of its own",
+    ),
+    "a fixed projection": (
+        lambda p, x: jax.nn.sigmoid(x @ p["a"]) @ PROJECTION,
+        "no parameters of its own",
+    ),
+    "a product of activations": (
+        lambda p, x: (x @ p["a"]) @ (x @ p["a"]).T,
+        "product of two activations",
+    ),
+}
+
+
+class TestOperations:
+    @pytest.mark.parametrize("name", OPERATIONS)
+    def test_couple_what_they_should(self, name):
+        apply, shapes, x, expected = OPERATIONS[name]
+        params = {key: random(*shape) for key, shape in shapes.items()}
+        assert groups_of(apply, params, jnp.ones(x)) == expected
+
+    @pytest.mark.parametrize("name", FREEZING)
+    def test_freeze_what_they_must(self, name):
+        apply, reason = FREEZING[name]
+        params = {"a": random(6, 6), "o": random(6, 2)}
+        groups = swd_jax.channel_groups(apply, params, jnp.ones((3, 6)))
+        assert not [
+            m for g in groups for m in g.members if (m.path, m.axis) == ("a", 1)
+        ]
+        [axis] = [f for f in groups.frozen if (f.path, f.axis) == ("a", 1)]
+        assert reason in axis.reason
+
+    def test_freeze_with_the_line_of_the_user(self):
+        def apply(params, x):
+            return jnp.sort(x @ params["first"], 1) @ params["second"]
+
+        groups = swd_jax.channel_groups(apply, LINEAR, X)
+        line = apply.__code__.co_firstlineno + 1
+        reasons = {(f.path, f.axis): f.reason for f in groups.frozen}
+        assert f"sort, test_channel_groups.py:{line}" in reasons["first", 1]
+
+    def test_of_tied_weights_that_are_two_leaves_couple_them(self):
+        tied = random(5, 5)
+        params = {"in": random(6, 5), "a": tied, "b": tied, "o": random(5, 2)}
+
+        def apply(p, x):
+            h = jax.nn.relu(jax.nn.relu(x @ p["in"]) @ p["a"])
+            return jax.nn.relu(h) @ p["b"] @ p["o"]
+
+        groups = swd_jax.channel_groups(apply, params, X)
+        assert [group.size for group in groups] == [5]
+        # 6 x 5, 5 x 5 once, 5 x 2.
+        assert groups.parameters() == 30 + 25 + 10
+
+
+class TestCosts:
+    def test_of_lenet_are_those_worked_out_by_hand(self):
+        case = CASES["lenet"]()
+        groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+        kept = [
+            np.arange(group.size) < n
+            for group, n in zip(groups, (2, 7, 30, 11), strict=True)
+        ]
+        # Kernels and biases, with 1 input map and 1 pixel before the dense layers.
+        assert groups.parameters(kept) == (
+            25 * 2 + 2 + 25 * 2 * 7 + 7 + 7 * 30 + 30 + 30 * 11 + 11 + 11 * 3 + 3
+        )
+        # The first convolution pads 2 pixels of 12: of 12 x 5 products along an axis
+        # 2 + 1 are with padding at either end. The second has 2 x 2 windows, and none.
+        multiply_adds = 2 * (
+            54**2 * 2 + 4 * 25 * 2 * 7 + 7 * 30 + 30 * 11 + 11 * 3
+        )  # a batch of 2
+        assert groups.flops(kept) == 2 * multiply_adds
+
+    def test_of_one_channel_are_what_goes_with_it(self):
+        groups = swd_jax.channel_groups(linear, LINEAR, X)
+        [group] = groups
+        assert group.parameters.tolist() == [6 + 2] * 5
+        assert group.flops.tolist() == [2 * 3 * (6 + 2)] * 5
+
+    def test_of_a_recurrent_channel_count_its_row_and_column_once(self):
+        def apply(p, x):
+            return (
+                jnp.tanh(jnp.tanh(x @ p["in"]) @ p["h"] + x @ p["in"]) @ p["h"] @ p["o"]
+            )
+
+        params = {"in": random(6, 5), "h": random(5, 5), "o": random(5, 2)}
+        [group] = swd_jax.channel_groups(apply, params, X)
+        assert group.parameters.tolist() == [6 + (25 - 16) + 2] * 5
+
+    def test_under_jit_are_the_same(self):
+        groups = swd_jax.channel_groups(linear, LINEAR, X)
+        kept = [jnp.array([True, False, True, False, False])]
+        parameters, flops = jax.jit(lambda k: (groups.parameters(k), groups.flops(k)))(
+            kept
+        )
+        assert parameters.dtype == flops.dtype == jnp.float32
+        assert parameters == groups.parameters(kept) == 2 * (6 + 2)
+        assert flops == groups.flops(kept) == 2 * 2 * 3 * (6 + 2)
+
+    def test_agree_with_xla(self):
+        from models.resnet import cifar_resnet
+
+        model = nnx.eval_shape(lambda: cifar_resnet(20, width=16, rngs=nnx.Rngs(0)))
+        model.eval()
+        x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+        groups = swd_jax.channel_groups(channel_models.call, model, x)
+        graph, state = nnx.split(model)
+        lowered = jax.jit(lambda s, x: nnx.merge(graph, s)(x)).lower(state, x)
+        assert groups.flops() == pytest.approx(
+            lowered.cost_analysis()["flops"], rel=0.02
+        )
+
+    def test_of_a_scan_count_every_step(self):
+        def apply(p, x):
+            return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, p["w"])[0]
+
+        groups = swd_jax.channel_groups(apply, {"w": random(4, 6, 6)}, X)
+        assert groups.flops() == 2 * 4 * 3 * 6 * 6
+
+
+class TestPrinting:
+    def test_lists_groups_members_and_reasons(self):
+        text = str(swd_jax.channel_groups(linear, LINEAR, X))
+        assert "first: 5 channels, 8 parameters each" in text
+        assert "second  axis 0  consumer" in text
+        assert "an output of the model" in text
+
+    def test_groups_are_a_sequence_with_names(self):
+        groups = swd_jax.channel_groups(linear, LINEAR, X)
+        assert len(groups) == 1
+        assert groups[0] is groups["first"] is next(iter(groups))
+        with pytest.raises(KeyError):
+            groups["second"]
+
+
+class TestErrors:
+    def test_python_that_depends_on_values(self):
+        def apply(params, x):
+            return x @ params["first"] if x.sum() > 0 else x
+
+        with pytest.raises(ValueError, match="depends on the values"):
+            swd_jax.channel_groups(apply, LINEAR, X)
+
+    def test_arguments_of_the_wrong_shape(self):
+        with pytest.raises(ValueError, match=r"example_args of the shapes \(3, 7\)"):
+            swd_jax.channel_groups(linear, LINEAR, jnp.ones((3, 7)))
+
+    def test_a_model_that_closes_over_its_parameters(self):
+        with pytest.raises(ValueError, match="does not use any of its params"):
+            swd_jax.channel_groups(lambda p, x: linear(LINEAR, x), LINEAR, X)
+
+    def test_a_model_that_closes_over_most_of_its_parameters(self):
+        def apply(params, x):
+            return x @ LINEAR["first"] @ params["second"]
+
+        with pytest.raises(ValueError, match="closes over"):
+            swd_jax.channel_groups(apply, {"second": LINEAR["second"]}, X)
+
+    def test_no_arrays(self):
+        with pytest.raises(ValueError, match="no arrays"):
+            swd_jax.channel_groups(linear, {}, X)
+
+    @pytest.mark.parametrize(
+        "kept",
+        [[], [[True] * 4], [np.ones(5)], {"first": [True] * 5, "x": []}, {}],
+        ids=["none", "short", "numbers", "unknown", "missing"],
+    )
+    def test_vectors_that_do_not_fit(self, kept):
+        groups = swd_jax.channel_groups(linear, LINEAR, X)
+        with pytest.raises(ValueError, match="kept must"):
+            groups.parameters(kept)

@@ -1,0 +1,149 @@
+"""Dynamic sparsity: exchanges worked by hand, and what holds at every step."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import swd_jax
+from tests.helpers import quickly
+
+EVERY = 2
+
+
+def make(name, sparsity=0.5, optimizer=None, **options):
+    optimizer = optimizer or optax.sgd(0.1)
+    if name == "rigl":
+        options = {"until": 100} | options
+    make = getattr(swd_jax, name)
+    return make(optimizer, sparsity, update_every=EVERY, **options)
+
+
+every_form = pytest.mark.parametrize("name", ["rigl", "sparse_evolution"])
+
+
+def with_active(tx, params, *active):
+    return tx.init(params)._replace(
+        count=jnp.asarray(EVERY, jnp.int32), active=[jnp.asarray(a) for a in active]
+    )
+
+
+def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest():
+    params = {"kernel": jnp.array([[1.0, -2.0, 3.0, -4.0, 0, 0, 0, 0]])}
+    gradient = {"kernel": jnp.array([[9.0, 0, 0, 0, 0.1, -0.7, 0.3, 0.2]])}
+    # At step 2 of 4, half of alpha = 0.5: a quarter of the four active weights.
+    tx = make("rigl", drop_fraction=0.5, until=4, optimizer=optax.adam(0.1))
+    state = with_active(tx, params, [[True] * 4 + [False] * 4])
+    updates, state = quickly.jit(tx.update)(gradient, state, params)
+    # The weight of 1 goes. Its own gradient is the largest among the inactive ones,
+    # so it is also the one that becomes active again, from zero.
+    np.testing.assert_array_equal(updates["kernel"], [[-1, 0, 0, 0, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(state.active[0], [[True] * 4 + [False] * 4])
+    gradient = {"kernel": gradient["kernel"].at[0, 0].set(0.0)}
+    state = with_active(tx, params, [[True] * 4 + [False] * 4])
+    updates, after = quickly.jit(tx.update)(gradient, state, params)
+    np.testing.assert_array_equal(updates["kernel"], [[-1, 0, 0, 0, 0, 0, 0, 0]])
+    expected = [[False, True, True, True, False, True, False, False]]
+    np.testing.assert_array_equal(after.active[0], expected)
+    # No step of the optimizer was taken.
+    jax.tree.map(np.testing.assert_array_equal, after.inner, state.inner)
+
+
+def test_between_exchanges_the_optimizer_sees_the_active_gradients_only():
+    params = {"kernel": jnp.array([[1.0, -2.0, 0.5, 4.0]]), "bias": jnp.zeros(4)}
+    gradient = jax.tree.map(jnp.ones_like, params)
+    tx = make("rigl", optimizer=optax.sgd(0.5, momentum=0.9))
+    state = with_active(tx, params, [[True, False, True, False]])
+    state = state._replace(count=jnp.asarray(1, jnp.int32))
+    updates, after = tx.update(gradient, state, params)
+    # What is inactive and not yet zero becomes it.
+    np.testing.assert_array_equal(updates["kernel"], [[-0.5, 2, -0.5, -4]])
+    np.testing.assert_array_equal(updates["bias"], -0.5)
+    trace = optax.tree_utils.tree_get(after, "trace")
+    np.testing.assert_array_equal(trace["kernel"], [[1, 0, 1, 0]])
+
+
+@every_form
+def test_its_sparsity_is_the_same_at_every_step(name):
+    rng = np.random.default_rng(0)
+    shapes = {"first": (10, 20), "second": (7, 9)}
+    params = {key: jnp.asarray(rng.normal(size=s)) for key, s in shapes.items()}
+    tx = make(name, swd_jax.Target(0.8, scope="local"), optimizer=optax.adam(0.1))
+    state, update = tx.init(params), quickly.jit(tx.update)
+    masks = []
+    for _ in range(8):
+        gradient = {key: jnp.asarray(rng.normal(size=s)) for key, s in shapes.items()}
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        assert [int(mask.sum()) for mask in state.active] == [40, 63 - 50]
+        for mask, weights in zip(state.active, params.values(), strict=True):
+            np.testing.assert_array_equal(weights[~mask], 0)
+        masks.append(np.asarray(state.active[0]))
+    exchanged = [bool((a != b).any()) for a, b in itertools.pairwise(masks)]
+    # Counts 2, 4 and 6 are times to exchange: the third, fifth and seventh step.
+    assert exchanged == [False, True, False, True, False, True, False]
+
+
+def test_under_a_global_target_zeros_move_between_leaves():
+    params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[0.0, 0.0]])}
+    gradient = {"a": jnp.zeros((1, 2)), "b": jnp.array([[1.0, 5.0]])}
+    target = swd_jax.Target(0.5, prunable="")
+    tx = make("rigl", target, drop_fraction=0.99, until=10_000)
+    state = with_active(tx, params, [[True, True]], [[False, False]])
+    _, state = tx.update(gradient, state, params)
+    np.testing.assert_array_equal(state.active[0], [[False, True]])
+    np.testing.assert_array_equal(state.active[1], [[False, True]])
+
+
+def test_rigl_stops_exchanging():
+    params = {"kernel": jnp.arange(8.0).reshape(1, 8)}
+    tx = make("rigl", until=2)
+    state, update = tx.init(params), quickly.jit(tx.update)
+    first = state.active[0]
+    for _ in range(7):
+        _, state = update(params, state, params)
+    np.testing.assert_array_equal(state.active[0], first)
+
+
+@every_form
+def test_a_gradient_that_is_not_finite_does_not_change_how_many_are_active(name):
+    params = {"kernel": jnp.arange(1.0, 9.0).reshape(1, 8)}
+    bad = jnp.full((1, 8), jnp.nan).at[0, 1].set(jnp.inf)
+    tx = make(name)
+    state, update = tx.init(params), quickly.jit(tx.update)
+    for _ in range(EVERY):
+        _, state = update({"kernel": bad}, state, params)
+    # The exchange, without jit.
+    _, state = tx.update({"kernel": bad}, state, params)
+    assert state.count == EVERY + 1
+    assert state.active[0].sum() == 4
+
+
+@every_form
+def test_seeds_differ_and_repeat(name):
+    params = {"kernel": jnp.ones((8, 8))}
+    masks = [make(name, seed=seed).init(params).active[0] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert (masks[0] != masks[2]).any()
+
+
+@every_form
+def test_what_does_not_fit_is_an_error(name):
+    with pytest.raises(ValueError, match=r"drop_fraction must be in \(0, 1\), got 1"):
+        make(name, drop_fraction=1.0)
+    with pytest.raises(ValueError, match="sparsity must be a number for"):
+        make(name, swd_jax.cubic_sparsity(0.5, begin=0, end=9))
+    with pytest.raises(ValueError, match="criterion must be swd_jax.magnitude for"):
+        make(name, swd_jax.Target(0.5, criterion="normalized_magnitude"))
+    tx = make(name)
+    params = {"kernel": jnp.ones((2, 2))}
+    with pytest.raises(ValueError, match=f"params is None, but {name} needs"):
+        tx.update(params, tx.init(params))
+
+
+def test_until_is_a_number_of_steps():
+    with pytest.raises(ValueError, match="until must be a whole number"):
+        make("rigl", until=0)

@@ -1,0 +1,300 @@
+"""Where SGD with the penalty before it diverges, and how it is kept from there."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import swd_jax
+from tests.helpers import quickly
+
+LEARNING_RATES = (1e-3, 0.1, 2.0)
+MOMENTA = (0.0, 0.3, 0.5, 0.9, 0.99)
+
+
+def spectral_radius(rate: float, momentum: float, *, nesterov: bool) -> float:
+    """Of the map that one step of SGD is for a weight under the penalty alone.
+
+    With r = lr a mu, the gradient times lr is r w. The velocity (times lr) becomes
+    v' = m v + r w; the weight w - v', or with Nesterov's momentum w - (r w + m v').
+    """
+    r, m = rate, momentum
+    velocity = np.array([r, m])  # of (w, v)
+    step = r * np.array([1, 0]) + m * velocity if nesterov else velocity
+    return max(abs(np.linalg.eigvals([np.array([1, 0]) - step, velocity])))
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", MOMENTA)
+class TestLargestStableMultiplier:
+    @pytest.mark.parametrize("learning_rate", LEARNING_RATES)
+    @pytest.mark.parametrize("weight_decay", [5e-4, 0.1])
+    def test_is_where_the_spectral_radius_passes_one(
+        self, learning_rate, weight_decay, momentum, nesterov
+    ):
+        limit = swd_jax.largest_stable_multiplier(
+            learning_rate, weight_decay, momentum, nesterov=nesterov
+        )
+        rate = learning_rate * weight_decay * limit
+        assert spectral_radius(0.999 * rate, momentum, nesterov=nesterov) < 1
+        assert spectral_radius(1.001 * rate, momentum, nesterov=nesterov) > 1
+        for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9):
+            assert spectral_radius(share * rate, momentum, nesterov=nesterov) < 1
+
+    def test_is_where_optax_sgd_diverges(self, momentum, nesterov):
+        learning_rate, weight_decay = 0.1, 5e-4
+        limit = swd_jax.largest_stable_multiplier(
+            learning_rate, weight_decay, momentum, nesterov=nesterov
+        )
+
+        @quickly.jit
+        def after_4000_steps(a):
+            # The penalty alone, on one weight that starts at 1.
+            tx = optax.chain(
+                optax.add_decayed_weights(a * weight_decay),
+                optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov),
+            )
+
+            def step(_, carry):
+                weight, state = carry
+                updates, state = tx.update(jnp.zeros(()), state, weight)
+                return optax.apply_updates(weight, updates), state
+
+            weight = jnp.ones(())
+            return jax.lax.fori_loop(0, 4000, step, (weight, tx.init(weight)))[0]
+
+        # Just below, the slowest is momentum 0.99, whose roots are a complex pair with
+        # product 0.99: 0.99 ** (4000 / 2) = 2e-9.
+        assert abs(after_4000_steps(0.98 * limit)) < 1e-4
+        above = abs(after_4000_steps(1.02 * limit))
+        assert not above < 1e4
+
+
+class TestLimit:
+    def test_for_the_papers_numbers(self):
+        # 2 (1 + 0.9) / (0.1 * 5e-4) = 3.8 / 5e-5; Nesterov's is 2.8 times smaller.
+        limit = swd_jax.largest_stable_multiplier(0.1, 5e-4, momentum=0.9)
+        assert limit == pytest.approx(76_000)
+        limit = swd_jax.largest_stable_multiplier(
+            0.1, 5e-4, momentum=0.9, nesterov=True
+        )
+        assert limit == pytest.approx(76_000 / 2.8)
+
+    @pytest.mark.parametrize("numbers", [(0, 5e-4), (0.1, 0), (0.0, 0.0)])
+    def test_is_infinite_where_nothing_moves(self, numbers):
+        assert swd_jax.largest_stable_multiplier(*numbers) == np.inf
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            *(
+                ("learning_rate", value)
+                for value in (-0.1, np.nan, np.inf, "0.1", None)
+            ),
+            *(("weight_decay", value) for value in (-5e-4, np.nan, "x", True)),
+            *(("momentum", value) for value in (-0.1, 1.0, 1.5, np.nan, "0.9", None)),
+        ],
+    )
+    @pytest.mark.parametrize("bounded", [False, True])
+    def test_of_numbers_out_of_range_is_an_error_that_names_them(
+        self, bounded, argument, value
+    ):
+        numbers = {"learning_rate": 0.1, "weight_decay": 5e-4, "momentum": 0.9}
+        numbers[argument] = value
+        with pytest.raises(ValueError, match=f"^{argument} must be"):
+            if bounded:
+                swd_jax.bound_multiplier(1.0, **numbers)
+            else:
+                swd_jax.largest_stable_multiplier(**numbers)
+
+
+PAPER = {"learning_rate": 0.1, "weight_decay": 5e-4, "momentum": 0.9}
+TOTAL = 300
+
+
+def at_every_step(schedule, steps=TOTAL + 100) -> np.ndarray:
+    return np.asarray(quickly.jit(jax.vmap(schedule))(np.arange(steps, dtype=np.int32)))
+
+
+class TestBoundMultiplier:
+    # 95 % of 76,000.
+    HELD_AT = 72_200
+
+    def test_leaves_the_rule_untouched_below_and_holds_it_above(self):
+        a = swd_jax.exponential_growth(0.1, 1e5, TOTAL)
+        with pytest.warns(UserWarning, match="held at 95%"):
+            bounded = swd_jax.bound_multiplier(a, **PAPER)
+        paper, kept = at_every_step(a), at_every_step(bounded)
+        below = paper < self.HELD_AT
+        # 0.1 * 10 ** (6 t / 300) passes 72,200 at t = 50 log10(722,000) = 292.9.
+        np.testing.assert_array_equal(np.flatnonzero(below), np.arange(293))
+        np.testing.assert_array_equal(kept[below], paper[below])
+        np.testing.assert_allclose(kept[~below], self.HELD_AT, rtol=1e-6)
+
+    def test_warns_of_about_the_step_from_which_it_holds(self):
+        a = swd_jax.exponential_growth(0.1, 1e5, TOTAL)
+        with pytest.warns(UserWarning, match="from about step") as warned:
+            swd_jax.bound_multiplier(a, **PAPER)
+        (message,) = [str(warning.message) for warning in warned]
+        # The first of those it looks at, which lie 2 to 3 % apart.
+        step = int(re.search(r"step (\d+)", message)[1])
+        assert 293 <= step <= 293 * 1.03
+        # What a reaches, and what it may.
+        assert "reaches 1e+05" in message
+        assert "up to 7.6e+04" in message
+        assert "proximal_swd" in message
+
+    def test_says_where_it_was_called(self):
+        with pytest.warns(UserWarning, match="multiplier") as warned:
+            swd_jax.bound_multiplier(1e5, **PAPER)
+        assert warned[0].filename == __file__
+
+    # Warnings are errors: these say that there is none.
+    @pytest.mark.parametrize(
+        "a",
+        [
+            0,
+            72_000.0,
+            swd_jax.exponential_growth(0.1, 7e4, TOTAL),
+            optax.constant_schedule(1.0),
+        ],
+    )
+    def test_neither_warns_nor_changes_what_stays_below(self, a):
+        bounded = swd_jax.bound_multiplier(a, **PAPER)
+        expected = at_every_step(a if callable(a) else lambda step: jnp.float32(a))
+        np.testing.assert_array_equal(at_every_step(bounded), expected)
+
+    def test_follows_a_learning_rate_that_falls(self):
+        # As in the paper: by ten at a third and two thirds. Then 1e5 is 50 times less
+        # than the limit; a constant 1e5 is too much for the first third only.
+        rate = optax.piecewise_constant_schedule(0.1, {100: 0.1, 200: 0.1})
+        numbers = PAPER | {"learning_rate": rate}
+        a = swd_jax.exponential_growth(0.1, 1e5, TOTAL)
+        bounded = swd_jax.bound_multiplier(a, **numbers)  # does not warn
+        np.testing.assert_array_equal(at_every_step(bounded), at_every_step(a))
+        with pytest.warns(UserWarning, match="from about step 0 on"):
+            bounded = swd_jax.bound_multiplier(1e5, **numbers)
+        kept = at_every_step(bounded)
+        # Optax counts the step of the boundary to the part before it.
+        np.testing.assert_allclose(kept[:100], self.HELD_AT, rtol=1e-6)
+        np.testing.assert_array_equal(kept[101:], np.full(TOTAL - 1, 1e5, np.float32))
+
+    def test_finds_a_warm_up_that_only_later_becomes_too_fast(self):
+        rate = optax.linear_schedule(0.0, 0.1, 1000)
+        with pytest.warns(UserWarning, match=r"step (7[2-9]\d)") as warned:
+            swd_jax.bound_multiplier(1e5, **PAPER | {"learning_rate": rate})
+        # 72,200 at 0.1 is 1e5 at 0.0722, so from step 722 on.
+        step = int(re.search(r"step (\d+)", str(warned[0].message))[1])
+        assert 722 <= step <= 722 * 1.03
+
+    @pytest.mark.parametrize("zero", ["learning_rate", "weight_decay"])
+    def test_bounds_nothing_where_nothing_moves(self, zero):
+        bounded = swd_jax.bound_multiplier(1e30, **PAPER | {zero: 0.0})
+        assert float(bounded(0)) == np.float32(1e30)
+
+    def test_is_smaller_for_nesterovs_momentum(self):
+        with pytest.warns(UserWarning, match="multiplier"):
+            bounded = swd_jax.bound_multiplier(1e5, **PAPER, nesterov=True)
+        # 0.95 * 3.8 / 2.8 / (0.1 * 5e-4)
+        assert float(bounded(0)) == pytest.approx(0.95 * 76_000 / 2.8, rel=1e-6)
+
+    @pytest.mark.parametrize(
+        "traced", ["a", "learning_rate", "weight_decay", "momentum"]
+    )
+    def test_takes_traced_numbers_without_a_warning(self, traced):
+        numbers = {"a": 1e5} | PAPER
+
+        @quickly.jit
+        def bounded(value):
+            return swd_jax.bound_multiplier(**numbers | {traced: value})(7)
+
+        assert float(bounded(numbers[traced])) == pytest.approx(self.HELD_AT, rel=1e-6)
+
+    def test_works_under_inject_hyperparams(self):
+        def make(learning_rate):
+            a = swd_jax.bound_multiplier(
+                1e5, learning_rate=learning_rate, weight_decay=5e-4, momentum=0.9
+            )
+            sgd = optax.sgd(learning_rate, momentum=0.9)
+            return optax.chain(swd_jax.swd(0.5, weight_decay=5e-4, a=a), sgd)
+
+        params = {"kernel": jnp.array([[1.0, 2.0]])}
+        with pytest.warns(UserWarning, match="multiplier"):
+            # The number is known while optax makes the first one.
+            tx = optax.inject_hyperparams(make)(learning_rate=0.1)
+            state = tx.init(params)
+        _, state = quickly.jit(tx.update)(params, state, params)
+        multiplier = optax.tree_utils.tree_get(state, "multiplier")
+        assert float(multiplier) == pytest.approx(self.HELD_AT, rel=1e-6)
+
+    @pytest.mark.parametrize("value", [-1.0, np.nan, "x", None])
+    def test_of_an_a_that_is_none_is_an_error(self, value):
+        with pytest.raises(ValueError, match="^a must be"):
+            swd_jax.bound_multiplier(value, **PAPER)
+
+
+class TestTraining:
+    """A small least-squares problem: every weight is drawn to a value of its own.
+
+    SGD alone has no trouble with it: the curvature is 0.1, and the start the solution.
+    """
+
+    WANTED = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+
+    def trained(self, tx, steps) -> np.ndarray:
+        @quickly.jit
+        def train():
+            def step(_, carry):
+                params, state = carry
+                gradient = {"kernel": 0.1 * (params["kernel"] - self.WANTED)}
+                updates, state = tx.update(gradient, state, params)
+                return optax.apply_updates(params, updates), state
+
+            params = {"kernel": jnp.asarray(self.WANTED)}
+            carry = jax.lax.fori_loop(0, steps, step, (params, tx.init(params)))
+            return carry[0]["kernel"]
+
+        return np.asarray(train())
+
+    def coupled(self, a):
+        return optax.chain(
+            swd_jax.swd(0.5, weight_decay=5e-4, a=a), optax.sgd(0.1, momentum=0.9)
+        )
+
+    def test_with_the_papers_multiplier_and_a_rate_that_stays_diverges(self):
+        a = swd_jax.exponential_growth(0.1, 1e5, 300)
+        weights = self.trained(self.coupled(a), 500)
+        # lr a mu = 5 at the end, more than 3.8.
+        assert not np.max(np.abs(weights)) < 1e6
+
+    def test_with_a_bound_it_stays_finite_and_does_its_work(self):
+        a = swd_jax.exponential_growth(0.1, 1e5, 300)
+        with pytest.warns(UserWarning, match="from about step 29"):
+            a = swd_jax.bound_multiplier(a, **PAPER)
+        weights = np.sort(np.abs(self.trained(self.coupled(a), 500)).ravel())
+        assert weights[-1] < 2 * np.abs(self.WANTED).max()
+        # Pruning half of the weights would now change next to nothing.
+        assert np.linalg.norm(weights[:32]) < 1e-3 * np.linalg.norm(weights)
+
+    @pytest.mark.parametrize("a", [1e5, 1e30, 3e38])
+    @pytest.mark.parametrize(
+        ("form", "momentum"),
+        [
+            (swd_jax.proximal_swd, 0.0),
+            (swd_jax.proximal_swd, 0.9),
+            (swd_jax.decoupled_swd, 0.0),
+            (swd_jax.decoupled_swd, 0.9),
+        ],
+    )
+    def test_after_the_optimizer_no_multiplier_is_too_large(self, form, momentum, a):
+        tx = optax.chain(
+            optax.sgd(0.1, momentum=momentum),
+            form(0.5, weight_decay=100.0, a=a, learning_rate=0.1),
+        )
+        weights = np.sort(np.abs(self.trained(tx, 300)).ravel())
+        assert np.all(np.isfinite(weights))
+        assert weights[-1] < 2 * np.abs(self.WANTED).max()
+        assert weights[31] < 0.1 * weights[32]

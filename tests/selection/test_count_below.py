@@ -1,0 +1,146 @@
+"""One reading of the leaves, against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from swd_jax._arrays import exact_sums, uint64, variadic_reduce
+from swd_jax._selection import count_below
+
+NONE_LEFT = 2**31 - 1
+SHAPES = [(5, 4), (7,), (0, 3), (2, 3, 4), (), (5, 4), (7,), (5, 4)]
+# The order within a group and among groups is the caller's.
+GROUPS = {
+    "all together": [(0, 1, 2, 3, 4, 5, 6, 7)],
+    "each alone": [(i,) for i in range(len(SHAPES))],
+    "some": [(5, 0), (2,), (7, 3, 1), (6,), (4,)],
+}
+THRESHOLDS = [1, 2, 4, 9]
+
+
+@pytest.fixture
+def in_batches(monkeypatch):
+    """As in a tree of hundreds of leaves, which takes long to compile."""
+    monkeypatch.setattr(count_below, "_MANY", 2)
+
+
+def leaves_of(shapes, rng):
+    return [rng.integers(0, 12, shape).astype(np.int32) for shape in shapes]
+
+
+def thresholds_of(groups, number, rng):
+    """Keys of the leaves and others, with one below and one above them all."""
+    drawn = [rng.integers(0, 14, number).astype(np.int32) for _ in groups]
+    for limits in drawn:
+        limits[0] = rng.choice([0, 5, 14])
+    return drawn
+
+
+def reference(keys, groups, thresholds, costs):
+    below, following = [], []
+    for group, limits in zip(groups, thresholds, strict=True):
+        row = np.concatenate([keys[i].ravel() for i in group])
+        cost = np.concatenate([np.full(keys[i].size, costs[i]) for i in group])
+        below.append([int(cost[row < limit].sum()) for limit in limits])
+        following.append(
+            [np.min(row[row >= limit], initial=NONE_LEFT) for limit in limits]
+        )
+    return np.transpose(below), np.transpose(following)
+
+
+def check(shapes, groups, number, costs=None, seeds=5):
+    tally = jax.jit(lambda keys, limits: count_below.tally(keys, groups, limits, costs))
+    known = [1 if cost is None else cost for cost in costs or [None] * len(shapes)]
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        keys = leaves_of(shapes, rng)
+        limits = thresholds_of(groups, number, rng)
+        below, following = tally(keys, limits)
+        expected, expected_next = reference(keys, groups, limits, known)
+        got = [[uint64.to_int(wide) for wide in row] for row in below]
+        np.testing.assert_array_equal(got, expected)
+        np.testing.assert_array_equal(following, expected_next)
+
+
+@pytest.mark.parametrize("number", THRESHOLDS)
+def test_any_number_of_thresholds_is_counted_in_one_reading(number):
+    check(SHAPES, GROUPS["some"], number)
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_groups_are_counted_apart(groups):
+    check(SHAPES, GROUPS[groups], 3)
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_groups_of_batches_are_counted_apart(groups, in_batches):
+    check(SHAPES, GROUPS[groups], 3)
+
+
+MANY = [(3, 4)] * 35 + [(0, 4)] * 3 + [(), ()] + [(3, 4)] * 5 + [(4, 3)] * 16
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [None, [1, 5, None] * 20 + [2**20]],
+    ids=["one each", "a number for each leaf"],
+)
+def test_batches_hold_leaves_of_one_shape_and_one_cost(costs, in_batches):
+    positions = np.random.default_rng(0).permutation(len(MANY)).tolist()
+    check(MANY, [positions[:40], positions[40:]], 4, costs)
+
+
+def reductions(shapes, groups, costs=None):
+    """How many joint reductions a reading takes."""
+    keys = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes]
+    limits = [jax.ShapeDtypeStruct((4,), jnp.int32)] * len(groups)
+    jaxpr = jax.make_jaxpr(lambda k, x: count_below.tally(k, groups, x, costs))(
+        keys, limits
+    )
+    called = [equation.params.get("name") for equation in jaxpr.eqns]
+    return called.count(variadic_reduce._joint_reduction.__name__)
+
+
+def test_few_leaves_have_a_reduction_each():
+    assert reductions([(3, 4)] * 40, [range(40)]) == 40
+
+
+def test_sixteen_of_many_small_leaves_share_a_reduction():
+    number = count_below._MANY
+    shapes = [(3, 4)] * number
+    assert reductions(shapes, [range(number)]) == -(-number // 16)
+    # Two groups of 16 n + 1 leaves have one more each.
+    more = [(3, 4)] * (number + 34)
+    half = number // 2 + 17
+    assert half % 16 == 1
+    groups = [range(half), range(half, 2 * half)]
+    assert reductions(more, groups) == 2 * (half // 16 + 1)
+
+
+def test_leaves_that_differ_share_none(in_batches):
+    # Two shapes, two costs, and costs of the elements' own.
+    assert reductions([(3, 4), (4, 3), (12,)], [range(3)]) == 3
+    assert reductions([(3, 4)] * 4, [range(4)], [1, 2, 1, None]) == 3
+    own = np.ones((3, 4), np.uint8)
+    assert reductions([(3, 4)] * 3, [range(3)], [own, own, 1]) == 3
+
+
+def test_large_leaves_share_none(in_batches):
+    # The limit is 65,536 elements.
+    assert reductions([(256, 256)] * 4, [range(4)]) == 1
+    assert reductions([(257, 256)] * 4, [range(4)]) == 4
+
+
+def test_counts_past_2_to_the_32_do_not_wrap(in_batches):
+    keys = [jnp.zeros((3, 4), jnp.int32)] * 5
+    limits = [jnp.array([1], jnp.int32)]
+    for costs in ([2**40] * 5, [np.full((3, 4), 2**32 - 1, np.uint32)] * 5):
+        below, _ = count_below.tally(keys, [range(5)], limits, costs)
+        assert uint64.to_int(below[0, 0]) == 60 * int(np.max(costs[0]))
+
+
+def test_a_leaf_too_large_for_one_sum_is_counted_with_the_others(monkeypatch):
+    # The limit is lowered, since a leaf of 2**32 elements does not fit into a test.
+    monkeypatch.setattr(exact_sums, "_WRAPS_FROM", 21)
+    check(SHAPES, GROUPS["some"], 3, seeds=2)
