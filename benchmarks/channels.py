@@ -33,7 +33,7 @@ except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 
 
-def targets(groups: swd_jax.ChannelGroups, sparsity: float) -> dict[str, Any]:
+def targets(groups: swd_jax.channels.ChannelGroups, sparsity: float) -> dict[str, Any]:
     """What is timed: each score, and the two modes of the paper."""
     of = functools.partial(swd_jax.CoupledChannels, groups)
     structures = {
@@ -57,7 +57,7 @@ def main(config: Config) -> None:
     model.eval()
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
     started = time.perf_counter()
-    groups = swd_jax.channel_groups(lambda model, x: model(x), model, images)
+    groups = swd_jax.channels.channel_groups(lambda model, x: model(x), model, images)
     seconds = time.perf_counter() - started
     shapes = nnx.state(model, nnx.Param)
     dtype = DTYPES[config.dtype]

@@ -62,15 +62,17 @@ def main(config: Config) -> None:
     for network in config.networks:
         model, shape = made(network)
         images = jax.random.normal(jax.random.key(0), (config.batch_size, *shape))
-        groups = swd_jax.channel_groups(apply, model, images)
+        groups = swd_jax.channels.channel_groups(apply, model, images)
         structure = swd_jax.CoupledChannels(
             groups, count="flops", multiple_of=config.multiple_of
         )
         for removed in config.removed:
             target = swd_jax.Target(removed, structure=structure, scope=config.scope)
-            kept = swd_jax.kept_channels(nnx.state(model, nnx.Param), target)
-            small = swd_jax.shrink(apply, model, groups, kept, images)
-            report = swd_jax.cost_report(apply, model, small, images, runs=config.runs)
+            kept = swd_jax.channels.kept_channels(nnx.state(model, nnx.Param), target)
+            small = swd_jax.channels.shrink(apply, model, groups, kept, images)
+            report = swd_jax.channels.cost_report(
+                apply, model, small, images, runs=config.runs
+            )
             entries.append({"network": network, "removed": removed, **report.as_dict()})
             print(f"{network}, {removed:.0%} of the operations removed\n{report}\n")
     results = {

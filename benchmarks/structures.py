@@ -61,9 +61,9 @@ def targets(sparsity: float) -> dict[str, swd_jax.Target]:
         "rms_normalized_magnitude": of(criterion="rms_normalized_magnitude"),
         "saliency": of(criterion="saliency"),
         "fisher": of(criterion="fisher"),
-        "random_scores": of(criterion=swd_jax.random_scores(0)),
+        "random_scores": of(criterion=swd_jax.criteria.random_scores(0)),
         "a function of the weights": of(criterion=_square),
-        "mean_saliency": of(criterion=swd_jax.mean_saliency()),
+        "mean_saliency": of(criterion=swd_jax.criteria.mean_saliency()),
         "movement": of(criterion="movement"),
         "lamp": of(criterion="lamp"),
     }

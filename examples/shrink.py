@@ -109,10 +109,10 @@ def shrunk(
     nnx.update(pruned, swd_jax.prune(params, target))
     # With pruned parameters, it is checked that what goes is zero.
     x = test.pixels[:32]
-    small = swd_jax.shrink(
+    small = swd_jax.channels.shrink(
         apply, pruned, structure.groups, nnx.state(pruned, nnx.Param), x
     )
-    report = swd_jax.cost_report(apply, pruned, small, x, runs=50)
+    report = swd_jax.channels.cost_report(apply, pruned, small, x, runs=50)
     outputs = [model(test.pixels[:500]) for model in (pruned, small.params)]
     return small.params, {
         "accuracy_trained": before,
@@ -140,7 +140,7 @@ def main(config: Config) -> None:
         lambda: network(config.depth, config.width, config.seed, training)
     )
     example.eval()
-    groups = swd_jax.channel_groups(apply, example, test.pixels[:32])
+    groups = swd_jax.channels.channel_groups(apply, example, test.pixels[:32])
     structure = swd_jax.CoupledChannels(
         groups,
         score=config.score,

@@ -73,7 +73,9 @@ def main() -> None:
     with_adam.set(xlim=(0, STEPS))
 
     rate, sgd = 0.1, optax.sgd(0.1, momentum=MOMENTUM)
-    limit = swd_jax.largest_stable_multiplier(rate, WEIGHT_DECAY, momentum=MOMENTUM)
+    limit = swd_jax.schedules.largest_stable_multiplier(
+        rate, WEIGHT_DECAY, momentum=MOMENTUM
+    )
     crossed = STEPS * np.log(limit / 0.1) / np.log(1e6 / 0.1)
     with_sgd.axvline(crossed, color=INK, lw=1, ls=(0, (3, 2)))
     with_sgd.annotate(

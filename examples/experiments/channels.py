@@ -31,7 +31,7 @@ def swd_channels_rising(training: Training) -> Method:
 def gradual_channels(training: Training) -> Method:
     target = coupled(training, training.rising_sparsity())
     update_every = training.run.update_every
-    pruning = swd_jax.magnitude_pruning(target, update_every=update_every)
+    pruning = swd_jax.methods.magnitude_pruning(target, update_every=update_every)
     return Method(optax.chain(training.optimizer(), pruning), target)
 
 
@@ -39,10 +39,10 @@ def slimming_tuned(training: Training) -> Method:
     """Network slimming: a penalty, pruning at one step, fine-tuning without penalty."""
     at, rate = training.fine_tuning()
     strength = optax.piecewise_constant_schedule(training.run.mu, {at: 0.0})
-    penalty = swd_jax.network_slimming(strength)
-    sparsity = swd_jax.staircase_sparsity(training.sparsity, [at])
+    penalty = swd_jax.methods.network_slimming(strength)
+    sparsity = swd_jax.schedules.staircase_sparsity(training.sparsity, [at])
     target = coupled(training, sparsity)
-    pruning = swd_jax.magnitude_pruning(target)
+    pruning = swd_jax.methods.magnitude_pruning(target)
     return Method(optax.chain(penalty, training.optimizer(rate), pruning), target)
 
 

@@ -10,32 +10,32 @@ import swd_jax
 
 Choice = TypeVar("Choice")
 
-STRUCTURES: dict[str, swd_jax.Structure] = {
+STRUCTURES: dict[str, swd_jax.structures.Structure] = {
     "unstructured": swd_jax.Unstructured(),
     "block-1x4": swd_jax.Block((1, 4)),
     "block-4x4": swd_jax.Block((4, 4)),
     "channels": swd_jax.Channel(-1),
 } | {f"1-of-{m}": swd_jax.NM(1, m) for m in (5, 10, 20, 50)}
 
-CRITERIA: dict[str, swd_jax.Criterion] = {
+CRITERIA: dict[str, swd_jax.criteria.Criterion] = {
     criterion.name: criterion
     for criterion in (
-        swd_jax.magnitude,
-        swd_jax.normalized_magnitude,
-        swd_jax.rms_normalized_magnitude,
-        swd_jax.lamp,
-        swd_jax.saliency,
-        swd_jax.movement,
-        swd_jax.fisher,
+        swd_jax.criteria.magnitude,
+        swd_jax.criteria.normalized_magnitude,
+        swd_jax.criteria.rms_normalized_magnitude,
+        swd_jax.criteria.lamp,
+        swd_jax.criteria.saliency,
+        swd_jax.criteria.movement,
+        swd_jax.criteria.fisher,
     )
 } | {
-    "mean_saliency": swd_jax.mean_saliency(),
+    "mean_saliency": swd_jax.criteria.mean_saliency(),
     # The same numbers for every seed of the training: one program trains them all.
-    "random": swd_jax.random_scores(seed=0),
+    "random": swd_jax.criteria.random_scores(seed=0),
 }
 
 
-def structure(name: str) -> swd_jax.Structure:
+def structure(name: str) -> swd_jax.structures.Structure:
     """The structure of that name.
 
     Raises:
@@ -44,7 +44,7 @@ def structure(name: str) -> swd_jax.Structure:
     return _chosen("structure", name, STRUCTURES)
 
 
-def criterion(name: str) -> swd_jax.Criterion:
+def criterion(name: str) -> swd_jax.criteria.Criterion:
     """The criterion of that name.
 
     Raises:
@@ -60,7 +60,7 @@ def prunable(path: str, leaf: Any, *, spared: str) -> bool:
 
 
 def extra_arguments(
-    criterion: swd_jax.Criterion, gradient: Any, optimizer_state: Any
+    criterion: swd_jax.criteria.Criterion, gradient: Any, optimizer_state: Any
 ) -> dict[str, Any]:
     """What the chain is told at a step, for the criterion: trees like the parameters.
 
@@ -73,7 +73,7 @@ def extra_arguments(
 
 
 def evidence(
-    criterion: swd_jax.Criterion, gradient: Any, optimizer_state: Any
+    criterion: swd_jax.criteria.Criterion, gradient: Any, optimizer_state: Any
 ) -> dict[str, Any]:
     """What pruning is told, for the criterion, after a step with that gradient."""
     return {

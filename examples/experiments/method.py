@@ -31,7 +31,7 @@ class Training(NamedTuple):
     sparsity: Any  # a number, or a tracer where one program trains for all of them
     steps: int
     steps_per_epoch: int
-    groups: Callable[[], swd_jax.ChannelGroups]
+    groups: Callable[[], swd_jax.channels.ChannelGroups]
     """Finds the coupled channels of the network."""
 
     def at(self, part: float) -> int:

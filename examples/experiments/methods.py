@@ -61,7 +61,9 @@ def swd_proximal(training: Training) -> Method:
 
 def gradual(training: Training, criterion: str | None = None) -> Method:
     target = training.rising(criterion)
-    pruning = swd_jax.magnitude_pruning(target, update_every=training.run.update_every)
+    pruning = swd_jax.methods.magnitude_pruning(
+        target, update_every=training.run.update_every
+    )
     return Method(optax.chain(training.optimizer(), pruning), target)
 
 
@@ -83,14 +85,14 @@ def rewound(training: Training) -> Method:
     """Half of the training dense, then the learning rate from its start again."""
     at = training.at(0.5)
     return _pruned_at(
-        training, [at], swd_jax.rewind(training.learning_rate(at), [at], 0)
+        training, [at], swd_jax.schedules.rewind(training.learning_rate(at), [at], 0)
     )
 
 
 def iterative(training: Training) -> Method:
     """In rounds, each with the learning rate from its start again."""
     steps = [training.at(part) for part in ROUNDS]
-    rate = swd_jax.rewind(training.learning_rate(steps[0]), steps, to=0)
+    rate = swd_jax.schedules.rewind(training.learning_rate(steps[0]), steps, to=0)
     return _pruned_at(training, steps, rate)
 
 
@@ -101,9 +103,9 @@ def _pruned_at(
     criterion: str | None = None,
 ) -> Method:
     target = training.target(
-        swd_jax.staircase_sparsity(training.sparsity, steps), criterion
+        swd_jax.schedules.staircase_sparsity(training.sparsity, steps), criterion
     )
-    pruning = swd_jax.magnitude_pruning(target)
+    pruning = swd_jax.methods.magnitude_pruning(target)
     return Method(optax.chain(training.optimizer(rate), pruning), target)
 
 
@@ -111,7 +113,7 @@ def soft(training: Training) -> Method:
     target = training.target(training.sparsity)
     # An epoch; on graphs, whose epoch is a step, a hundredth of the training.
     every = max(training.steps_per_epoch, training.steps // 100, 1)
-    pruning = swd_jax.soft_pruning(target, every=every)
+    pruning = swd_jax.methods.soft_pruning(target, every=every)
     return Method(optax.chain(training.optimizer(), pruning), target)
 
 
@@ -119,7 +121,7 @@ def straight_through(training: Training, *, soft: bool = False) -> Method:
     target = training.rising()
 
     def trained(params: Any, step: jax.Array) -> Any:
-        return swd_jax.straight_through(params, target, step=step, soft=soft)
+        return swd_jax.methods.straight_through(params, target, step=step, soft=soft)
 
     return Method(training.optimizer(), target, trained)
 
@@ -132,7 +134,7 @@ def rigl(training: Training, *, scope: str | None = None) -> Method:
     target = training.target(training.sparsity)
     if scope is not None:
         target = dataclasses.replace(target, scope=scope)
-    wrapped = swd_jax.rigl(
+    wrapped = swd_jax.methods.rigl(
         training.optimizer(),
         target,
         until=training.at(0.75),
@@ -149,7 +151,7 @@ def rigl_erk(training: Training) -> Method:
 
 def sparse_evolution(training: Training) -> Method:
     target = training.target(training.sparsity)
-    wrapped = swd_jax.sparse_evolution(
+    wrapped = swd_jax.methods.sparse_evolution(
         training.optimizer(),
         target,
         update_every=max(training.steps // 100, 1),
@@ -160,14 +162,18 @@ def sparse_evolution(training: Training) -> Method:
 
 def slimming(training: Training) -> Method:
     """Channels by the scales of batch norm; `mu` is the strength of the penalty."""
-    target = swd_jax.Target(training.sparsity, prunable=swd_jax.is_scale)
-    penalty = swd_jax.network_slimming(training.run.mu, prunable=swd_jax.is_scale)
+    target = swd_jax.Target(training.sparsity, prunable=swd_jax.methods.is_scale)
+    penalty = swd_jax.methods.network_slimming(
+        training.run.mu, prunable=swd_jax.methods.is_scale
+    )
     return Method(optax.chain(penalty, training.optimizer()), target)
 
 
 def swd_scales(training: Training) -> Method:
     """The first, simple form of structured SWD: channels by their batch-norm scale."""
-    return training.swd(swd_jax.Target(training.sparsity, prunable=swd_jax.is_scale))
+    return training.swd(
+        swd_jax.Target(training.sparsity, prunable=swd_jax.methods.is_scale)
+    )
 
 
 METHODS: dict[str, Callable[[Training], Method]] = {

@@ -141,7 +141,7 @@ def _result(
     parameters_left = sum(leaf.size for leaf in jax.tree.leaves(params))
     structure, whole = target.structure, run.method == "thin"
     if isinstance(structure, swd_jax.CoupledChannels):
-        left = swd_jax.kept_channels(params, target, step=program.steps)
+        left = swd_jax.channels.kept_channels(params, target, step=program.steps)
         parameters_left, whole = structure.groups.parameters(left), True
     else:
         parameters_left -= weights - kept

@@ -29,7 +29,7 @@ class Task(NamedTuple):
     """(model, data) -> percent, by the part of the data, and what else is measured."""
     uses: Callable[[], dict[str, Any]]
     """How often each weight takes part in a multiply-add."""
-    groups: Callable[[], swd_jax.ChannelGroups]
+    groups: Callable[[], swd_jax.channels.ChannelGroups]
     """The coupled channels of the network."""
     parameters: int
     """Of the network that others are measured by: the dense one, even where the task
@@ -46,7 +46,7 @@ def abstract_model(make: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
 
 def groups_of(
     make: Callable[[nnx.Rngs], nnx.Module], example: Any
-) -> Callable[[], swd_jax.ChannelGroups]:
+) -> Callable[[], swd_jax.channels.ChannelGroups]:
     """Finds the coupled channels of a network, once.
 
     Args:
@@ -55,10 +55,12 @@ def groups_of(
     """
 
     @functools.cache
-    def groups() -> swd_jax.ChannelGroups:
+    def groups() -> swd_jax.channels.ChannelGroups:
         model = abstract_model(make)
         model.eval()
-        return swd_jax.channel_groups(lambda model, x: model(x), model, example)
+        return swd_jax.channels.channel_groups(
+            lambda model, x: model(x), model, example
+        )
 
     return groups
 

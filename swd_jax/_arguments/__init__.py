@@ -1,1 +1,1 @@
-"""TODO."""
+"""Arguments of users: numbers read exactly, checks, and tables of text."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Arrays and trees: exact integer sums, sort keys, norms, sharding, paths."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Which channels can only be removed together, found in a model's traced program."""

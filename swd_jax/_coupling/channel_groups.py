@@ -114,7 +114,7 @@ class ChannelGroups(Sequence[ChannelGroup]):
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax
       >>> params = {"first": jnp.ones((4, 3)), "second": jnp.ones((3, 2))}
-      >>> groups = swd_jax.channel_groups(
+      >>> groups = swd_jax.channels.channel_groups(
       ...     lambda p, x: jax.nn.relu(x @ p["first"]) @ p["second"],
       ...     params,
       ...     jnp.ones((1, 4)),

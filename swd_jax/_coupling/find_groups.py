@@ -77,7 +77,7 @@ def channel_groups(
       ...     "hidden": {"kernel": jnp.ones((4, 16)), "bias": jnp.ones(16)},
       ...     "output": {"kernel": jnp.ones((16, 3))},
       ... }
-      >>> groups = swd_jax.channel_groups(model, params, jnp.ones((1, 4)))
+      >>> groups = swd_jax.channels.channel_groups(model, params, jnp.ones((1, 4)))
       >>> [(group.name, group.size) for group in groups]
       [('hidden', 16)]
       >>> int(groups.parameters()), int(groups.flops())

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Exact order statistics of sharded trees by counting, without a sort."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Channels cut out of parameters, modules and optimizer states."""

@@ -111,9 +111,11 @@ def cost_report(
       ...     return jax.nn.relu(x @ params["first"]) @ params["second"]
       >>> params = {"first": jnp.ones((4, 16)), "second": jnp.ones((16, 3))}
       >>> x = jnp.ones((2, 4))
-      >>> groups = swd_jax.channel_groups(model, params, x)
-      >>> small = swd_jax.shrink(model, params, groups, [[True] * 4 + [False] * 12], x)
-      >>> report = swd_jax.cost_report(model, params, small, x)
+      >>> groups = swd_jax.channels.channel_groups(model, params, x)
+      >>> small = swd_jax.channels.shrink(
+      ...     model, params, groups, [[True] * 4 + [False] * 12], x
+      ... )
+      >>> report = swd_jax.channels.cost_report(model, params, small, x)
       >>> report.before.parameters, report.after.parameters
       (112, 28)
       >>> report.before.flops, report.after.flops

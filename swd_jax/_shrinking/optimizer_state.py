@@ -42,10 +42,10 @@ def shrink_state(
       >>> def model(params, x):
       ...     return jax.nn.relu(x @ params["first"]) @ params["second"]
       >>> params = {"first": jnp.ones((4, 16)), "second": jnp.ones((16, 3))}
-      >>> groups = swd_jax.channel_groups(model, params, jnp.ones((1, 4)))
+      >>> groups = swd_jax.channels.channel_groups(model, params, jnp.ones((1, 4)))
       >>> state = optax.adam(1e-3).init(params)
       >>> kept = [[True] * 5 + [False] * 11]
-      >>> small = swd_jax.shrink_state(state, groups, kept)
+      >>> small = swd_jax.channels.shrink_state(state, groups, kept)
       >>> small[0].mu["first"].shape, small[0].nu["second"].shape
       ((4, 5), (5, 3))
     """

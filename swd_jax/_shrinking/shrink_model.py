@@ -79,8 +79,10 @@ def shrink(
       ...     return jax.nn.relu(x @ params["first"]) @ params["second"]
       >>> params = {"first": jnp.ones((4, 16)), "second": jnp.ones((16, 3))}
       >>> x = jnp.ones((1, 4))
-      >>> groups = swd_jax.channel_groups(model, params, x)
-      >>> small = swd_jax.shrink(model, params, groups, [[True] * 5 + [False] * 11], x)
+      >>> groups = swd_jax.channels.channel_groups(model, params, x)
+      >>> small = swd_jax.channels.shrink(
+      ...     model, params, groups, [[True] * 5 + [False] * 11], x
+      ... )
       >>> dict(small.widths)
       {'first': (4, 5), 'second': (5, 3)}
       >>> small.apply(small.params, x).tolist()

@@ -51,8 +51,8 @@ def shrink_module(
       ...     nnx.Linear(4, 16, rngs=rngs), nnx.Linear(16, 3, rngs=rngs)
       ... )
       >>> x = jnp.ones((1, 4))
-      >>> groups = swd_jax.channel_groups(lambda model, x: model(x), model, x)
-      >>> small = swd_jax.shrink_module(model, groups, [[True, False] * 8])
+      >>> groups = swd_jax.channels.channel_groups(lambda model, x: model(x), model, x)
+      >>> small = swd_jax.channels.shrink_module(model, groups, [[True, False] * 8])
       >>> small.layers[0].out_features, small(x).shape
       (8, (1, 3))
     """

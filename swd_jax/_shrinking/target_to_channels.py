@@ -45,9 +45,9 @@ def kept_channels(
       ...     "first": jnp.array([[0.1, 3.0, 0.2, 2.0]]),
       ...     "second": jnp.ones((4, 1)),
       ... }
-      >>> groups = swd_jax.channel_groups(model, params, jnp.ones((2, 1)))
+      >>> groups = swd_jax.channels.channel_groups(model, params, jnp.ones((2, 1)))
       >>> target = swd_jax.Target(0.5, structure=swd_jax.CoupledChannels(groups))
-      >>> print(swd_jax.kept_channels(params, target))
+      >>> print(swd_jax.channels.kept_channels(params, target))
       {'first': Array([False,  True, False,  True], dtype=bool)}
     """
     if not isinstance(target, Target) or not isinstance(

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The target, and its resolution against a tree of parameters."""

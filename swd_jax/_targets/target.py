@@ -58,7 +58,7 @@ class Target:
       >>> import swd_jax
       >>> target = swd_jax.Target(0.9, prunable="kernel", scope="local")
       >>> target.sparsity, target.criterion
-      (0.9, swd_jax.magnitude)
+      (0.9, swd_jax.criteria.magnitude)
       >>> two_of_four = swd_jax.Target(0.5, structure=swd_jax.NM(2, 4))
       >>> by_layer = swd_jax.Target(0.5, scope={"attention": 0.7, "mlp": 0.9})
 

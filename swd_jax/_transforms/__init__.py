@@ -1,1 +1,1 @@
-"""TODO."""
+"""Selective weight decay as optax transformations."""

@@ -48,8 +48,8 @@ def mean_saliency(decay: float = 0.99) -> Criterion:
 
     Examples:
       >>> import swd_jax
-      >>> swd_jax.Target(0.9, criterion=swd_jax.mean_saliency(0.9)).criterion
-      swd_jax.mean_saliency(0.9)
+      >>> swd_jax.Target(0.9, criterion=swd_jax.criteria.mean_saliency(0.9)).criterion
+      swd_jax.criteria.mean_saliency(0.9)
 
     Source: Molchanov et al., "Importance estimation for neural network pruning"
     (arXiv 1906.10771), section 3.

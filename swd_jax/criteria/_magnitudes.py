@@ -66,7 +66,7 @@ def random_scores(seed: int) -> Criterion:
 
     Examples:
       >>> import jax.numpy as jnp, swd_jax
-      >>> target = swd_jax.Target(0.5, criterion=swd_jax.random_scores(seed=0))
+      >>> target = swd_jax.Target(0.5, criterion=swd_jax.criteria.random_scores(seed=0))
       >>> pruned = swd_jax.prune({"kernel": jnp.ones((8, 8))}, target)
       >>> print(pruned["kernel"].sum())
       32.0

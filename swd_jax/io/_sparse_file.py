@@ -41,9 +41,9 @@ def save_sparse(file: str | os.PathLike[str], params: Any) -> int:
       >>> params = {"kernel": jnp.zeros((100, 100)).at[3, 4].set(7.0)}
       >>> folder = tempfile.TemporaryDirectory()
       >>> file = pathlib.Path(folder.name) / "model.npz"
-      >>> swd_jax.save_sparse(file, params) < 1_000
+      >>> swd_jax.io.save_sparse(file, params) < 1_000
       True
-      >>> loaded = swd_jax.load_sparse(file, params)
+      >>> loaded = swd_jax.io.load_sparse(file, params)
       >>> float(loaded["kernel"][3, 4]), int((loaded["kernel"] != 0).sum())
       (7.0, 1)
       >>> folder.cleanup()
@@ -93,8 +93,8 @@ def load_sparse(file: str | os.PathLike[str], like: Tree) -> Tree:
       >>> params = {"kernel": jnp.eye(30)}
       >>> folder = tempfile.TemporaryDirectory()
       >>> file = pathlib.Path(folder.name) / "model.npz"
-      >>> size = swd_jax.save_sparse(file, params)
-      >>> loaded = swd_jax.load_sparse(file, jax.eval_shape(lambda: params))
+      >>> size = swd_jax.io.save_sparse(file, params)
+      >>> loaded = swd_jax.io.load_sparse(file, jax.eval_shape(lambda: params))
       >>> bool((loaded["kernel"] == params["kernel"]).all())
       True
       >>> folder.cleanup()

@@ -86,7 +86,7 @@ def magnitude_pruning(
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
       >>> params = {"kernel": jnp.array([[0.1, -0.2, 3.0, 4.0]])}
-      >>> tx = optax.chain(optax.sgd(1.0), swd_jax.magnitude_pruning(0.5))
+      >>> tx = optax.chain(optax.sgd(1.0), swd_jax.methods.magnitude_pruning(0.5))
       >>> gradient = {"kernel": jnp.ones((1, 4))}
       >>> updates, state = tx.update(gradient, tx.init(params), params)
       >>> print(optax.apply_updates(params, updates)["kernel"])
@@ -133,7 +133,7 @@ def soft_pruning(
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
       >>> params = {"kernel": jnp.array([[0.5, -0.2, 3.0, 4.0]])}
-      >>> tx = optax.chain(optax.sgd(0.25), swd_jax.soft_pruning(0.5, every=2))
+      >>> tx = optax.chain(optax.sgd(0.25), swd_jax.methods.soft_pruning(0.5, every=2))
       >>> state = tx.init(params)
       >>> for step in range(4):
       ...     updates, state = tx.update({"kernel": jnp.ones((1, 4))}, state, params)

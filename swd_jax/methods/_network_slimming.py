@@ -26,9 +26,9 @@ def is_scale(path: str, leaf: Any) -> bool:
 
     Examples:
       >>> import swd_jax
-      >>> swd_jax.is_scale("BatchNorm_0/scale", None)
+      >>> swd_jax.methods.is_scale("BatchNorm_0/scale", None)
       True
-      >>> swd_jax.is_scale("BatchNorm_0/bias", None)
+      >>> swd_jax.methods.is_scale("BatchNorm_0/bias", None)
       False
     """
     del leaf
@@ -71,7 +71,7 @@ def network_slimming(
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
       >>> params = {"bn": {"scale": jnp.array([0.5, 3.0, -2.0, 0.0])}}
-      >>> tx = swd_jax.network_slimming(0.1)
+      >>> tx = swd_jax.methods.network_slimming(0.1)
       >>> zero = {"bn": {"scale": jnp.zeros(4)}}
       >>> updates, state = tx.update(zero, tx.init(params), params)
       >>> print(updates["bn"]["scale"])

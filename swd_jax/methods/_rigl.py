@@ -58,7 +58,7 @@ def rigl(
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
       >>> params = {"kernel": jnp.array([[1.0, 2.0, 3.0, 4.0]])}
-      >>> tx = swd_jax.rigl(optax.sgd(0.5), 0.5, until=100, update_every=10)
+      >>> tx = swd_jax.methods.rigl(optax.sgd(0.5), 0.5, until=100, update_every=10)
       >>> gradient = {"kernel": jnp.ones((1, 4))}
       >>> updates, state = tx.update(gradient, tx.init(params), params)
       >>> params = optax.apply_updates(params, updates)
@@ -122,7 +122,7 @@ def sparse_evolution(
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
       >>> params = {"kernel": jnp.array([[1.0, 2.0, 3.0, 4.0]])}
-      >>> tx = swd_jax.sparse_evolution(optax.sgd(0.5), 0.5, update_every=10)
+      >>> tx = swd_jax.methods.sparse_evolution(optax.sgd(0.5), 0.5, update_every=10)
       >>> gradient = {"kernel": jnp.ones((1, 4))}
       >>> updates, state = tx.update(gradient, tx.init(params), params)
       >>> params = optax.apply_updates(params, updates)

@@ -62,11 +62,11 @@ def straight_through(
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax
       >>> params = {"kernel": jnp.array([[0.25, -0.5, 3.0, -4.0]])}
-      >>> print(swd_jax.straight_through(params, 0.25)["kernel"])
+      >>> print(swd_jax.methods.straight_through(params, 0.25)["kernel"])
       [[ 0.   0.   2.5 -3.5]]
-      >>> print(swd_jax.straight_through(params, 0.25, soft=False)["kernel"])
+      >>> print(swd_jax.methods.straight_through(params, 0.25, soft=False)["kernel"])
       [[ 0.  -0.5  3.  -4. ]]
-      >>> loss = lambda p: swd_jax.straight_through(p, 0.25)["kernel"].sum()
+      >>> loss = lambda p: swd_jax.methods.straight_through(p, 0.25)["kernel"].sum()
       >>> print(jax.grad(loss)(params)["kernel"])
       [[1. 1. 1. 1.]]
 

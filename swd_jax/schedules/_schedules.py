@@ -128,10 +128,10 @@ def staircase_sparsity(final: float, steps: Sequence[int]) -> optax.Schedule:
 
     Examples:
       >>> import swd_jax
-      >>> in_rounds = swd_jax.staircase_sparsity(0.75, [100, 200])
+      >>> in_rounds = swd_jax.schedules.staircase_sparsity(0.75, [100, 200])
       >>> [round(float(in_rounds(step)), 4) for step in (0, 99, 100, 199, 200, 1000)]
       [0.0, 0.0, 0.5, 0.5, 0.75, 0.75]
-      >>> at_once = swd_jax.Target(swd_jax.staircase_sparsity(0.9, [1000]))
+      >>> at_once = swd_jax.Target(swd_jax.schedules.staircase_sparsity(0.9, [1000]))
 
     Source: Han et al., "Learning both weights and connections" (arXiv 1506.02626),
     section 3.4; the same part of what is left: Frankle & Carbin, "The lottery ticket
@@ -169,7 +169,7 @@ def rewind(schedule: optax.Schedule, steps: Sequence[int], to: int) -> optax.Sch
     Examples:
       >>> import optax, swd_jax
       >>> falling = optax.linear_schedule(1.0, 0.0, transition_steps=10)
-      >>> again = swd_jax.rewind(falling, [10], to=5)
+      >>> again = swd_jax.schedules.rewind(falling, [10], to=5)
       >>> [round(float(again(step)), 4) for step in (0, 5, 9, 10, 12, 15)]
       [1.0, 0.5, 0.1, 0.5, 0.3, 0.0]
 

@@ -54,7 +54,7 @@ def largest_stable_multiplier(
 
     Examples:
       >>> import swd_jax
-      >>> limit = swd_jax.largest_stable_multiplier(0.1, 5e-4, momentum=0.9)
+      >>> limit = swd_jax.schedules.largest_stable_multiplier(0.1, 5e-4, momentum=0.9)
       >>> round(limit)
       76000
 

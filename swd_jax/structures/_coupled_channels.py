@@ -73,13 +73,13 @@ class CoupledChannels:
       ...     "second": jnp.array([[0.1], [1.0], [0.2], [1.0]]),
       ... }
       >>> x = jnp.ones((2, 1))
-      >>> groups = swd_jax.channel_groups(model, params, x)
+      >>> groups = swd_jax.channels.channel_groups(model, params, x)
       >>> target = swd_jax.Target(0.5, structure=swd_jax.CoupledChannels(groups))
       >>> pruned = swd_jax.prune(params, target)
       >>> print(pruned["first"])
       [[0. 3. 0. 2.]]
-      >>> kept = swd_jax.kept_channels(params, target)
-      >>> small = swd_jax.shrink(model, pruned, groups, kept, x)
+      >>> kept = swd_jax.channels.kept_channels(params, target)
+      >>> small = swd_jax.channels.shrink(model, pruned, groups, kept, x)
       >>> groups.parameters(), groups.parameters(kept), small.params["second"].tolist()
       (8, 4, [[1.0], [1.0]])
 

@@ -50,13 +50,13 @@ class TestGroups:
     @pytest.mark.parametrize("name", CASES)
     def test_are_those_worked_out_by_hand(self, name):
         case = CASES[name]()
-        groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+        groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
         assert described(groups) == channel_models.members(case.groups)
 
     @pytest.mark.parametrize("name", CASES)
     def test_and_the_frozen_are_all_positions_there_are(self, name):
         case = CASES[name]()
-        groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+        groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
         counts = {
             (path, axis): np.zeros(size, int)
             for path, shape in groups.shapes.items()
@@ -81,7 +81,7 @@ X = jnp.ones((3, 6))
 
 
 def groups_of(apply, params, *args):
-    found = described(swd_jax.channel_groups(apply, params, *args))
+    found = described(swd_jax.channels.channel_groups(apply, params, *args))
     return {
         " ".join([name, str(size), *sorted(m)]) for name, (size, m) in found.items()
     }
@@ -363,7 +363,7 @@ class TestOperations:
     def test_freeze_what_they_must(self, name):
         apply, reason = FREEZING[name]
         params = {"a": random(6, 6), "o": random(6, 2)}
-        groups = swd_jax.channel_groups(apply, params, jnp.ones((3, 6)))
+        groups = swd_jax.channels.channel_groups(apply, params, jnp.ones((3, 6)))
         assert not [
             m for g in groups for m in g.members if (m.path, m.axis) == ("a", 1)
         ]
@@ -374,7 +374,7 @@ class TestOperations:
         def apply(params, x):
             return jnp.sort(x @ params["first"], 1) @ params["second"]
 
-        groups = swd_jax.channel_groups(apply, LINEAR, X)
+        groups = swd_jax.channels.channel_groups(apply, LINEAR, X)
         line = apply.__code__.co_firstlineno + 1
         reasons = {(f.path, f.axis): f.reason for f in groups.frozen}
         assert f"sort, test_channel_groups.py:{line}" in reasons["first", 1]
@@ -387,7 +387,7 @@ class TestOperations:
             h = jax.nn.relu(jax.nn.relu(x @ p["in"]) @ p["a"])
             return jax.nn.relu(h) @ p["b"] @ p["o"]
 
-        groups = swd_jax.channel_groups(apply, params, X)
+        groups = swd_jax.channels.channel_groups(apply, params, X)
         assert [group.size for group in groups] == [5]
         # 6 x 5, 5 x 5 once, 5 x 2.
         assert groups.parameters() == 30 + 25 + 10
@@ -396,7 +396,7 @@ class TestOperations:
 class TestCosts:
     def test_of_lenet_are_those_worked_out_by_hand(self):
         case = CASES["lenet"]()
-        groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+        groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
         kept = [
             np.arange(group.size) < n
             for group, n in zip(groups, (2, 7, 30, 11), strict=True)
@@ -413,7 +413,7 @@ class TestCosts:
         assert groups.flops(kept) == 2 * multiply_adds
 
     def test_of_one_channel_are_what_goes_with_it(self):
-        groups = swd_jax.channel_groups(linear, LINEAR, X)
+        groups = swd_jax.channels.channel_groups(linear, LINEAR, X)
         [group] = groups
         assert group.parameters.tolist() == [6 + 2] * 5
         assert group.flops.tolist() == [2 * 3 * (6 + 2)] * 5
@@ -425,11 +425,11 @@ class TestCosts:
             )
 
         params = {"in": random(6, 5), "h": random(5, 5), "o": random(5, 2)}
-        [group] = swd_jax.channel_groups(apply, params, X)
+        [group] = swd_jax.channels.channel_groups(apply, params, X)
         assert group.parameters.tolist() == [6 + (25 - 16) + 2] * 5
 
     def test_under_jit_are_the_same(self):
-        groups = swd_jax.channel_groups(linear, LINEAR, X)
+        groups = swd_jax.channels.channel_groups(linear, LINEAR, X)
         kept = [jnp.array([True, False, True, False, False])]
         parameters, flops = jax.jit(lambda k: (groups.parameters(k), groups.flops(k)))(
             kept
@@ -444,7 +444,7 @@ class TestCosts:
         model = nnx.eval_shape(lambda: cifar_resnet(20, width=16, rngs=nnx.Rngs(0)))
         model.eval()
         x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-        groups = swd_jax.channel_groups(channel_models.call, model, x)
+        groups = swd_jax.channels.channel_groups(channel_models.call, model, x)
         graph, state = nnx.split(model)
         lowered = jax.jit(lambda s, x: nnx.merge(graph, s)(x)).lower(state, x)
         assert groups.flops() == pytest.approx(
@@ -455,19 +455,19 @@ class TestCosts:
         def apply(p, x):
             return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, p["w"])[0]
 
-        groups = swd_jax.channel_groups(apply, {"w": random(4, 6, 6)}, X)
+        groups = swd_jax.channels.channel_groups(apply, {"w": random(4, 6, 6)}, X)
         assert groups.flops() == 2 * 4 * 3 * 6 * 6
 
 
 class TestPrinting:
     def test_lists_groups_members_and_reasons(self):
-        text = str(swd_jax.channel_groups(linear, LINEAR, X))
+        text = str(swd_jax.channels.channel_groups(linear, LINEAR, X))
         assert "first: 5 channels, 8 parameters each" in text
         assert "second  axis 0  consumer" in text
         assert "an output of the model" in text
 
     def test_groups_are_a_sequence_with_names(self):
-        groups = swd_jax.channel_groups(linear, LINEAR, X)
+        groups = swd_jax.channels.channel_groups(linear, LINEAR, X)
         assert len(groups) == 1
         assert groups[0] is groups["first"] is next(iter(groups))
         with pytest.raises(KeyError):
@@ -480,26 +480,26 @@ class TestErrors:
             return x @ params["first"] if x.sum() > 0 else x
 
         with pytest.raises(ValueError, match="depends on the values"):
-            swd_jax.channel_groups(apply, LINEAR, X)
+            swd_jax.channels.channel_groups(apply, LINEAR, X)
 
     def test_arguments_of_the_wrong_shape(self):
         with pytest.raises(ValueError, match=r"example_args of the shapes \(3, 7\)"):
-            swd_jax.channel_groups(linear, LINEAR, jnp.ones((3, 7)))
+            swd_jax.channels.channel_groups(linear, LINEAR, jnp.ones((3, 7)))
 
     def test_a_model_that_closes_over_its_parameters(self):
         with pytest.raises(ValueError, match="does not use any of its params"):
-            swd_jax.channel_groups(lambda p, x: linear(LINEAR, x), LINEAR, X)
+            swd_jax.channels.channel_groups(lambda p, x: linear(LINEAR, x), LINEAR, X)
 
     def test_a_model_that_closes_over_most_of_its_parameters(self):
         def apply(params, x):
             return x @ LINEAR["first"] @ params["second"]
 
         with pytest.raises(ValueError, match="closes over"):
-            swd_jax.channel_groups(apply, {"second": LINEAR["second"]}, X)
+            swd_jax.channels.channel_groups(apply, {"second": LINEAR["second"]}, X)
 
     def test_no_arrays(self):
         with pytest.raises(ValueError, match="no arrays"):
-            swd_jax.channel_groups(linear, {}, X)
+            swd_jax.channels.channel_groups(linear, {}, X)
 
     @pytest.mark.parametrize(
         "kept",
@@ -507,6 +507,6 @@ class TestErrors:
         ids=["none", "short", "numbers", "unknown", "missing"],
     )
     def test_vectors_that_do_not_fit(self, kept):
-        groups = swd_jax.channel_groups(linear, LINEAR, X)
+        groups = swd_jax.channels.channel_groups(linear, LINEAR, X)
         with pytest.raises(ValueError, match="kept must"):
             groups.parameters(kept)

@@ -25,7 +25,7 @@ def norm(weights: jax.Array) -> jax.Array:
     return leaf_norms.l2_norms([weights])[0]
 
 
-def scores(criterion: swd_jax.Criterion, weights) -> np.ndarray:
+def scores(criterion: swd_jax.criteria.Criterion, weights) -> np.ndarray:
     @jax.jit
     def scored(weights):
         dtype = sort_keys.score_dtype(weights.dtype)
@@ -42,20 +42,23 @@ def weights():
 
 def test_magnitude_is_the_absolute_value(weights):
     np.testing.assert_array_equal(
-        scores(swd_jax.magnitude, weights), np.where(weights < 0, -weights, weights)
+        scores(swd_jax.criteria.magnitude, weights),
+        np.where(weights < 0, -weights, weights),
     )
 
 
 def test_normalized_magnitude_is_the_share_of_the_leafs_norm(weights):
     expected = np.abs(weights) / reference_norm(weights)
     np.testing.assert_allclose(
-        scores(swd_jax.normalized_magnitude, weights), expected, rtol=1e-6
+        scores(swd_jax.criteria.normalized_magnitude, weights), expected, rtol=1e-6
     )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 @pytest.mark.parametrize(
-    "criterion", [swd_jax.magnitude, swd_jax.normalized_magnitude], ids=repr
+    "criterion",
+    [swd_jax.criteria.magnitude, swd_jax.criteria.normalized_magnitude],
+    ids=repr,
 )
 def test_scores_have_at_least_float32(criterion, dtype):
     assert scores(criterion, jnp.ones((2, 3), dtype)).dtype == np.float32
@@ -64,7 +67,7 @@ def test_scores_have_at_least_float32(criterion, dtype):
 def test_scores_of_float64_weights_have_float64():
     with jax.enable_x64(True):
         third = np.full((2, 3), 1 / 3)
-        assert scores(swd_jax.magnitude, third)[0, 0] == 1 / 3
+        assert scores(swd_jax.criteria.magnitude, third)[0, 0] == 1 / 3
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (1,), (), (7, 1), (3, 5, 2), (1000,)])
@@ -142,22 +145,22 @@ def test_only_the_magnitude_keeps_the_precision_of_its_weight(dtype):
         patterns = scores(criterion, leaf).view(np.uint32)
         return bool((patterns % (1 << unused)).any())
 
-    assert swd_jax.magnitude.keeps_precision
-    assert not bits(swd_jax.magnitude)
-    assert not swd_jax.normalized_magnitude.keeps_precision
-    assert bits(swd_jax.normalized_magnitude) == (unused > 0)
+    assert swd_jax.criteria.magnitude.keeps_precision
+    assert not bits(swd_jax.criteria.magnitude)
+    assert not swd_jax.criteria.normalized_magnitude.keeps_precision
+    assert bits(swd_jax.criteria.normalized_magnitude) == (unused > 0)
 
 
 BUILT_IN = [
-    swd_jax.magnitude,
-    swd_jax.normalized_magnitude,
-    swd_jax.rms_normalized_magnitude,
-    swd_jax.lamp,
-    swd_jax.saliency,
-    swd_jax.mean_saliency(),
-    swd_jax.movement,
-    swd_jax.fisher,
-    swd_jax.random_scores(0),
+    swd_jax.criteria.magnitude,
+    swd_jax.criteria.normalized_magnitude,
+    swd_jax.criteria.rms_normalized_magnitude,
+    swd_jax.criteria.lamp,
+    swd_jax.criteria.saliency,
+    swd_jax.criteria.mean_saliency(),
+    swd_jax.criteria.movement,
+    swd_jax.criteria.fisher,
+    swd_jax.criteria.random_scores(0),
 ]
 BY_WEIGHT = {
     "magnitude",
@@ -208,7 +211,7 @@ def test_the_norm_counts_finite_weights_only(bad):
 
 @pytest.mark.parametrize("leaf", [np.zeros((2, 2)), np.full((2, 2), np.nan)])
 def test_a_leaf_without_a_norm_is_not_divided(leaf):
-    values = scores(swd_jax.normalized_magnitude, leaf.astype(np.float32))
+    values = scores(swd_jax.criteria.normalized_magnitude, leaf.astype(np.float32))
     np.testing.assert_array_equal(values, leaf)
 
 
@@ -218,12 +221,14 @@ def test_a_norm_too_large_for_its_type_counts_as_the_largest_with_a_reciprocal()
     leaf = np.full((5, 1), 3e38, np.float32)
     expected = leaf / np.float32(2.0**126)
     np.testing.assert_allclose(
-        scores(swd_jax.normalized_magnitude, leaf), expected, rtol=1e-6
+        scores(swd_jax.criteria.normalized_magnitude, leaf), expected, rtol=1e-6
     )
 
 
 @pytest.mark.parametrize(
-    "criterion", [swd_jax.magnitude, swd_jax.normalized_magnitude], ids=repr
+    "criterion",
+    [swd_jax.criteria.magnitude, swd_jax.criteria.normalized_magnitude],
+    ids=repr,
 )
 def test_weights_that_are_not_finite_have_scores_that_are_not_finite(criterion):
     values = scores(criterion, jnp.array([[1.0, jnp.nan, jnp.inf, -jnp.inf]]))
@@ -235,13 +240,13 @@ def test_a_leaf_of_any_scale_gets_the_scores_of_its_shares(scale):
     # The norm of 1 and 2 is sqrt(5).
     leaf = np.float32([[1, 2]]) * np.float32(scale)
     expected = np.array([[1, 2]]) / np.sqrt(5)
-    values = scores(swd_jax.normalized_magnitude, leaf)
+    values = scores(swd_jax.criteria.normalized_magnitude, leaf)
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
 def test_weights_near_the_end_of_the_range_keep_their_order():
     # The norm is a float32, its reciprocal is subnormal and flushed to zero on CPU.
-    values = scores(swd_jax.normalized_magnitude, np.float32([[2e38, 1e38]]))
+    values = scores(swd_jax.criteria.normalized_magnitude, np.float32([[2e38, 1e38]]))
     assert 0 < values[0, 1] < values[0, 0]
 
 
@@ -282,7 +287,7 @@ class TestAcrossLeaves:
 
 def test_a_criterion_of_ones_own_ranks_the_weights():
     # Distance to the leaf's mean: of 0, 1, 2, 3, 9 (mean 3) the nearest are 3 and 2.
-    distance = swd_jax.Criterion(
+    distance = swd_jax.criteria.Criterion(
         "distance",
         lambda w, mean: jnp.abs(w - mean),
         statistics=lambda leaves: [jnp.mean(leaf) for leaf in leaves],
@@ -318,7 +323,7 @@ LEAST_SALIENT = {"kernel": [[0, 0], [1, 1]]}
 
 
 class TestSaliency:
-    TARGET = swd_jax.Target(0.5, criterion=swd_jax.saliency)
+    TARGET = swd_jax.Target(0.5, criterion=swd_jax.criteria.saliency)
 
     def test_pruning_takes_where_weight_times_gradient_is_least(self):
         evidence = {"gradient": GRADIENT}
@@ -370,7 +375,7 @@ class TestSaliency:
 
 def after_the_optimizer(form, target):
     if form == "pruning":
-        return swd_jax.magnitude_pruning(target)
+        return swd_jax.methods.magnitude_pruning(target)
     make = {"decoupled": swd_jax.decoupled_swd, "proximal": swd_jax.proximal_swd}[form]
     return make(target, weight_decay=0.5, a=1.0, learning_rate=1.0)
 
@@ -392,7 +397,7 @@ GRADIENTS = [
 class TestWhatIsGathered:
     def test_movement_is_the_sum_of_minus_weight_times_gradient(self):
         # w g: 1 -2 3 -4, then 1 2 -6 4. The sums of -w g: -2 0 3 0.
-        target = swd_jax.Target(0.25, criterion=swd_jax.movement)
+        target = swd_jax.Target(0.25, criterion=swd_jax.criteria.movement)
         tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
         updates, state = run(tx, GRADIENTS)
         np.testing.assert_array_equal(state.tracked["kernel"], [[-2, 0], [3, 0]])
@@ -418,7 +423,7 @@ class TestWhatIsGathered:
 
     def test_mean_saliency_is_the_running_mean(self):
         # |w g|: 1 2 3 4, then 1 2 6 4. Halves: .5 1 1.5 2, then .75 1.5 3.75 3.
-        target = swd_jax.Target(0.75, criterion=swd_jax.mean_saliency(0.5))
+        target = swd_jax.Target(0.75, criterion=swd_jax.criteria.mean_saliency(0.5))
         tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
         updates, state = run(tx, GRADIENTS)
         np.testing.assert_array_equal(
@@ -444,7 +449,7 @@ class TestWhatIsGathered:
 
     @pytest.mark.parametrize("form", ["decoupled", "proximal", "pruning"])
     def test_after_the_optimizer_it_gathers_an_extra_argument(self, form):
-        target = swd_jax.Target(0.25, criterion=swd_jax.movement)
+        target = swd_jax.Target(0.25, criterion=swd_jax.criteria.movement)
         tx = after_the_optimizer(form, target)
         state, zeros = tx.init(KERNEL), jax.tree.map(np.zeros_like, KERNEL)
         for gradient in GRADIENTS:
@@ -467,11 +472,11 @@ class TestWhatIsGathered:
     @pytest.mark.parametrize("decay", [1, -0.1, "0.9x", True])
     def test_a_decay_out_of_range_is_an_error(self, decay):
         with pytest.raises(ValueError, match=r"decay must be"):
-            swd_jax.mean_saliency(decay)
+            swd_jax.criteria.mean_saliency(decay)
 
 
 class TestFisher:
-    TARGET = swd_jax.Target(0.5, criterion=swd_jax.fisher)
+    TARGET = swd_jax.Target(0.5, criterion=swd_jax.criteria.fisher)
 
     def test_it_is_the_magnitude_times_the_root_of_the_second_moment(self):
         # |w| sqrt(nu) = 4, 2, 6, 2: the two least go.
@@ -515,7 +520,7 @@ class TestRandomScores:
     }
 
     def mask(self, seed, params=PARAMS):
-        target = swd_jax.Target(0.3, criterion=swd_jax.random_scores(seed))
+        target = swd_jax.Target(0.3, criterion=swd_jax.criteria.random_scores(seed))
         masks = swd_jax.prune_mask(params, target)
         return {name: np.asarray(mask) for name, mask in masks.items()}
 
@@ -542,7 +547,7 @@ class TestRandomScores:
     @pytest.mark.parametrize("seed", [0.5, "1", None, True])
     def test_a_seed_that_is_none_is_an_error(self, seed):
         with pytest.raises(ValueError, match=r"seed must be a whole number, got"):
-            swd_jax.random_scores(seed)
+            swd_jax.criteria.random_scores(seed)
 
 
 class TestAPlainFunction:
@@ -610,10 +615,10 @@ def test_a_small_weight_of_a_large_leaf_is_compared_by_its_leafs_typical_size():
         mask = swd_jax.prune_mask(params, swd_jax.Target(0.5, criterion=criterion))
         return {name: float((~np.asarray(kept)).mean()) for name, kept in mask.items()}
 
-    alike = shares(swd_jax.rms_normalized_magnitude)
+    alike = shares(swd_jax.criteria.rms_normalized_magnitude)
     assert alike["small"] == pytest.approx(0.5, abs=0.15)
-    assert shares(swd_jax.normalized_magnitude)["small"] < 0.1
-    values = scores(swd_jax.rms_normalized_magnitude, params["large"])
+    assert shares(swd_jax.criteria.normalized_magnitude)["small"] < 0.1
+    values = scores(swd_jax.criteria.rms_normalized_magnitude, params["large"])
     expected = np.abs(params["large"]) / (reference_norm(params["large"]) / 100)
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
@@ -621,13 +626,13 @@ def test_a_small_weight_of_a_large_leaf_is_compared_by_its_leafs_typical_size():
 class TestLamp:
     def test_it_is_the_share_of_the_squares_that_are_not_smaller(self):
         # Squares 1 4 9 16: 1/30, 4/29, 9/25 and 16/16.
-        values = scores(swd_jax.lamp, np.float32([[-3, 1], [2, -4]]))
+        values = scores(swd_jax.criteria.lamp, np.float32([[-3, 1], [2, -4]]))
         expected = np.sqrt([[9 / 25, 1 / 30], [4 / 29, 1]])
         np.testing.assert_allclose(values, expected, rtol=1e-6)
 
     def test_weights_that_tie_have_one_score(self):
         # 1 / (1 + 1 + 4) for both.
-        values = scores(swd_jax.lamp, np.float32([[1, -1, 2]]))
+        values = scores(swd_jax.criteria.lamp, np.float32([[1, -1, 2]]))
         np.testing.assert_allclose(values, [[6**-0.5, 6**-0.5, 1]], rtol=1e-6)
 
     @pytest.mark.parametrize("scale", [1e-33, 1e-20, 1.0, 1e20, 1e37])
@@ -638,7 +643,7 @@ class TestLamp:
         order = np.argsort(np.abs(leaf), axis=None)
         expected = np.empty(leaf.size)
         expected[order] = np.sqrt(squares / sums)
-        values = scores(swd_jax.lamp, leaf)
+        values = scores(swd_jax.criteria.lamp, leaf)
         np.testing.assert_allclose(values.ravel(), expected, rtol=2e-5)
         np.testing.assert_array_equal(np.argsort(values, axis=None), order)
 
@@ -654,13 +659,18 @@ class TestLamp:
         }
 
     def test_what_is_not_finite_counts_in_no_sum_and_is_kept(self):
-        values = scores(swd_jax.lamp, np.float32([[np.nan, 3, np.inf, 4]]))
+        values = scores(swd_jax.criteria.lamp, np.float32([[np.nan, 3, np.inf, 4]]))
         np.testing.assert_array_equal(np.isfinite(values), [[0, 1, 0, 1]])
         np.testing.assert_allclose(values[0, [1, 3]], [0.6, 1], rtol=1e-6)
 
     def test_a_leaf_of_zeros_and_one_without_weights(self):
-        np.testing.assert_array_equal(scores(swd_jax.lamp, np.zeros((2, 3))), 0)
-        assert scores(swd_jax.lamp, np.zeros((0, 3), np.float32)).shape == (0, 3)
+        np.testing.assert_array_equal(
+            scores(swd_jax.criteria.lamp, np.zeros((2, 3))), 0
+        )
+        assert scores(swd_jax.criteria.lamp, np.zeros((0, 3), np.float32)).shape == (
+            0,
+            3,
+        )
 
     def test_leaves_in_parts_are_refused_by_name(self):
         prune = jax.vmap(
@@ -669,5 +679,7 @@ class TestLamp:
             ),
             axis_name="halves",
         )
-        with pytest.raises(ValueError, match=r"swd_jax.lamp knows statistics of whole"):
+        with pytest.raises(
+            ValueError, match=r"swd_jax.criteria.lamp knows statistics of whole"
+        ):
             prune({"kernel": np.ones((2, 2, 2), np.float32)})

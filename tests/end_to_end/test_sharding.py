@@ -42,7 +42,7 @@ WEIGHTS = {"kernel": np.arange(1.0, 9.0, dtype=np.float32).reshape(2, 4)}
     [
         lambda: swd_jax.prune(WEIGHTS, 0.5, axis_name="devices"),
         lambda: swd_jax.prune_mask(WEIGHTS, 0.5, axis_name=("devices",)),
-        lambda: swd_jax.straight_through(WEIGHTS, 0.5, axis_name="devices"),
+        lambda: swd_jax.methods.straight_through(WEIGHTS, 0.5, axis_name="devices"),
     ],
 )
 def test_an_axis_that_is_not_there_is_named(use):
@@ -60,8 +60,8 @@ def test_an_axis_that_is_not_there_is_named(use):
         lambda **axis: swd_jax.proximal_swd(
             0.5, weight_decay=0.5, a=1.0, learning_rate=1.0, **axis
         ),
-        lambda **axis: swd_jax.magnitude_pruning(0.5, **axis),
-        lambda **axis: swd_jax.soft_pruning(0.5, every=1, **axis),
+        lambda **axis: swd_jax.methods.magnitude_pruning(0.5, **axis),
+        lambda **axis: swd_jax.methods.soft_pruning(0.5, every=1, **axis),
     ],
 )
 def test_every_form_counts_along_the_named_axis(make):
@@ -84,7 +84,7 @@ def test_every_form_counts_along_the_named_axis(make):
 
 
 def test_a_criterion_that_knows_whole_leaves_only_says_so():
-    distance = swd_jax.Criterion(
+    distance = swd_jax.criteria.Criterion(
         "distance",
         lambda w, mean: jax.numpy.abs(w - mean),
         statistics=lambda leaves: [leaf.mean() for leaf in leaves],

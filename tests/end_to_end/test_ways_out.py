@@ -39,10 +39,10 @@ class TestSparseFiles:
             "allow_pickle": jnp.ones(2),  # NumPy has an argument of this name
         }
         pruned = swd_jax.prune(params, swd_jax.Target(sparsity, prunable="kernel"))
-        size = swd_jax.save_sparse(tmp_path / "model", pruned)
+        size = swd_jax.io.save_sparse(tmp_path / "model", pruned)
         assert size == (tmp_path / "model.npz").stat().st_size
         like = jax.eval_shape(lambda: pruned)
-        loaded = swd_jax.load_sparse(tmp_path / "model", like)
+        loaded = swd_jax.io.load_sparse(tmp_path / "model", like)
         assert jax.tree.structure(loaded) == jax.tree.structure(pruned)
         for a, b in zip(*map(jax.tree.leaves, (loaded, pruned)), strict=True):
             assert a.dtype == b.dtype
@@ -53,7 +53,7 @@ class TestSparseFiles:
         sizes = {}
         for sparsity in (0, 0.9, 0.99):
             pruned = swd_jax.prune(params, sparsity)
-            sizes[sparsity] = swd_jax.save_sparse(tmp_path / "m.npz", pruned)
+            sizes[sparsity] = swd_jax.io.save_sparse(tmp_path / "m.npz", pruned)
         # Values take 4 bytes, and a mask at most a bit a weight.
         assert sizes[0] > 0.9 * 480_000
         assert sizes[0.9] < 48_000 + 15_000 + 1_000
@@ -61,7 +61,7 @@ class TestSparseFiles:
 
     def test_can_be_read_with_numpy_alone(self, tmp_path):
         pruned = swd_jax.prune(PARAMS, 0.8)
-        swd_jax.save_sparse(tmp_path / "model.npz", pruned)
+        swd_jax.io.save_sparse(tmp_path / "model.npz", pruned)
         with np.load(tmp_path / "model.npz") as file:
             kernel = np.zeros(file["first.shape"], np.float32)
             bits = np.unpackbits(file["first.mask"], count=kernel.size)
@@ -70,26 +70,26 @@ class TestSparseFiles:
 
     def test_say_what_does_not_fit(self, tmp_path):
         file = tmp_path / "model.npz"
-        swd_jax.save_sparse(file, {"a": jnp.ones(3)})
+        swd_jax.io.save_sparse(file, {"a": jnp.ones(3)})
         with pytest.raises(ValueError, match="has nothing for 'b'"):
-            swd_jax.load_sparse(file, {"b": jnp.ones(3)})
+            swd_jax.io.load_sparse(file, {"b": jnp.ones(3)})
         with pytest.raises(
             ValueError, match=r"shape \(3,\) for 'a', and like has \(4,"
         ):
-            swd_jax.load_sparse(file, {"a": jnp.ones(4)})
+            swd_jax.io.load_sparse(file, {"a": jnp.ones(4)})
         with pytest.raises(ValueError, match="no arrays"):
-            swd_jax.save_sparse(file, {})
+            swd_jax.io.save_sparse(file, {})
         twice = {"a": jnp.zeros(99), "a.mask": jnp.ones(3)}
         with pytest.raises(ValueError, match=r"two arrays that are called 'a\.mask'"):
-            swd_jax.save_sparse(file, twice)
+            swd_jax.io.save_sparse(file, twice)
 
 
 def shrunk():
-    groups = swd_jax.channel_groups(model, PARAMS, X)
+    groups = swd_jax.channels.channel_groups(model, PARAMS, X)
     target = swd_jax.Target(0.5, structure=swd_jax.CoupledChannels(groups))
     pruned = swd_jax.prune(PARAMS, target)
-    small = swd_jax.shrink(
-        model, pruned, groups, swd_jax.kept_channels(pruned, target), X
+    small = swd_jax.channels.shrink(
+        model, pruned, groups, swd_jax.channels.kept_channels(pruned, target), X
     )
     return pruned, small
 

@@ -26,15 +26,15 @@ STRUCTURES = {
     "heads": swd_jax.Channel(-1, size=4, norm="mean"),
 }
 CRITERIA = {
-    "magnitude": swd_jax.magnitude,
-    "normalized": swd_jax.normalized_magnitude,
-    "rms": swd_jax.rms_normalized_magnitude,
-    "lamp": swd_jax.lamp,
-    "saliency": swd_jax.saliency,
-    "mean saliency": swd_jax.mean_saliency(),
-    "movement": swd_jax.movement,
-    "fisher": swd_jax.fisher,
-    "random": swd_jax.random_scores(5),
+    "magnitude": swd_jax.criteria.magnitude,
+    "normalized": swd_jax.criteria.normalized_magnitude,
+    "rms": swd_jax.criteria.rms_normalized_magnitude,
+    "lamp": swd_jax.criteria.lamp,
+    "saliency": swd_jax.criteria.saliency,
+    "mean saliency": swd_jax.criteria.mean_saliency(),
+    "movement": swd_jax.criteria.movement,
+    "fisher": swd_jax.criteria.fisher,
+    "random": swd_jax.criteria.random_scores(5),
     "squares": lambda weights: weights * weights,
 }
 # With the leaves that are ranked together and, in places, their sparsities.
@@ -141,7 +141,9 @@ def _told_apart(scores: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(scores), ascending.astype(np.float64), np.inf)
 
 
-def _scores(criterion: swd_jax.Criterion, leaves: list, evidence: dict) -> list:
+def _scores(
+    criterion: swd_jax.criteria.Criterion, leaves: list, evidence: dict
+) -> list:
     """Scores of single weights, which test_criteria.py holds against NumPy."""
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     dtype = jnp.dtype(jnp.float32)

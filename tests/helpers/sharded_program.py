@@ -54,7 +54,7 @@ STRUCTURED = [
     swd_jax.Target(0.7, structure=swd_jax.Channel(-2), scope={"o": 0.5}),
     swd_jax.Target(0.7, structure=swd_jax.Channel(-2), scope="erk"),
     swd_jax.Target(0.7, criterion="lamp"),
-    swd_jax.Target(0.7, criterion=swd_jax.random_scores(3), min_kept=5),
+    swd_jax.Target(0.7, criterion=swd_jax.criteria.random_scores(3), min_kept=5),
 ]
 
 
@@ -261,7 +261,7 @@ def structures(kind: AxisType, targets: list[swd_jax.Target]) -> None:
         exchanged = all_bytes_exchanged(update, spread, state)
         assert 0 < exchanged.pop("all-reduce") < 65_536
         # Scores of groups may be moved, a few percent of the weights; and LAMP sorts.
-        if target.criterion != swd_jax.lamp:
+        if target.criterion != swd_jax.criteria.lamp:
             assert sum(exchanged.values()) <= 2048
         found = jax.block_until_ready(update(spread, state))
         assert_same(found, update(alone, state))
@@ -294,7 +294,7 @@ def channels() -> None:
     shapes = {"rows": (64, 128), "inner": (128, 32), "columns": (32, 64)}
     specs = {**SPECS, "inner": PartitionSpec("y", "x")}
     alone = random_weights(shapes)
-    groups = swd_jax.channel_groups(model, alone, jnp.ones((2, 64)))
+    groups = swd_jax.channels.channel_groups(model, alone, jnp.ones((2, 64)))
     assert [group.size for group in groups] == [128, 32]
     for kind, scope, multiple_of in (
         (AxisType.Auto, "global", 1),
@@ -317,8 +317,8 @@ def channels() -> None:
             (np.asarray(leaf) == 0).all(axis=0).any() for leaf in expected.values()
         )
         assert_same(pruned, expected)
-        kept = jax.block_until_ready(swd_jax.kept_channels(spread, target))
-        assert_same(kept, swd_jax.kept_channels(alone, target))
+        kept = jax.block_until_ready(swd_jax.channels.kept_channels(spread, target))
+        assert_same(kept, swd_jax.channels.kept_channels(alone, target))
 
 
 def every_target(structure: str) -> None:

@@ -45,7 +45,7 @@ def test_gradual_pruning_is_that_of_a_sort_and_a_mask(every):
     gradients = rng.normal(size=(25, 20, 30)).astype(np.float32)
     target = swd_jax.Target(swd_jax.cubic_sparsity(0.9, begin=2, end=20))
     tx = optax.chain(
-        optax.sgd(0.05), swd_jax.magnitude_pruning(target, update_every=every)
+        optax.sgd(0.05), swd_jax.methods.magnitude_pruning(target, update_every=every)
     )
     seen, state = run(tx, weights, gradients)
     # Sparsities are read to seven decimal places.
@@ -63,7 +63,7 @@ def test_a_pruned_weight_stays_zero_through_momentum_and_decay():
     tx = optax.chain(
         optax.add_decayed_weights(0.1),
         optax.sgd(0.1, momentum=0.9),
-        swd_jax.magnitude_pruning(0.5, update_every=4),
+        swd_jax.methods.magnitude_pruning(0.5, update_every=4),
     )
     seen, _ = run(tx, WEIGHTS, [np.ones_like(WEIGHTS)] * 9)
     for weights in seen:
@@ -71,15 +71,15 @@ def test_a_pruned_weight_stays_zero_through_momentum_and_decay():
 
 
 def test_one_shot_prunes_at_its_step_and_not_before():
-    target = swd_jax.Target(swd_jax.staircase_sparsity(0.5, [3]))
-    tx = optax.chain(optax.sgd(0.0), swd_jax.magnitude_pruning(target))
+    target = swd_jax.Target(swd_jax.schedules.staircase_sparsity(0.5, [3]))
+    tx = optax.chain(optax.sgd(0.0), swd_jax.methods.magnitude_pruning(target))
     seen, _ = run(tx, WEIGHTS, [np.ones_like(WEIGHTS)] * 6)
     assert [int((weights == 0).sum()) for weights in seen] == [0, 0, 0, 4, 4, 4]
 
 
 def test_rounds_take_the_same_part_of_what_is_left():
-    target = swd_jax.Target(swd_jax.staircase_sparsity(0.875, [1, 2, 4]))
-    tx = optax.chain(optax.sgd(0.0), swd_jax.magnitude_pruning(target))
+    target = swd_jax.Target(swd_jax.schedules.staircase_sparsity(0.875, [1, 2, 4]))
+    tx = optax.chain(optax.sgd(0.0), swd_jax.methods.magnitude_pruning(target))
     seen, _ = run(tx, WEIGHTS, [np.ones_like(WEIGHTS)] * 6)
     assert [int((weights == 0).sum()) for weights in seen] == [0, 4, 6, 6, 7, 7]
 
@@ -87,7 +87,9 @@ def test_rounds_take_the_same_part_of_what_is_left():
 def test_weights_that_begin_at_zero_may_grow():
     """As those of an adapter do; there are more of them than are to be pruned."""
     weights = np.array([[0, 0, 0, 0, 0, 0, 1, 2]], np.float32)
-    tx = optax.chain(optax.sgd(1.0), swd_jax.magnitude_pruning(0.25, update_every=3))
+    tx = optax.chain(
+        optax.sgd(1.0), swd_jax.methods.magnitude_pruning(0.25, update_every=3)
+    )
     still = np.zeros_like(weights)
     seen, _ = run(tx, weights, [still, np.full_like(weights, -1.0)])
     np.testing.assert_array_equal(seen[0], weights)
@@ -98,7 +100,7 @@ def test_weights_that_begin_at_zero_may_grow():
 def test_a_zero_in_a_group_that_stays_learns_like_others(every):
     weights = np.array([[0.1, 0.0, 3.0, 0.0], [0.2, 0.1, 0.0, 4.0]], np.float32)
     target = swd_jax.Target(0.5, structure=swd_jax.Block((1, 2)))
-    pruning = swd_jax.magnitude_pruning(target, update_every=every)
+    pruning = swd_jax.methods.magnitude_pruning(target, update_every=every)
     tx = optax.chain(optax.sgd(0.5), pruning)
     seen, _ = run(tx, weights, [-np.ones_like(weights)] * 3)
     for step, found in enumerate(seen, 1):
@@ -119,7 +121,7 @@ def channels_with_biases(sparsity):
         "shift": jnp.zeros(4),
         "second": jnp.ones((4, 1)),
     }
-    groups = swd_jax.channel_groups(model, params, jnp.ones((2, 1)))
+    groups = swd_jax.channels.channel_groups(model, params, jnp.ones((2, 1)))
     structure = swd_jax.CoupledChannels(groups)
     return params, swd_jax.Target(sparsity, structure=structure)
 
@@ -127,9 +129,9 @@ def channels_with_biases(sparsity):
 @pytest.mark.parametrize("every", [1, 4])
 def test_the_first_biases_of_channels_that_stay_learn(every):
     # 3 of 12 parameters for each channel; at step 4 half of them go.
-    sparsity = swd_jax.staircase_sparsity(0.5, [4])
+    sparsity = swd_jax.schedules.staircase_sparsity(0.5, [4])
     params, target = channels_with_biases(sparsity)
-    pruning = swd_jax.magnitude_pruning(target, update_every=every)
+    pruning = swd_jax.methods.magnitude_pruning(target, update_every=every)
     tx = optax.chain(optax.sgd(0.5), pruning)
     state, update = tx.init(params), quickly.jit(tx.update)
     gradient = {**jax.tree.map(jnp.zeros_like, params), "shift": -jnp.ones(4)}
@@ -144,7 +146,9 @@ def test_the_first_biases_of_channels_that_stay_learn(every):
 
 def test_between_renewals_only_zeros_are_held():
     # 0.5 falls below the threshold of 0.45 at step 1, which is no time to prune.
-    tx = optax.chain(optax.sgd(1.0), swd_jax.magnitude_pruning(0.5, update_every=3))
+    tx = optax.chain(
+        optax.sgd(1.0), swd_jax.methods.magnitude_pruning(0.5, update_every=3)
+    )
     down = 0.2 * (np.abs(WEIGHTS) == 0.5)
     seen, _ = run(tx, WEIGHTS, [down.astype(np.float32)] * 3)
     assert [int((weights == 0).sum()) for weights in seen] == [4, 4, 4]
@@ -153,7 +157,7 @@ def test_between_renewals_only_zeros_are_held():
 
 def test_soft_pruning_zeroes_at_the_start_of_each_period_and_lets_go():
     seen, _ = run(
-        optax.chain(optax.sgd(1.0), swd_jax.soft_pruning(0.5, every=3)),
+        optax.chain(optax.sgd(1.0), swd_jax.methods.soft_pruning(0.5, every=3)),
         WEIGHTS,
         [np.full_like(WEIGHTS, 0.01)] * 7,
     )
@@ -171,7 +175,7 @@ def zeros_of(weights):
 def test_a_local_target_prunes_each_leaf_by_its_own_threshold():
     params = {"a": jnp.asarray(WEIGHTS), "b": 100 * jnp.asarray(WEIGHTS)}
     target = swd_jax.Target(0.25, scope="local", prunable="")
-    tx = swd_jax.magnitude_pruning(target, update_every=2)
+    tx = swd_jax.methods.magnitude_pruning(target, update_every=2)
     state = tx.init(params)
     for _ in range(3):
         updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
@@ -181,7 +185,7 @@ def test_a_local_target_prunes_each_leaf_by_its_own_threshold():
 
 def test_subnormal_weights_are_no_zeros():
     weights = np.array([[1e-40, 1.0, 2.0, 3.0]], np.float32)
-    tx = swd_jax.magnitude_pruning(0.25, update_every=2)
+    tx = swd_jax.methods.magnitude_pruning(0.25, update_every=2)
     params = {"kernel": jnp.asarray(weights)}
     state = tx.init(params)._replace(
         count=jnp.asarray(1), threshold=jnp.asarray(0.5, jnp.float32)
@@ -194,8 +198,8 @@ def test_subnormal_weights_are_no_zeros():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda value: swd_jax.magnitude_pruning(0.5, update_every=value),
-        lambda value: swd_jax.soft_pruning(0.5, every=value),
+        lambda value: swd_jax.methods.magnitude_pruning(0.5, update_every=value),
+        lambda value: swd_jax.methods.soft_pruning(0.5, every=value),
     ],
 )
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "often"])
@@ -207,11 +211,11 @@ def test_a_period_that_is_no_number_of_steps_is_an_error(make, value):
 @pytest.mark.parametrize("sparsity", [1.0, -0.1, float("nan")])
 def test_a_sparsity_out_of_range_is_an_error(sparsity):
     with pytest.raises(ValueError, match="sparsity"):
-        swd_jax.magnitude_pruning(sparsity)
+        swd_jax.methods.magnitude_pruning(sparsity)
 
 
 def test_missing_weights_are_an_error_that_says_who_needs_them():
-    tx = swd_jax.soft_pruning(0.5, every=2)
+    tx = swd_jax.methods.soft_pruning(0.5, every=2)
     params = {"kernel": jnp.asarray(WEIGHTS)}
     with pytest.raises(ValueError, match="params is None, but soft_pruning needs"):
         tx.update(params, tx.init(params))

@@ -136,7 +136,9 @@ def test_what_does_not_fit_is_an_error(name):
         make(name, drop_fraction=1.0)
     with pytest.raises(ValueError, match="sparsity must be a number for"):
         make(name, swd_jax.cubic_sparsity(0.5, begin=0, end=9))
-    with pytest.raises(ValueError, match="criterion must be swd_jax.magnitude for"):
+    with pytest.raises(
+        ValueError, match="criterion must be swd_jax.criteria.magnitude for"
+    ):
         make(name, swd_jax.Target(0.5, criterion="normalized_magnitude"))
     tx = make(name)
     params = {"kernel": jnp.ones((2, 2))}

@@ -61,7 +61,7 @@ def variables(seed=0):
 PARAMS = variables()["params"]
 # 12 and 9 channels. Without i of the first and j of the second, the network has
 # (12 - i) * (6 + 2 + (9 - j) + (9 - j) + 2 + 3) + (9 - j) * 2 + 3 parameters.
-GROUPS = swd_jax.channel_groups(network, variables(), X)
+GROUPS = swd_jax.channels.channel_groups(network, variables(), X)
 
 
 def size(first, second):
@@ -125,7 +125,7 @@ def same(one, other):
 def of_case(name):
     case = CASES[name]()
     with jax.numpy_rank_promotion("allow"):
-        groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+        groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
     return groups, case.params
 
 
@@ -139,7 +139,7 @@ class TestCount:
     @pytest.mark.parametrize("sparsity", RATIOS)
     def test_is_met_within_one_channel_and_never_exceeded(self, sparsity, count):
         target = coupled(sparsity, count=count)
-        kept = vectors(swd_jax.kept_channels(PARAMS, target))
+        kept = vectors(swd_jax.channels.kept_channels(PARAMS, target))
         assert same(
             kept, reference(GROUPS, rms(GROUPS, PARAMS_OF_MODEL), sparsity, count)
         )
@@ -165,9 +165,9 @@ class TestCount:
         least = [np.arange(group.size) < 1 for group in groups]
         if math.floor(sparsity * number()) > number() - number(least):
             with pytest.raises(ValueError, match="smaller by no more than"):
-                swd_jax.kept_channels(params, target)
+                swd_jax.channels.kept_channels(params, target)
             return
-        kept = vectors(swd_jax.kept_channels(params, target), groups)
+        kept = vectors(swd_jax.channels.kept_channels(params, target), groups)
         assert same(kept, reference(groups, rms(groups, params), sparsity, count))
 
     def test_goes_past_two_to_the_32(self):
@@ -181,13 +181,13 @@ class TestCount:
             return jax.nn.relu(x @ p["first"]) @ p["second"] @ p["third"]
 
         x = jax.ShapeDtypeStruct((1 << 12, 1 << 12, 6), jnp.float32)
-        groups = swd_jax.channel_groups(deep, params, x)
+        groups = swd_jax.channels.channel_groups(deep, params, x)
         # 288 multiply-adds for each of 2^24 rows.
         assert groups.flops() == 288 << 25 > 1 << 33
         structure = swd_jax.CoupledChannels(groups, count="flops")
         for sparsity in RATIOS:
             target = swd_jax.Target(sparsity, structure=structure)
-            kept = vectors(swd_jax.kept_channels(params, target), groups)
+            kept = vectors(swd_jax.channels.kept_channels(params, target), groups)
             wanted = reference(groups, rms(groups, params), sparsity, "flops")
             assert same(kept, wanted)
 
@@ -195,9 +195,11 @@ class TestCount:
         target = swd_jax.Target(
             lambda step: step / 10, structure=swd_jax.CoupledChannels(GROUPS)
         )
-        at = jax.jit(lambda step: swd_jax.kept_channels(PARAMS, target, step=step))
+        at = jax.jit(
+            lambda step: swd_jax.channels.kept_channels(PARAMS, target, step=step)
+        )
         for step in range(10):
-            known = swd_jax.kept_channels(PARAMS, coupled(step / 10))
+            known = swd_jax.channels.kept_channels(PARAMS, coupled(step / 10))
             assert same(vectors(at(step)), vectors(known))
 
 
@@ -214,7 +216,7 @@ class TestScores:
             powers = np.abs(weights) ** power
             one = powers.sum(1) if score in ("l2", "l1") else powers.mean(1)
             scores.append(one ** (1 / power))
-        kept = swd_jax.kept_channels(PARAMS, coupled(score=score))
+        kept = swd_jax.channels.kept_channels(PARAMS, coupled(score=score))
         assert same(vectors(kept), reference(GROUPS, scores, 0.5))
 
     def test_come_from_the_criterion(self):
@@ -234,7 +236,9 @@ class TestScores:
                     total += np.square(columns).sum(axis=1)
                     count += columns.shape[1]
             scores.append(np.sqrt(total / count))
-        kept = swd_jax.kept_channels(larger, coupled(criterion="normalized_magnitude"))
+        kept = swd_jax.channels.kept_channels(
+            larger, coupled(criterion="normalized_magnitude")
+        )
         assert same(vectors(kept), reference(GROUPS, scores, 0.5))
 
     def test_look_at_gradients_and_their_sign(self):
@@ -243,14 +247,16 @@ class TestScores:
             criterion=lambda weights, gradient: jnp.abs(weights * gradient)
         )
         products = jax.tree.map(jnp.multiply, PARAMS, gradient)
-        kept = swd_jax.kept_channels(PARAMS, target, evidence={"gradient": gradient})
+        kept = swd_jax.channels.kept_channels(
+            PARAMS, target, evidence={"gradient": gradient}
+        )
         scores = rms(GROUPS, {"params": products})
         assert same(vectors(kept), reference(GROUPS, scores, 0.5))
 
     def test_that_are_not_finite_never_go(self):
         kernel = PARAMS["a"]["kernel"].at[:, 3].set(0).at[2, 3].set(jnp.nan)
         broken = {**PARAMS, "a": {**PARAMS["a"], "kernel": kernel}}
-        kept = swd_jax.kept_channels(broken, coupled(0.9))
+        kept = swd_jax.channels.kept_channels(broken, coupled(0.9))
         assert bool(kept["params/a"][3])
 
     def test_in_a_local_scope_are_places_in_the_group(self):
@@ -259,7 +265,7 @@ class TestScores:
         tiny["b"]["kernel"] = PARAMS["b"]["kernel"] / 1000
         tiny["c"]["kernel"] = PARAMS["c"]["kernel"] / 1000
         target = coupled(0.5, scope="local")
-        first, second = vectors(swd_jax.kept_channels(tiny, target))
+        first, second = vectors(swd_jax.channels.kept_channels(tiny, target))
         # One after the other goes until 8 and 6 are left. That is 215, and without
         # another of the first group, 190, it would be less than half of 393.
         assert (first.sum(), second.sum()) == (8, 6)
@@ -309,7 +315,7 @@ class TestSwd:
     )
     def test_decays_all_members_that_it_should(self, options, roles):
         target = coupled(0.7, **options)
-        kept = vectors(swd_jax.kept_channels(PARAMS, target))
+        kept = vectors(swd_jax.channels.kept_channels(PARAMS, target))
         masks, state = selected(target)
         wanted = members_of([~vector for vector in kept], roles)
         jax.tree.map(np.testing.assert_array_equal, masks, wanted)
@@ -328,7 +334,7 @@ class TestSwd:
         masks, _ = selected(coupled(0.5, score="bn_scale", scope=scope), fresh)
         assert not any(mask.any() for mask in jax.tree.leaves(masks))
         # Pruning has to choose: the first ones, but of each group one is left.
-        kept = swd_jax.kept_channels(fresh, coupled(0.5, score="bn_scale"))
+        kept = swd_jax.channels.kept_channels(fresh, coupled(0.5, score="bn_scale"))
         assert kept["params/a"].sum() < 12
 
     def test_rises_with_a_schedule_and_ends_pruned(self):
@@ -367,7 +373,7 @@ class TestSwd:
         ]
         pruned = swd_jax.prune(PARAMS, targets)
         assert int((pruned["head"]["kernel"] == 0).sum()) == 18
-        kept = vectors(swd_jax.kept_channels(PARAMS, targets[0]))
+        kept = vectors(swd_jax.channels.kept_channels(PARAMS, targets[0]))
         assert same([pruned["b"]["scale"] != 0], kept[1:])
         tx = swd_jax.swd(targets, weight_decay=1.0, a=1.0)
         state = tx.init(PARAMS)
@@ -400,14 +406,16 @@ class TestPruning:
         target = coupled(0.7, **options)
         whole = variables()
         pruned = {**whole, "params": swd_jax.prune(whole["params"], target)}
-        kept = swd_jax.kept_channels(pruned["params"], target)
-        assert same(vectors(kept), vectors(swd_jax.kept_channels(PARAMS, target)))
+        kept = swd_jax.channels.kept_channels(pruned["params"], target)
+        assert same(
+            vectors(kept), vectors(swd_jax.channels.kept_channels(PARAMS, target))
+        )
         x = jnp.asarray(np.random.default_rng(1).normal(size=(5, 6)), jnp.float32)
         wanted = network(pruned, x)
         mask = swd_jax.prune_mask(whole["params"], target)
         # By vectors, by the pruned parameters, by a mask.
         for given in (kept, pruned["params"], mask):
-            small = swd_jax.shrink(network, pruned, GROUPS, given, X)
+            small = swd_jax.channels.shrink(network, pruned, GROUPS, given, X)
             assert same(small.kept, vectors(kept))
             np.testing.assert_allclose(small.apply(small.params, x), wanted, atol=1e-5)
         sizes = [leaf.size for leaf in jax.tree.leaves(small.params["params"])]
@@ -428,25 +436,27 @@ class TestPruning:
         for least, wanted in ((4, [4, 4]), (0.5, [6, 5]), (20, [12, 9])):
             structure = swd_jax.CoupledChannels(GROUPS, min_channels=least)
             with pytest.raises(ValueError, match="no more than") as raised:
-                swd_jax.kept_channels(PARAMS, swd_jax.Target(0.99, structure=structure))
+                swd_jax.channels.kept_channels(
+                    PARAMS, swd_jax.Target(0.99, structure=structure)
+                )
             most = float(str(raised.value).split("no more than ")[1].split(". ")[0])
             assert most == math.floor(1e4 * (1 - size(*wanted) / 393)) / 1e4
             target = swd_jax.Target(most, structure=structure)
-            kept = vectors(swd_jax.kept_channels(PARAMS, target))
+            kept = vectors(swd_jax.channels.kept_channels(PARAMS, target))
             assert [v.sum() for v in kept] >= wanted
 
     def test_empties_a_layer_only_when_asked(self):
         structure = swd_jax.CoupledChannels(GROUPS, min_channels=0)
         target = swd_jax.Target(0.99, structure=structure)
-        kept = swd_jax.kept_channels(PARAMS, target)
+        kept = swd_jax.channels.kept_channels(PARAMS, target)
         assert not kept["params/b"].any()
         with pytest.raises(ValueError, match="leaves nothing of"):
-            swd_jax.shrink(network, variables(), GROUPS, kept, X)
+            swd_jax.channels.shrink(network, variables(), GROUPS, kept, X)
 
     def test_leaves_out_groups_that_are_not_prunable(self):
         structure = swd_jax.CoupledChannels(GROUPS)
         target = swd_jax.Target(0.3, structure=structure, prunable="^b/")
-        kept = vectors(swd_jax.kept_channels(PARAMS, target))
+        kept = vectors(swd_jax.channels.kept_channels(PARAMS, target))
         assert kept[0].all()
         assert not kept[1].all()
         # The first group has two producers.
@@ -463,12 +473,12 @@ class TestPruning:
             )
 
         whole = variables()
-        groups = swd_jax.channel_groups(bare, whole, X)
+        groups = swd_jax.channels.channel_groups(bare, whole, X)
         structure = swd_jax.CoupledChannels(groups, score="bn_scale", decays="scales")
         target = swd_jax.Target(0.5, structure=structure)
         pruned = swd_jax.prune(whole["params"], target)
         with pytest.raises(ValueError, match="not zero all the same"):
-            swd_jax.shrink(bare, whole, groups, pruned, X)
+            swd_jax.channels.shrink(bare, whole, groups, pruned, X)
 
     def test_stays_where_the_parameters_are_divided(self):
         # Groups may lie anywhere; under shard_map there is no whole channel to see.
@@ -482,7 +492,7 @@ class TestSummary:
         before = swd_jax.summarize(PARAMS, target)
         assert before.obtained_sparsity == 0
         [channels] = before.channels
-        kept = swd_jax.kept_channels(PARAMS, target)
+        kept = swd_jax.channels.kept_channels(PARAMS, target)
         assert channels.parameters_pruned == GROUPS.parameters(kept)
         assert channels.flops_pruned == GROUPS.flops(kept)
         after = swd_jax.summarize(swd_jax.prune(PARAMS, target), target)
@@ -528,7 +538,7 @@ class TestMultiples:
         for seed, sparsity in ((0, 0.3), (1, 0.5), (2, 0.7)):
             params = variables(seed)["params"]
             target = coupled(sparsity, scope, multiple_of=multiple)
-            kept = vectors(swd_jax.kept_channels(params, target))
+            kept = vectors(swd_jax.channels.kept_channels(params, target))
             scores = rms(GROUPS, {"params": params})
             wanted = in_multiples(scores, multiple, sparsity, local=scope == "local")
             assert same(kept, wanted)
@@ -537,7 +547,9 @@ class TestMultiples:
 
     def test_of_ties_the_first_go(self):
         params = jax.tree.map(jnp.ones_like, PARAMS)
-        kept = swd_jax.kept_channels(params, coupled(0.5, multiple_of=4, score="l1"))
+        kept = swd_jax.channels.kept_channels(
+            params, coupled(0.5, multiple_of=4, score="l1")
+        )
         scores = [np.full(12, 27), np.full(9, 24)]
         assert same(vectors(kept), in_multiples(scores, 4, 0.5))
 
@@ -549,15 +561,15 @@ class TestMultiples:
         ]
         assert [np.isinf(s).sum() for s in scores] == [1, 1]
         target = coupled(0.5, multiple_of=2)
-        kept = vectors(swd_jax.kept_channels(params, target))
+        kept = vectors(swd_jax.channels.kept_channels(params, target))
         assert same(kept, in_multiples(scores, 2, 0.5))
 
     def test_what_is_pruned_stays_as_it_is(self):
         target = coupled(0.6, multiple_of=4)
-        kept = vectors(swd_jax.kept_channels(PARAMS, target))
+        kept = vectors(swd_jax.channels.kept_channels(PARAMS, target))
         pruned = swd_jax.prune(PARAMS, target)
-        assert same(vectors(swd_jax.kept_channels(pruned, target)), kept)
-        small = swd_jax.shrink(
+        assert same(vectors(swd_jax.channels.kept_channels(pruned, target)), kept)
+        small = swd_jax.channels.shrink(
             network, {**variables(), "params": pruned}, GROUPS, kept, X
         )
         assert small.params["params"]["a"]["kernel"].shape[1] % 4 == 0
@@ -580,17 +592,19 @@ class TestMultiples:
         structure = swd_jax.CoupledChannels(GROUPS, min_channels=5, multiple_of=4)
         assert [structure.least_kept(group) for group in GROUPS] == [8, 8]
         with pytest.raises(ValueError, match="multiple_of"):
-            swd_jax.kept_channels(PARAMS, swd_jax.Target(0.9, structure=structure))
+            swd_jax.channels.kept_channels(
+                PARAMS, swd_jax.Target(0.9, structure=structure)
+            )
 
     def test_channels_with_several_positions(self):
         def member(positions):
             indices = np.arange(12 * positions).reshape(12, positions)
-            return swd_jax.ChannelMember("w", 0, indices, "producer")
+            return swd_jax.channels.ChannelMember("w", 0, indices, "producer")
 
         none = np.zeros(12, int)
         for positions, multiple, wanted in (((1,), 8, 8), ((6,), 8, 4), ((1, 6), 4, 4)):
             members = tuple(map(member, positions))
-            group = swd_jax.ChannelGroup("w", 12, members, none, none)
+            group = swd_jax.channels.ChannelGroup("w", 12, members, none, none)
             assert group.channels_in(multiple) == wanted
 
 
@@ -620,7 +634,7 @@ class TestErrors:
         with pytest.raises(ValueError, match="channel_groups"):
             swd_jax.CoupledChannels([np.ones(3)])
         params = {"first": jnp.ones((6, 5)), "second": jnp.ones((5, 2))}
-        groups = swd_jax.channel_groups(other, params, X)
+        groups = swd_jax.channels.channel_groups(other, params, X)
         with pytest.raises(ValueError, match="none of the groups has a batch norm"):
             swd_jax.CoupledChannels(groups, score="bn_scale")
 
@@ -654,13 +668,13 @@ class TestErrors:
 
     def test_of_methods_for_single_weights(self):
         with pytest.raises(ValueError, match="structure must be Unstructured"):
-            swd_jax.rigl(optax.sgd(0.1), coupled(), update_every=10, until=100)
+            swd_jax.methods.rigl(optax.sgd(0.1), coupled(), update_every=10, until=100)
         with pytest.raises(ValueError, match="soft=False"):
-            swd_jax.straight_through(PARAMS, coupled())
-        hard = swd_jax.straight_through(PARAMS, coupled(), soft=False)
+            swd_jax.methods.straight_through(PARAMS, coupled())
+        hard = swd_jax.methods.straight_through(PARAMS, coupled(), soft=False)
         pruned = swd_jax.prune(PARAMS, coupled())
         jax.tree.map(np.testing.assert_array_equal, hard, pruned)
 
     def test_of_kept_channels_without_coupled_channels(self):
         with pytest.raises(ValueError, match="structure=CoupledChannels"):
-            swd_jax.kept_channels(PARAMS, swd_jax.Target(0.5))
+            swd_jax.channels.kept_channels(PARAMS, swd_jax.Target(0.5))

@@ -140,32 +140,32 @@ class TestStaircase:
     """Sparsity that rises at a few steps."""
 
     def test_each_round_keeps_the_same_part(self):
-        schedule = swd_jax.staircase_sparsity(0.999, [5, 10, 15])
+        schedule = swd_jax.schedules.staircase_sparsity(0.999, [5, 10, 15])
         values = [float(schedule(step)) for step in (0, 4, 5, 9, 10, 14, 15, 10**6)]
         expected = [0, 0, 0.9, 0.9, 0.99, 0.99, 0.999, 0.999]
         np.testing.assert_allclose(values, expected, rtol=1e-6)
 
     def test_its_final_count_is_exact(self):
-        target = swd_jax.Target(swd_jax.staircase_sparsity(0.29, [3]))
+        target = swd_jax.Target(swd_jax.schedules.staircase_sparsity(0.29, [3]))
         pruned = swd_jax.prune(
             {"kernel": jnp.arange(1.0, 101.0).reshape(10, 10)}, target
         )
         assert int((pruned["kernel"] == 0).sum()) == 29
 
     def test_the_final_sparsity_may_be_traced(self):
-        at = jax.jit(lambda s, t: swd_jax.staircase_sparsity(s, [2, 4])(t))
+        at = jax.jit(lambda s, t: swd_jax.schedules.staircase_sparsity(s, [2, 4])(t))
         got = [float(at(0.96, step)) for step in (1, 2, 4)]
         np.testing.assert_allclose(got, [0, 0.8, 0.96], rtol=1e-6)
 
     @pytest.mark.parametrize("steps", [[], [5, 5], [5, 3], [-1], [1.5]])
     def test_steps_that_do_not_rise_are_an_error(self, steps):
         with pytest.raises(ValueError, match="steps must be"):
-            swd_jax.staircase_sparsity(0.5, steps)
+            swd_jax.schedules.staircase_sparsity(0.5, steps)
 
     @pytest.mark.parametrize("final", [1.0, -0.1])
     def test_a_final_sparsity_out_of_range_is_an_error(self, final):
         with pytest.raises(ValueError, match=r"final must be in \[0, 1\)"):
-            swd_jax.staircase_sparsity(final, [1])
+            swd_jax.schedules.staircase_sparsity(final, [1])
 
 
 class TestRewind:
@@ -173,7 +173,7 @@ class TestRewind:
 
     def test_it_is_the_schedule_again_from_where_it_goes_back_to(self):
         schedule = optax.cosine_decay_schedule(0.1, 30)
-        again = swd_jax.rewind(schedule, [30, 50], to=10)
+        again = swd_jax.schedules.rewind(schedule, [30, 50], to=10)
         for step, original in [
             (0, 0),
             (29, 29),
@@ -185,15 +185,17 @@ class TestRewind:
             assert float(again(step)) == float(schedule(original))
 
     def test_under_jit_it_does_the_same(self):
-        again = swd_jax.rewind(optax.linear_schedule(1.0, 0.0, 10), [10], to=5)
+        again = swd_jax.schedules.rewind(
+            optax.linear_schedule(1.0, 0.0, 10), [10], to=5
+        )
         got = jax.jit(jax.vmap(again))(jnp.arange(16))
         expected = [1 - t / 10 for t in range(10)] + [0.5 - t / 10 for t in range(6)]
         np.testing.assert_allclose(got, expected, atol=1e-6)
 
     def test_a_number_is_no_schedule(self):
         with pytest.raises(ValueError, match="schedule must be a schedule"):
-            swd_jax.rewind(0.1, [1], to=0)
+            swd_jax.schedules.rewind(0.1, [1], to=0)
 
     def test_where_it_goes_back_to_is_a_step(self):
         with pytest.raises(ValueError, match="to must be a whole number"):
-            swd_jax.rewind(optax.constant_schedule(0.1), [1], to=-1)
+            swd_jax.schedules.rewind(optax.constant_schedule(0.1), [1], to=-1)

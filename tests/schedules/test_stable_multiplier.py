@@ -35,7 +35,7 @@ class TestLargestStableMultiplier:
     def test_is_where_the_spectral_radius_passes_one(
         self, learning_rate, weight_decay, momentum, nesterov
     ):
-        limit = swd_jax.largest_stable_multiplier(
+        limit = swd_jax.schedules.largest_stable_multiplier(
             learning_rate, weight_decay, momentum, nesterov=nesterov
         )
         rate = learning_rate * weight_decay * limit
@@ -46,7 +46,7 @@ class TestLargestStableMultiplier:
 
     def test_is_where_optax_sgd_diverges(self, momentum, nesterov):
         learning_rate, weight_decay = 0.1, 5e-4
-        limit = swd_jax.largest_stable_multiplier(
+        limit = swd_jax.schedules.largest_stable_multiplier(
             learning_rate, weight_decay, momentum, nesterov=nesterov
         )
 
@@ -76,16 +76,16 @@ class TestLargestStableMultiplier:
 class TestLimit:
     def test_for_the_papers_numbers(self):
         # 2 (1 + 0.9) / (0.1 * 5e-4) = 3.8 / 5e-5; Nesterov's is 2.8 times smaller.
-        limit = swd_jax.largest_stable_multiplier(0.1, 5e-4, momentum=0.9)
+        limit = swd_jax.schedules.largest_stable_multiplier(0.1, 5e-4, momentum=0.9)
         assert limit == pytest.approx(76_000)
-        limit = swd_jax.largest_stable_multiplier(
+        limit = swd_jax.schedules.largest_stable_multiplier(
             0.1, 5e-4, momentum=0.9, nesterov=True
         )
         assert limit == pytest.approx(76_000 / 2.8)
 
     @pytest.mark.parametrize("numbers", [(0, 5e-4), (0.1, 0), (0.0, 0.0)])
     def test_is_infinite_where_nothing_moves(self, numbers):
-        assert swd_jax.largest_stable_multiplier(*numbers) == np.inf
+        assert swd_jax.schedules.largest_stable_multiplier(*numbers) == np.inf
 
     @pytest.mark.parametrize(
         ("argument", "value"),
@@ -108,7 +108,7 @@ class TestLimit:
             if bounded:
                 swd_jax.bound_multiplier(1.0, **numbers)
             else:
-                swd_jax.largest_stable_multiplier(**numbers)
+                swd_jax.schedules.largest_stable_multiplier(**numbers)
 
 
 PAPER = {"learning_rate": 0.1, "weight_decay": 5e-4, "momentum": 0.9}

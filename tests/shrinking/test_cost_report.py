@@ -15,15 +15,15 @@ def model(params, x):
 
 
 def shrunk(params, kept=100):
-    groups = swd_jax.channel_groups(model, params, X)
-    return swd_jax.shrink(model, params, groups, [np.arange(400) < kept], X)
+    groups = swd_jax.channels.channel_groups(model, params, X)
+    return swd_jax.channels.shrink(model, params, groups, [np.arange(400) < kept], X)
 
 
 PARAMS = {"first": jnp.ones((64, 400)), "second": jnp.ones((400, 60))}
 
 
 def test_counts_what_is_there():
-    report = swd_jax.cost_report(model, PARAMS, shrunk(PARAMS), X, runs=3)
+    report = swd_jax.channels.cost_report(model, PARAMS, shrunk(PARAMS), X, runs=3)
     before, after = report.before, report.after
     assert (before.parameters, after.parameters) == (400 * 124, 100 * 124)
     assert (before.bytes, after.bytes) == (4 * 400 * 124, 4 * 100 * 124)
@@ -36,7 +36,7 @@ def test_counts_what_is_there():
 
 
 def test_prints_a_table_and_a_flat_dict():
-    report = swd_jax.cost_report(model, PARAMS, shrunk(PARAMS), X, runs=1)
+    report = swd_jax.channels.cost_report(model, PARAMS, shrunk(PARAMS), X, runs=1)
     lines = str(report).splitlines()
     assert lines[2].split() == ["parameters", "49,600", "12,400", "25.0%", "4.00"]
     assert [line.split()[0] for line in lines[3:7]] == [
@@ -48,9 +48,9 @@ def test_prints_a_table_and_a_flat_dict():
 
 def test_says_what_it_cannot_measure():
     abstract = jax.eval_shape(lambda: PARAMS)
-    groups = swd_jax.channel_groups(model, abstract, X)
-    small = swd_jax.shrink(model, abstract, groups, [np.arange(400) < 9], X)
+    groups = swd_jax.channels.channel_groups(model, abstract, X)
+    small = swd_jax.channels.shrink(model, abstract, groups, [np.arange(400) < 9], X)
     with pytest.raises(ValueError, match="at 'first' there is only a shape"):
-        swd_jax.cost_report(model, abstract, small, X)
+        swd_jax.channels.cost_report(model, abstract, small, X)
     with pytest.raises(ValueError, match="runs must be a whole number"):
-        swd_jax.cost_report(model, PARAMS, shrunk(PARAMS), X, runs=0)
+        swd_jax.channels.cost_report(model, PARAMS, shrunk(PARAMS), X, runs=0)

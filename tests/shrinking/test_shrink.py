@@ -116,13 +116,13 @@ def agree(one, other):
 @functools.cache
 def shrunk_case(name):
     case = CASES[name]()
-    groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+    groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
     kept = some_kept(groups)
     names = [group.name for group in groups]
     sizes = {
         path: int(kept[names.index(g)].sum()) for path, g in case.attributes.items()
     }
-    small = swd_jax.shrink(
+    small = swd_jax.channels.shrink(
         case.apply, case.params, groups, kept, case.inputs, attributes=sizes
     )
     return case, groups, kept, small
@@ -161,7 +161,7 @@ class TestModels:
         assert jax.tree.structure(small.apply(small.params, case.inputs)) == (
             jax.tree.structure(0)
         )
-        again = swd_jax.channel_groups(small.apply, small.params, case.inputs)
+        again = swd_jax.channels.channel_groups(small.apply, small.params, case.inputs)
         assert groups.flops(kept) == again.flops() < groups.flops()
         assert groups.parameters(kept) == again.parameters() < groups.parameters()
 
@@ -179,7 +179,7 @@ class TestModels:
         trained = _floats(case.params)
         state = tx.init(trained)
         _, state = tx.update(jax.tree.map(jnp.ones_like, trained), state)
-        state = swd_jax.shrink_state(state, groups, kept)
+        state = swd_jax.channels.shrink_state(state, groups, kept)
         smaller = _floats(small.params)
         assert jax.tree.map(jnp.shape, state) == jax.tree.map(
             jnp.shape, tx.init(smaller)
@@ -200,9 +200,9 @@ class TestModels:
             for i, (key, shape) in enumerate(shapes.items())
         }
         x = jnp.asarray(np.random.default_rng(9).uniform(0.5, 2, size=x), jnp.float32)
-        groups = swd_jax.channel_groups(apply, params, x)
+        groups = swd_jax.channels.channel_groups(apply, params, x)
         kept = some_kept(groups)
-        small = swd_jax.shrink(apply, params, groups, kept, x)
+        small = swd_jax.channels.shrink(apply, params, groups, kept, x)
         whole = masked(params, gone(groups, kept))
         agree(
             quickly.jit(small.apply)(small.params, x),
@@ -215,7 +215,7 @@ def _floats(tree):
 
 
 def linear_groups():
-    return swd_jax.channel_groups(linear, LINEAR, X)
+    return swd_jax.channels.channel_groups(linear, LINEAR, X)
 
 
 class TestKept:
@@ -225,7 +225,7 @@ class TestKept:
             "first": jnp.ones((6, 5), bool).at[:, jnp.array([1, 3])].set(False),
             "second": jnp.ones((5, 2), bool).at[jnp.array([1, 2])].set(False),
         }
-        small = swd_jax.shrink(linear, params, linear_groups(), mask, X)
+        small = swd_jax.channels.shrink(linear, params, linear_groups(), mask, X)
         # Only channel 1 is False on both sides.
         assert small.kept[0].tolist() == [True, False, True, True, True]
         masked_params = jax.tree.map(lambda w, m: w * m, params, mask)
@@ -244,33 +244,33 @@ class TestKept:
             "first": LINEAR["first"].at[:, 4].set(0),
             "second": LINEAR["second"].at[4].set(0),
         }
-        small = swd_jax.shrink(linear, params, linear_groups(), params, X)
+        small = swd_jax.channels.shrink(linear, params, linear_groups(), params, X)
         assert small.widths == {"first": (6, 4), "second": (4, 2)}
 
     def test_may_be_named(self):
         kept = {"first": [True, True, False, False, False]}
-        small = swd_jax.shrink(linear, LINEAR, linear_groups(), kept, X)
+        small = swd_jax.channels.shrink(linear, LINEAR, linear_groups(), kept, X)
         assert small.widths["first"] == (6, 2)
 
     def test_is_rounded_up_with_the_best_of_the_others(self):
         kept = [[False, True, False, False, False]]
         groups = linear_groups()
-        small = swd_jax.shrink(linear, LINEAR, groups, kept, X, round_to=2)
+        small = swd_jax.channels.shrink(linear, LINEAR, groups, kept, X, round_to=2)
         assert small.kept[0].tolist() == [True, True, False, False, False]
         scores = [[0.1, 0.0, 0.3, 0.2, 0.5]]
-        small = swd_jax.shrink(
+        small = swd_jax.channels.shrink(
             linear, LINEAR, groups, kept, X, round_to=3, scores=scores
         )
         assert small.kept[0].tolist() == [False, True, True, False, True]
         # There are no more than 5.
-        small = swd_jax.shrink(linear, LINEAR, groups, kept, X, round_to=8)
+        small = swd_jax.channels.shrink(linear, LINEAR, groups, kept, X, round_to=8)
         assert small.kept[0].all()
 
     def test_is_rounded_to_positions_not_to_heads(self):
         case = CASES["gpt"]()
-        groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+        groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
         kept = [np.arange(3) < 1, np.arange(16) < 3]
-        small = swd_jax.shrink(
+        small = swd_jax.channels.shrink(
             case.apply, case.params, groups, kept, case.inputs, round_to=8
         )
         # A head has 4 positions: 2 heads are 8.
@@ -322,14 +322,16 @@ class TestModules:
                 return self.out(jax.nn.relu(self.up(x)).mean((1, 2)))
 
         model, x = Layers(nnx.Rngs(0)), jnp.arange(3)
-        groups = swd_jax.channel_groups(lambda m, x: m(x), model, x)
+        groups = swd_jax.channels.channel_groups(lambda m, x: m(x), model, x)
         kept = {"table": [1, 0, 1, 1, 0, 1], "general": [0, 1, 1, 0, 0]}
         kept |= {"product": [0, 1], "up": [1, 0, 1]}
         kept = {
             next(g.name for g in groups if g.name.startswith(name)): np.bool_(vector)
             for name, vector in kept.items()
         }
-        small = swd_jax.shrink(lambda m, x: m(x), model, groups, kept, x).params
+        small = swd_jax.channels.shrink(
+            lambda m, x: m(x), model, groups, kept, x
+        ).params
         assert (small.table.num_embeddings, small.table.features) == (9, 4)
         assert small.general.in_features == (4,)
         assert small.general.out_features == (2,)
@@ -349,9 +351,11 @@ class TestModules:
         def apply(model, x):
             return jax.vmap(lambda token: model[1](model[0](token)))(x)
 
-        groups = swd_jax.channel_groups(apply, model, jnp.arange(4))
+        groups = swd_jax.channels.channel_groups(apply, model, jnp.arange(4))
         kept = [np.array([True, False, True, True, False, False])]
-        small = swd_jax.shrink(apply, model, groups, kept, jnp.arange(4)).params
+        small = swd_jax.channels.shrink(
+            apply, model, groups, kept, jnp.arange(4)
+        ).params
         assert (small[0].num_embeddings, small[0].embedding_size) == (9, 3)
         assert small[1].in_features == 3
         agree(
@@ -363,8 +367,10 @@ class TestModules:
         model = nnx.Sequential(
             nnx.Linear(4, 6, rngs=nnx.Rngs(0)), nnx.Linear(6, 3, rngs=nnx.Rngs(1))
         )
-        groups = swd_jax.channel_groups(lambda m, x: m(x), model, jnp.ones((2, 4)))
-        small = swd_jax.shrink_module(model, groups, [[True, False] * 3])
+        groups = swd_jax.channels.channel_groups(
+            lambda m, x: m(x), model, jnp.ones((2, 4))
+        )
+        small = swd_jax.channels.shrink_module(model, groups, [[True, False] * 3])
         assert model.layers[0].out_features == 6
         assert model.layers[0].kernel.shape == (4, 6)
         assert small(jnp.ones((2, 4))).shape == (2, 3)
@@ -381,16 +387,18 @@ class TestModules:
                 return self.out(self.again(jax.nn.relu(self.inner(self.into(x)))))
 
         model = Twice(nnx.Rngs(0))
-        groups = swd_jax.channel_groups(lambda m, x: m(x), model, jnp.ones((2, 4)))
-        small = swd_jax.shrink_module(model, groups, [np.arange(6) < 2])
+        groups = swd_jax.channels.channel_groups(
+            lambda m, x: m(x), model, jnp.ones((2, 4))
+        )
+        small = swd_jax.channels.shrink_module(model, groups, [np.arange(6) < 2])
         assert small.inner is small.again
         assert small.inner.kernel.shape == (2, 2)
 
     def test_that_keep_a_size_of_their_own_are_found_out(self):
         case = CASES["resnet_with_padding"]()
-        groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+        groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
         with pytest.raises(ValueError, match="attributes="):
-            swd_jax.shrink(
+            swd_jax.channels.shrink(
                 case.apply, case.params, groups, some_kept(groups), case.inputs
             )
 
@@ -406,14 +414,14 @@ class TestModules:
 
         model, x = Scaled(nnx.Rngs(0)), jnp.ones((2, 4))
         call = lambda m, x: m(x)
-        groups = swd_jax.channel_groups(call, model, x)
+        groups = swd_jax.channels.channel_groups(call, model, x)
         with pytest.raises(ValueError, match="does not compute what the cut model"):
-            swd_jax.shrink(call, model, groups, [[True, False] * 3], x)
+            swd_jax.channels.shrink(call, model, groups, [[True, False] * 3], x)
         # The traced program divides by 6 as before, without the module.
         graph, state = nnx.split(model)
         apply = lambda s, x: nnx.merge(graph, s)(x)
-        groups = swd_jax.channel_groups(apply, state, x)
-        small = swd_jax.shrink(apply, state, groups, [[True, False] * 3], x)
+        groups = swd_jax.channels.channel_groups(apply, state, x)
+        small = swd_jax.channels.shrink(apply, state, groups, [[True, False] * 3], x)
         wanted = apply(masked(state, gone(groups, small.kept)), x)
         agree(small.apply(small.params, x), wanted)
 
@@ -421,9 +429,11 @@ class TestModules:
         model = nnx.Sequential(
             nnx.Linear(4, 6, rngs=nnx.Rngs(0)), nnx.Linear(6, 3, rngs=nnx.Rngs(1))
         )
-        groups = swd_jax.channel_groups(lambda m, x: m(x), model, jnp.ones((2, 4)))
+        groups = swd_jax.channels.channel_groups(
+            lambda m, x: m(x), model, jnp.ones((2, 4))
+        )
         with pytest.raises(ValueError, match="attributes names 'layers/0/heads'"):
-            swd_jax.shrink_module(
+            swd_jax.channels.shrink_module(
                 model, groups, [[True] * 6], attributes={"layers/0/heads": 3}
             )
 
@@ -434,31 +444,35 @@ class TestStates:
         tx = optax.chain(
             optax.trace(0.9), optax.ema(0.9), optax.masked(optax.scale_by_adam(), True)
         )
-        small = swd_jax.shrink_state(tx.init(LINEAR), groups, [np.arange(5) < 2])
+        small = swd_jax.channels.shrink_state(
+            tx.init(LINEAR), groups, [np.arange(5) < 2]
+        )
         shapes = {leaf.shape for leaf in jax.tree.leaves(small)}
         assert shapes == {(6, 2), (2, 2), ()}
 
     def test_of_parameters_inside_of_variables(self):
         # The optimizer has seen "params" only, the groups all variables.
         case = CASES["densenet"]()
-        groups = swd_jax.channel_groups(case.apply, case.params, case.inputs)
+        groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
         state = optax.adam(1e-3).init(case.params["params"])
         kept = some_kept(groups)
-        small = swd_jax.shrink_state(state, groups, kept)
+        small = swd_jax.channels.shrink_state(state, groups, kept)
         assert small[0].mu["Conv_0"]["kernel"].shape == (3, 3, 3, int(kept[0].sum()))
         assert small[0].nu["Dense_0"]["kernel"].shape == (sum(k.sum() for k in kept), 3)
 
     def test_that_are_factored_cannot_be_cut(self):
         params = {"first": random(200, 150), "second": random(150, 2)}
-        groups = swd_jax.channel_groups(linear, params, jnp.ones((3, 200)))
+        groups = swd_jax.channels.channel_groups(linear, params, jnp.ones((3, 200)))
         state = optax.scale_by_factored_rms().init(params)
         with pytest.raises(ValueError, match="cannot be cut"):
-            swd_jax.shrink_state(state, groups, [np.arange(150) < 20])
+            swd_jax.channels.shrink_state(state, groups, [np.arange(150) < 20])
 
 
 class TestFunction:
     def test_is_an_ordinary_one(self):
-        small = swd_jax.shrink(linear, LINEAR, linear_groups(), [np.arange(5) < 2], X)
+        small = swd_jax.channels.shrink(
+            linear, LINEAR, linear_groups(), [np.arange(5) < 2], X
+        )
         exported = jax.export.export(jax.jit(small.apply))(small.params, X)
         agree(exported.call(small.params, X), np.full((3, 2), 12.0))
         batch = jax.vmap(small.apply, (None, 0))(small.params, X[:, None])
@@ -466,7 +480,9 @@ class TestFunction:
 
     def test_has_the_derivative_of_relu_at_zero(self):
         params = {"first": jnp.zeros((6, 5)), "second": jnp.ones((5, 2))}
-        small = swd_jax.shrink(linear, params, linear_groups(), [np.arange(5) < 2], X)
+        small = swd_jax.channels.shrink(
+            linear, params, linear_groups(), [np.arange(5) < 2], X
+        )
         gradient = jax.grad(lambda p: small.apply(p, X).sum())(small.params)
         assert not gradient["first"].any()
 
@@ -476,8 +492,10 @@ class TestFunction:
             return {"y": h @ params["second"] * scale, "mask": batch["flag"]}
 
         batch = {"x": X, "flag": None}
-        groups = swd_jax.channel_groups(apply, LINEAR, batch)
-        small = swd_jax.shrink(apply, LINEAR, groups, [np.arange(5) < 2], batch)
+        groups = swd_jax.channels.channel_groups(apply, LINEAR, batch)
+        small = swd_jax.channels.shrink(
+            apply, LINEAR, groups, [np.arange(5) < 2], batch
+        )
         out = small.apply(small.params, batch)
         agree(out["y"], np.full((3, 2), 24.0))
         assert out["mask"] is None
@@ -485,8 +503,8 @@ class TestFunction:
     def test_of_shapes_gives_shapes(self):
         shapes = jax.eval_shape(lambda: LINEAR)
         x = jax.ShapeDtypeStruct((3, 6), jnp.float32)
-        groups = swd_jax.channel_groups(linear, shapes, x)
-        small = swd_jax.shrink(linear, shapes, groups, [np.arange(5) < 2], x)
+        groups = swd_jax.channels.channel_groups(linear, shapes, x)
+        small = swd_jax.channels.shrink(linear, shapes, groups, [np.arange(5) < 2], x)
         assert small.params["first"].shape == (6, 2)
         assert jax.eval_shape(small.apply, small.params, x).shape == (3, 2)
 
@@ -494,19 +512,21 @@ class TestFunction:
 class TestErrors:
     def test_a_mask_that_empties_a_layer(self):
         with pytest.raises(ValueError, match="leaves nothing of 'first' along axis 1"):
-            swd_jax.shrink(linear, LINEAR, linear_groups(), [np.zeros(5, bool)], X)
+            swd_jax.channels.shrink(
+                linear, LINEAR, linear_groups(), [np.zeros(5, bool)], X
+            )
 
     def test_groups_of_another_model(self):
         other = {"first": jnp.ones((6, 4)), "second": jnp.ones((4, 2))}
         with pytest.raises(ValueError, match="groups do not fit params: at 'first'"):
-            swd_jax.shrink(linear, other, linear_groups(), [[True] * 5], X)
+            swd_jax.channels.shrink(linear, other, linear_groups(), [[True] * 5], X)
 
     def test_groups_of_another_function(self):
         square = {"first": jnp.ones((6, 6)), "second": jnp.ones((6, 6))}
-        groups = swd_jax.channel_groups(linear, square, X)
+        groups = swd_jax.channels.channel_groups(linear, square, X)
         other = lambda p, x: linear({"first": p["second"], "second": p["first"]}, x)
         with pytest.raises(ValueError, match="couples other channels"):
-            swd_jax.shrink(other, square, groups, [np.arange(6) < 2], X)
+            swd_jax.channels.shrink(other, square, groups, [np.arange(6) < 2], X)
 
     @pytest.mark.parametrize(
         "kept",
@@ -515,28 +535,30 @@ class TestErrors:
     )
     def test_what_is_neither_vectors_nor_a_mask(self, kept):
         with pytest.raises(ValueError, match="kept"):
-            swd_jax.shrink(linear, LINEAR, linear_groups(), kept, X)
+            swd_jax.channels.shrink(linear, LINEAR, linear_groups(), kept, X)
 
     def test_a_mask_of_another_shape(self):
         mask = {"first": np.ones((6, 4), bool), "second": np.ones((5, 2), bool)}
         with pytest.raises(ValueError, match=r"mask of shape \(6, 4\) at 'first'"):
-            swd_jax.shrink(linear, LINEAR, linear_groups(), mask, X)
+            swd_jax.channels.shrink(linear, LINEAR, linear_groups(), mask, X)
 
     @pytest.mark.parametrize("round_to", [0, -1, 1.5])
     def test_what_cannot_be_rounded_to(self, round_to):
         with pytest.raises(ValueError, match="round_to must be"):
-            swd_jax.shrink(
+            swd_jax.channels.shrink(
                 linear, LINEAR, linear_groups(), [[True] * 5], X, round_to=round_to
             )
 
     def test_too_few_scores(self):
         with pytest.raises(ValueError, match="scores must have"):
-            swd_jax.shrink(
+            swd_jax.channels.shrink(
                 linear, LINEAR, linear_groups(), [[True] * 5], X, round_to=2, scores=[]
             )
 
     def test_parameters_of_the_whole_model(self):
-        small = swd_jax.shrink(linear, LINEAR, linear_groups(), [np.arange(5) < 2], X)
+        small = swd_jax.channels.shrink(
+            linear, LINEAR, linear_groups(), [np.arange(5) < 2], X
+        )
         with pytest.raises(ValueError, match=r"at 'first' it has \(6, 2\)"):
             small.apply(LINEAR, X)
 
@@ -544,8 +566,10 @@ class TestErrors:
         def apply(params, x, name):
             return linear(params, x)
 
-        groups = swd_jax.channel_groups(apply, LINEAR, X, "a")
-        small = swd_jax.shrink(apply, LINEAR, groups, [np.arange(5) < 2], X, "a")
+        groups = swd_jax.channels.channel_groups(apply, LINEAR, X, "a")
+        small = swd_jax.channels.shrink(
+            apply, LINEAR, groups, [np.arange(5) < 2], X, "a"
+        )
         with pytest.raises(ValueError, match="'a' as an argument"):
             small.apply(small.params, X, "b")
         with pytest.raises(ValueError, match="structure"):
@@ -555,7 +579,7 @@ class TestErrors:
         def apply(params, x):
             return jnp.fft.fft(linear(params, x), axis=0).real.reshape(6)
 
-        groups = swd_jax.channel_groups(apply, LINEAR, X)
-        small = swd_jax.shrink(apply, LINEAR, groups, [np.arange(5) < 2], X)
+        groups = swd_jax.channels.channel_groups(apply, LINEAR, X)
+        small = swd_jax.channels.shrink(apply, LINEAR, groups, [np.arange(5) < 2], X)
         with pytest.raises(ValueError, match="traced with arguments of the shapes"):
             small.apply(small.params, jnp.ones((2, 7)))

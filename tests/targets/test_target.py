@@ -20,7 +20,7 @@ def test_the_defaults_are_those_of_the_paper():
     assert target.prunable is swd_jax.is_weight
     assert target.structure == swd_jax.Unstructured()
     assert target.scope == "global"
-    assert target.criterion is swd_jax.magnitude
+    assert target.criterion is swd_jax.criteria.magnitude
 
 
 def test_a_target_is_frozen():
@@ -56,8 +56,10 @@ def test_replacing_a_field_checks_it_again():
 
 def test_a_criterions_name_stands_for_the_criterion():
     by_name = swd_jax.Target(0.9, criterion="normalized_magnitude")
-    assert by_name.criterion is swd_jax.normalized_magnitude
-    assert by_name == swd_jax.Target(0.9, criterion=swd_jax.normalized_magnitude)
+    assert by_name.criterion is swd_jax.criteria.normalized_magnitude
+    assert by_name == swd_jax.Target(
+        0.9, criterion=swd_jax.criteria.normalized_magnitude
+    )
 
 
 @pytest.mark.parametrize("scope", ["globall", "", "Global", None, 1, ["global"], {}])

@@ -176,7 +176,7 @@ def test_a_local_target_has_a_threshold_for_each_leaf():
 def test_a_normalised_criterion_compares_shares_of_the_leaf_norm():
     # Norms 5 and 50: shares 0.6, 0.8 and 0.06, 0.9982.
     weights = {"low": jnp.array([[3.0, 4.0]]), "top": jnp.array([[3.0, 49.91]])}
-    target = swd_jax.Target(0.25, criterion=swd_jax.normalized_magnitude)
+    target = swd_jax.Target(0.25, criterion=swd_jax.criteria.normalized_magnitude)
     tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
     updates, state = tx.update(weights, tx.init(weights), weights)
     np.testing.assert_array_equal(updates["low"], [[3.0, 4.0]])

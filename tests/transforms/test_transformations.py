@@ -66,8 +66,11 @@ FORMS = {
         True,
     ),
     "keep_pruned": (swd_jax.keep_pruned(MASK), True),
-    "magnitude_pruning": (swd_jax.magnitude_pruning(RISING, update_every=2), True),
-    "soft_pruning": (swd_jax.soft_pruning(0.5, every=2), True),
+    "magnitude_pruning": (
+        swd_jax.methods.magnitude_pruning(RISING, update_every=2),
+        True,
+    ),
+    "soft_pruning": (swd_jax.methods.soft_pruning(0.5, every=2), True),
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 
