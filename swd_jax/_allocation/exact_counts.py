@@ -111,3 +111,7 @@ def pruned_count(sparsity: Fraction | jax.Array, weights: int) -> jax.Array:
 def known_count(sparsity: Fraction, weights: int) -> int:
     """The same for a sparsity that is known."""
     return min(int(sparsity * weights), max(weights - 1, 0))
+
+
+def as_sparsity(s):
+    return s

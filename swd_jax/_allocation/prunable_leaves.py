@@ -221,3 +221,8 @@ def _described(prunable: Prunable) -> str:
     if prunable is is_weight:
         return "is_weight (two or more dimensions, no bias, no scale)"
     return repr(prunable)
+
+
+def as_prunable(p):
+    check_prunable(p)
+    return p

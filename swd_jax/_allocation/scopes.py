@@ -158,3 +158,8 @@ def erk_sparsities(
     found = jnp.where(is_dense, 0, jnp.floor((1 - densities) * _PLACES) / _PLACES)
     place = {i: rank for rank, i in enumerate(order)}
     return [found[place[i]] for i in range(len(shapes))]
+
+
+def as_scope(s):
+    check_scope(s)
+    return s

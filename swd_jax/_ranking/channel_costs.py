@@ -1,9 +1,14 @@
-"""How much is left of a model without some of its channels: exact, also under jit."""
+"""`CostModel`: what a model costs without some of its channels, exactly, under jit too.
+
+The cost of a model is a number of parameters or of operations. It is a sum of products
+of axis lengths (`ChannelGroups.parameter_costs`, `ChannelGroups.flop_costs`), and an
+axis is as long as its fixed positions and those of its channels.
+"""
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,134 +17,152 @@ import numpy as np
 from swd_jax._arrays import uint64
 from swd_jax._arrays.manual_sharding import vary_as
 from swd_jax._coupling import array_types
-from swd_jax._coupling.channel_groups import ChannelGroups, Cost, Extent
+from swd_jax._coupling.channel_groups import ChannelGroups, Extent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Counting:
-    """The costs of a model as arrays.
+class CostModel:
+    """The cost of a model as arrays.
 
-    A cost is a number times the product of the lengths of some axes. A length is what
-    is fixed of it and so many positions for each channel. Channels of a group that are
-    alike in all of that are of one *kind*: only their numbers matter.
+    Channels of one channel group that have the same positions along all axes are of one
+    *kind*. The cost depends on the number of channels of each kind only.
     """
 
     channels: array_types.Ints
-    """Of each kind, padded with the number of all channels: shape (kinds, most)."""
+    """The channels of each kind, padded with the number of all channels: shape
+    (kinds, largest kind)."""
     sizes: np.ndarray
-    """Channels of each kind, uint32, shape (kinds,)."""
+    """The number of channels of each kind: uint32, shape (kinds,)."""
     fixed: np.ndarray
-    """uint32, shape (lengths,); the last is 1."""
+    """The positions of each length that are always kept: uint32, shape (lengths,). The
+    last length is 1."""
     positions: np.ndarray
-    """What a channel of each kind adds, uint32, shape (lengths, kinds)."""
+    """The positions that a channel of each kind adds to each length: uint32, shape
+    (lengths, kinds)."""
     factors: array_types.Ints
-    """Which lengths each cost multiplies, padded with the last: (costs, most)."""
+    """The lengths that each product multiplies, padded with the last length: shape
+    (products, most factors)."""
     times: np.ndarray
-    """By which number: wide, shape (costs, 4)."""
+    """The constant factor of each product: emulated uint64, shape (products, 4)."""
     total: int
-    """What the whole model costs."""
+    """The cost of the whole model."""
 
-    def left(self, gone: jax.Array) -> jax.Array:
-        """What the model costs without so many of each kind: wide, shape (4,)."""
-        kept = self.sizes - gone
-        lengths = (
-            jnp.sum(self.positions * kept[None], axis=1, dtype=jnp.uint32) + self.fixed
+    def remaining(self, num_removed: jax.Array) -> jax.Array:
+        """Return the cost without so many channels of each kind: uint64, shape (4,)."""
+        num_kept = self.sizes - num_removed
+        lengths = self.fixed + jnp.sum(
+            self.positions * num_kept[None], axis=1, dtype=jnp.uint32
         )
         product = jnp.asarray(self.times)
         for column in self.factors.T:
             product = uint64.multiply_each(product, lengths[column])
         return uint64.sum_last_but_one(product)
 
-    def known_left(self, gone: array_types.Ints) -> int:
-        """The same as a Python integer, where it is known how many go."""
-        kept = self.sizes.astype(object) - gone
-        lengths = (self.positions.astype(object) * kept).sum(axis=1) + self.fixed
+    def remaining_int(self, num_removed: array_types.Ints) -> int:
+        """Return the cost as a Python integer, for numbers that are not traced."""
+        num_kept = self.sizes.astype(object) - num_removed
+        lengths = (self.positions.astype(object) * num_kept).sum(axis=1) + self.fixed
         pairs = zip(self.times, self.factors, strict=True)
         return sum(
             uint64.to_int(times) * math.prod(lengths[row]) for times, row in pairs
         )
 
-    def lost(self, ranks: jax.Array, count: jax.Array) -> jax.Array:
-        """What the model loses with the first channels: a wide number, shape (4,).
+    def removed(self, ranks: jax.Array, count: jax.Array) -> jax.Array:
+        """Return the cost that the first channels save: emulated uint64, shape (4,).
 
         Args:
-          ranks: the place of each channel in the order in which they go, int32, shape
-            (channels,).
-          count: how many go, int32.
+          ranks: each channel's rank in the order of removal, int32, shape (channels,).
+          count: the number of channels to remove, int32.
         """
         padded = jnp.concatenate([ranks, jnp.full(1, len(ranks), ranks.dtype)])
-        gone = jnp.sum(padded[self.channels] < count, axis=1, dtype=jnp.uint32)
+        is_removed = padded[self.channels] < count
+        num_removed = jnp.sum(is_removed, axis=1, dtype=jnp.uint32)
         total = jnp.asarray(uint64.from_int(self.total))
-        return uint64.subtract(total, self.left(gone))
+        return uint64.subtract(total, self.remaining(num_removed))
 
-    def longest_cut(
+    def max_removable(
         self, ranks: jax.Array, removable: jax.Array, budget: jax.Array
     ) -> jax.Array:
-        """How many of the first channels cost no more than the budget.
+        """Return how many of the first channels save no more than the budget.
 
         Args:
-          ranks: as for `lost`.
-          removable: how many may go, int32.
-          budget: a wide number, shape (4,), at most the total.
+          ranks: each channel's rank in the order of removal, int32, shape (channels,).
+          removable: the number of channels that may be removed, int32.
+          budget: emulated uint64, shape (4,), at most the total.
         """
 
-        def halved(
+        def bisect(
             _: jax.Array, bracket: tuple[jax.Array, jax.Array]
         ) -> tuple[jax.Array, jax.Array]:
             low, high = bracket
             middle = (low + high) // 2
-            fits = ~uint64.less(budget, self.lost(ranks, middle))
+            fits = ~uint64.less(budget, self.removed(ranks, middle))
             return jnp.where(fits, middle, low), jnp.where(fits, high, middle)
 
-        start = jnp.zeros_like(removable), removable + 1
-        start = vary_as(start, [ranks, removable, budget])
-        rounds = (len(ranks) + 1).bit_length()
-        count, _ = jax.lax.fori_loop(0, rounds, halved, start)
+        bracket = jnp.zeros_like(removable), removable + 1
+        bracket = vary_as(bracket, [ranks, removable, budget])
+        num_rounds = (len(ranks) + 1).bit_length()
+        count, _ = jax.lax.fori_loop(0, num_rounds, bisect, bracket)
         return count
 
 
-def counting(
-    groups: ChannelGroups, costs: Sequence[Cost], chosen: Sequence[int], total: int
-) -> Counting:
-    """The costs with the channels of the chosen groups, one group after the other."""
+def cost_model(
+    groups: ChannelGroups,
+    count: Literal["parameters", "flops"],
+    chosen: Sequence[int],
+) -> CostModel:
+    """Return the cost of a model as a function of the channels of some groups.
+
+    Args:
+      groups: all channel groups of the model.
+      count: the quantity to count.
+      chosen: the numbers of the channel groups that may be pruned. Their channels are
+        numbered consecutively, one channel group after the other.
+    """
+    if count == "parameters":
+        costs, total = groups.parameter_costs, groups.parameters()
+    else:
+        costs, total = groups.flop_costs, groups.flops()
     extents: dict[Any, Extent] = {}
-    numbers: dict[Any, int] = {}
-    merged: dict[tuple[int, ...], int] = {}
+    number_of_extent: dict[Any, int] = {}
+    products: dict[tuple[int, ...], int] = {}
     for cost in costs:
-        moving, times = [], cost.times
+        factors, times = [], cost.times
         for extent in cost.extents:
-            if any(group in chosen for group, _ in extent.of_groups):
-                same = (
-                    extent.fixed,
-                    *((g, positions.tobytes()) for g, positions in extent.of_groups),
-                )
-                extents.setdefault(same, extent)
-                moving.append(numbers.setdefault(same, len(numbers)))
-            else:
+            if not any(group in chosen for group, _ in extent.of_groups):
                 times *= extent.full
-        row = tuple(sorted(moving))
-        merged[row] = merged.get(row, 0) + times
-    rows = list(merged)
-    kinds, columns = _kinds(groups, list(extents.values()), chosen)
-    count = sum(groups[number].size for number in chosen)
-    channels = np.full((len(kinds), max(map(len, kinds))), count)
+                continue
+            identity = (
+                extent.fixed,
+                *((group, array.tobytes()) for group, array in extent.of_groups),
+            )
+            extents.setdefault(identity, extent)
+            number = number_of_extent.setdefault(identity, len(number_of_extent))
+            factors.append(number)
+        product = tuple(sorted(factors))
+        products[product] = products.get(product, 0) + times
+    kinds, positions = _kinds(groups, list(extents.values()), chosen)
+    num_channels = sum(groups[number].size for number in chosen)
+    channels = np.full((len(kinds), max(map(len, kinds))), num_channels)
     for kind, members in enumerate(kinds):
         channels[kind, : len(members)] = members
-    factors = np.full((len(rows), max(map(len, rows), default=0)), len(extents))
-    for number, row in enumerate(rows):
-        factors[number, : len(row)] = row
+    most_factors = max(map(len, products), default=0)
+    factors = np.full((len(products), most_factors), len(extents))
+    for number, product in enumerate(products):
+        factors[number, : len(product)] = product
     fixed = [
-        extent.fixed + sum(int(n.sum()) for g, n in extent.of_groups if g not in chosen)
+        extent.fixed
+        + sum(int(n.sum()) for group, n in extent.of_groups if group not in chosen)
         for extent in extents.values()
     ]
-    none = np.zeros((1, len(kinds)), np.uint32)
-    return Counting(
+    no_positions = np.zeros((1, len(kinds)), np.uint32)
+    return CostModel(
         channels=channels,
         sizes=np.array([len(members) for members in kinds], np.uint32),
         fixed=np.array([*fixed, 1], np.uint32),
-        positions=np.concatenate([columns.astype(np.uint32), none]),
+        positions=np.concatenate([positions.astype(np.uint32), no_positions]),
         factors=factors,
-        times=np.stack([uint64.from_int(times) for times in merged.values()]),
+        times=np.stack([uint64.from_int(times) for times in products.values()]),
         total=total,
     )
 
@@ -147,21 +170,21 @@ def counting(
 def _kinds(
     groups: ChannelGroups, extents: Sequence[Extent], chosen: Sequence[int]
 ) -> tuple[list[array_types.Ints], array_types.Ints]:
-    """Channels that are alike: their numbers, and their positions along each axis."""
+    """Return the channels of each kind, and their positions along each extent."""
     kinds: list[array_types.Ints] = []
-    columns: list[array_types.Ints] = []
-    first = 0
+    positions_of_kind: list[array_types.Ints] = []
+    first_channel = 0
     for number in chosen:
         size = groups[number].size
-        along = np.zeros((len(extents), size), np.int64)
+        positions = np.zeros((len(extents), size), np.int64)
         for row, extent in enumerate(extents):
-            for group, positions in extent.of_groups:
+            for group, positions_of_channel in extent.of_groups:
                 if group == number:
-                    along[row] += positions
-        different, kind_of = np.unique(along, axis=1, return_inverse=True)
-        for kind in range(different.shape[1]):
-            members = np.flatnonzero(kind_of.ravel() == kind)
-            kinds.append(first + members)
-            columns.append(different[:, kind])
-        first += size
-    return kinds, np.stack(columns, axis=1)
+                    positions[row] += positions_of_channel
+        distinct, kind_of_channel = np.unique(positions, axis=1, return_inverse=True)
+        for kind in range(distinct.shape[1]):
+            members = np.flatnonzero(kind_of_channel.ravel() == kind)
+            kinds.append(first_channel + members)
+            positions_of_kind.append(distinct[:, kind])
+        first_channel += size
+    return kinds, np.stack(positions_of_kind, axis=1)

@@ -1,266 +1,255 @@
-"""Where the channels that may be pruned lie in the leaves that an optimizer has."""
+"""`ChannelLayout`: where the channels of some channel groups lie in an optimizer's tree.
+
+All channels of the chosen channel groups are numbered consecutively, one channel group
+after the other. Arrays of shape (channels,) are in this order.
+"""
 
 import dataclasses
 import functools
-import re
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax._allocation.prunable_leaves import (
-    Prunable,
-    PrunableLeaf,
-    find_prunable,
-    is_weight,
-)
-from swd_jax._arrays import tree_paths
+from swd_jax._arrays.axis_norms import Norm
 from swd_jax._arrays.manual_sharding import laid_out_as
-from swd_jax._coupling import array_types, path_prefix
-from swd_jax._coupling.channel_groups import ChannelGroup
+from swd_jax._coupling import array_types
+from swd_jax._coupling.channel_groups import ChannelGroup, ChannelGroups
 from swd_jax._ranking import channel_costs
-from swd_jax.structures._coupled_channels import CoupledChannels, Score
+
+Count: TypeAlias = Literal["parameters", "flops"]
+ChannelNorm: TypeAlias = Norm | Literal["bn_scale"]
 
 Place: TypeAlias = tuple[int, int, array_types.Ints]
-"""Leaf, axis, and the indices of each channel along it: (channels, positions)."""
+"""Leaf, axis, and the positions of each channel along it: (channels, positions)."""
+
+
+class ChannelOptions(Protocol):
+    """The options of `CoupledChannels` that a layout depends on. Hashable."""
+
+    @property
+    def groups(self) -> ChannelGroups:
+        """The channel groups of the model."""
+        ...
+
+    @property
+    def norm(self) -> ChannelNorm:
+        """The norm that scores a channel."""
+        ...
+
+    @property
+    def count(self) -> Count:
+        """The quantity that the sparsity is a fraction of."""
+        ...
+
+    @property
+    def multiple_of(self) -> int:
+        """The number that divides the lengths of pruned axes."""
+        ...
+
+    @property
+    def scored_roles(self) -> tuple[str, ...]:
+        """The roles of the members that a channel is scored by."""
+        ...
+
+    @property
+    def decayed_roles(self) -> tuple[str, ...]:
+        """The roles of the members that are penalised and pruned."""
+        ...
+
+    def min_channels_of(self, group: ChannelGroup) -> int:
+        """Return the number of channels that a channel group keeps at least."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Layout:
-    """The channels of the groups that may be pruned, one group after the other."""
+class ChannelLayout:
+    """The channels of the groups that may be pruned, one channel group after another."""
 
+    all_groups: ChannelGroups
+    """All channel groups of the model, pruned or not."""
     groups: tuple[ChannelGroup, ...]
-    score: Score
-    least_kept: tuple[int, ...]
-    """Of each group."""
-    together: tuple[int, ...]
-    """How many channels of each group go at once."""
+    """The channel groups that may be pruned."""
+    norm: ChannelNorm
+    count: Count
+    min_channels: tuple[int, ...]
+    """The number of channels that each channel group keeps at least."""
+    bundle_sizes: tuple[int, ...]
+    """The number of channels of each channel group that are removed at once."""
     places: tuple[tuple[tuple[int, array_types.Ints], ...], ...]
-    """Of each leaf: axes, and the channel at every index of it, or their number."""
+    """For each leaf (axis, channel at each position) pairs. `num_channels` marks
+    positions without a channel."""
     scored_members: tuple[tuple[Place, ...], ...]
-    """Of each group."""
-    counting: channel_costs.Counting
-    dearest: int
-    """No less than what channels that go at once take away when all others stay."""
+    """For each channel group the members that its channels are scored by."""
+    cost_model: channel_costs.CostModel
+    max_bundle_cost: int
+    """An upper bound on the cost that the removal of one bundle saves."""
 
     @property
-    def size(self) -> int:
-        """How many channels there are."""
+    def num_channels(self) -> int:
+        """The number of channels of all groups that may be pruned."""
         return sum(group.size for group in self.groups)
 
     @property
     def offsets(self) -> list[int]:
-        """The first channel of each group, and the number of all."""
+        """The first channel of each channel group, and the number of all channels."""
         return [0, *np.cumsum([group.size for group in self.groups]).tolist()]
 
+    def slices(self) -> list[tuple[ChannelGroup, slice]]:
+        """Return each channel group with the slice of its channels."""
+        ends = self.offsets
+        return [
+            (group, slice(start, start + group.size))
+            for group, start in zip(self.groups, ends[:-1], strict=True)
+        ]
+
     @property
-    def group_of(self) -> np.ndarray:
-        """The group of each channel: int32, shape (channels,)."""
+    def group_of_channel(self) -> np.ndarray:
+        """The channel group of each channel: int32, shape (channels,)."""
         sizes = [group.size for group in self.groups]
         return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
 
-    def of_channels(self, of_groups: Sequence[int]) -> np.ndarray:
-        """Each channel's group's number: int32, shape (channels,)."""
-        return np.array(of_groups, np.int32)[self.group_of]
+    def repeat_per_channel(self, values: Sequence[int]) -> np.ndarray:
+        """Return the value of each channel's group: int32, shape (channels,)."""
+        return np.array(values, np.int32)[self.group_of_channel]
 
     @property
-    def sizes(self) -> np.ndarray:
+    def group_sizes(self) -> np.ndarray:
         """The size of each channel's group: int32, shape (channels,)."""
-        return self.of_channels([group.size for group in self.groups])
+        return self.repeat_per_channel([group.size for group in self.groups])
 
     @property
-    def first(self) -> np.ndarray:
+    def first_channels(self) -> np.ndarray:
         """The first channel of each channel's group: int32, shape (channels,)."""
-        return self.of_channels(self.offsets)
+        return self.repeat_per_channel(self.offsets)
 
     @property
-    def in_multiples(self) -> bool:
-        """Whether some channels go together."""
-        return any(n > 1 for n in self.together)
+    def has_bundles(self) -> bool:
+        """Whether some channels are removed several at once."""
+        return any(size > 1 for size in self.bundle_sizes)
 
     @functools.cached_property
     def scored_leaves(self) -> list[int]:
-        """The leaves by which channels are ranked."""
-        return sorted({place[0] for group in self.scored_members for place in group})
+        """The leaves by which channels are scored."""
+        return sorted({place[0] for places in self.scored_members for place in places})
 
     @functools.cached_property
-    def most_removable(self) -> int:
-        """What disappears when every group keeps as little as it may."""
+    def max_removable(self) -> int:
+        """The cost saved when every channel group keeps as little as it may."""
         ranks = np.concatenate(
             [np.argsort(np.argsort(-group.parameters)) for group in self.groups]
         )
-        least = self.of_channels(self.least_kept)
-        stays = np.append(ranks >= self.sizes - least, True)
-        gone = (~stays)[self.counting.channels].sum(axis=1)
-        return self.counting.total - self.counting.known_left(gone)
+        min_channels = self.repeat_per_channel(self.min_channels)
+        is_kept = np.append(ranks >= self.group_sizes - min_channels, True)
+        num_removed = (~is_kept)[self.cost_model.channels].sum(axis=1)
+        return self.cost_model.total - self.cost_model.remaining_int(num_removed)
 
-    def leaf_mask(self, number: int, channels: jax.Array, leaf: jax.Array) -> jax.Array:
-        """Which weights of a leaf belong to one of some channels.
+    def leaf_mask(self, leaf: int, channels: jax.Array, array: jax.Array) -> jax.Array:
+        """Return the weights of a leaf that belong to at least one of some channels.
 
         Args:
-          number: of the leaf.
+          leaf: the leaf's position.
           channels: bools, shape (channels,).
-          leaf: the leaf, for its shape and layout.
+          array: the leaf, for its shape and sharding.
         """
         padded = jnp.concatenate([channels, jnp.zeros(1, bool)])
-        mask = jnp.zeros((1,) * leaf.ndim, bool)
-        for axis, channel_of in self.places[number]:
-            along = padded[channel_of]
-            shape = [1] * leaf.ndim
-            shape[axis] = len(channel_of)
-            mask |= along.reshape(shape)
-        return laid_out_as(jnp.broadcast_to(mask, leaf.shape), leaf)
+        mask = jnp.zeros((1,) * array.ndim, bool)
+        for axis, channel_at in self.places[leaf]:
+            shape = [1] * array.ndim
+            shape[axis] = len(channel_at)
+            mask |= padded[channel_at].reshape(shape)
+        return laid_out_as(jnp.broadcast_to(mask, array.shape), array)
+
+    def min_over_channels(
+        self, leaf: int, values: jax.Array, array: jax.Array
+    ) -> jax.Array:
+        """Return for each weight the least value of the channels that it belongs to.
+
+        Args:
+          leaf: the leaf's position.
+          values: floats, shape (channels,).
+          array: the leaf, for its shape and sharding.
+
+        Returns:
+          An array in the leaf's shape, infinity for weights of no channel.
+        """
+        padded = jnp.concatenate([values, jnp.full(1, jnp.inf, values.dtype)])
+        least = jnp.full((1,) * array.ndim, jnp.inf, values.dtype)
+        for axis, channel_at in self.places[leaf]:
+            shape = [1] * array.ndim
+            shape[axis] = len(channel_at)
+            least = jnp.minimum(least, padded[channel_at].reshape(shape))
+        return laid_out_as(jnp.broadcast_to(least, array.shape), array)
 
 
-def find_leaves(
-    structure: CoupledChannels, prunable: Prunable, tree: tree_paths.Flat, params: Any
-) -> list[PrunableLeaf]:
-    """The leaves that lose channels, in the tree's order. None of an empty tree.
+# Cached, so that every step has the same layout, for which `jax.jit` finds the program
+# that it has compiled.
+@functools.lru_cache(maxsize=64)
+def build_layout(
+    options: ChannelOptions, chosen: tuple[int, ...], paths: tuple[str, ...]
+) -> ChannelLayout:
+    """Return where the channels of some channel groups lie in some leaves.
+
+    Args:
+      options: the structure's options.
+      chosen: the numbers of the channel groups that may be pruned.
+      paths: the paths of the leaves, as the channel groups have them.
 
     Raises:
-      ValueError: if the parameters are not those of the groups, or none of the groups
-        is prunable.
+      ValueError: if no leaf scores the channels of a channel group.
     """
-    if not tree_paths.arrays(tree):
-        return []
-    prefix = path_prefix.prefix(structure.groups, tree)
-    chosen = _chosen(structure, prunable, tree, params, prefix)
-    wanted = _decayed(structure, chosen)
-    found = [
-        PrunableLeaf(position, path, leaf)
-        for position, path, leaf in tree_paths.arrays(tree)
-        if prefix + path in wanted and jnp.issubdtype(leaf.dtype, jnp.floating)
-    ]
-    there = {prefix + path for path in tree.paths}
-    for path in wanted:
-        own = path.removeprefix(prefix)
-        if path not in there and not tree_paths.is_masked(own, tree):
-            raise ValueError(
-                f"params have no {path!r}, a part of the channels of "
-                f"{wanted[path]!r}. Give all parameters that the groups have, or leave "
-                "the group out with prunable=..."
-            )
-    return found
-
-
-def layout(
-    structure: CoupledChannels,
-    prunable: Prunable,
-    tree: tree_paths.Flat,
-    params: Any,
-    leaves: Sequence[PrunableLeaf],
-) -> Layout:
-    """Where the channels of the prunable groups lie in the leaves found."""
-    prefix = path_prefix.prefix(structure.groups, tree)
-    chosen = _chosen(structure, prunable, tree, params, prefix)
-    return _layout(structure, chosen, tuple(prefix + leaf.path for leaf in leaves))
-
-
-# One layout for all steps: what is compiled for it is found again.
-@functools.lru_cache(maxsize=64)
-def _layout(
-    structure: CoupledChannels, chosen: tuple[int, ...], paths: tuple[str, ...]
-) -> Layout:
-    groups = tuple(structure.groups[number] for number in chosen)
-    number_of = {path: number for number, path in enumerate(paths)}
-    count = sum(group.size for group in groups)
-    together = tuple(group.channels_in(structure.multiple_of) for group in groups)
+    groups = tuple(options.groups[number] for number in chosen)
+    leaf_of_path = {path: leaf for leaf, path in enumerate(paths)}
+    num_channels = sum(group.size for group in groups)
+    bundle_sizes = tuple(group.channels_in(options.multiple_of) for group in groups)
     places: list[dict[int, array_types.Ints]] = [{} for _ in paths]
     scored_members: list[tuple[Place, ...]] = []
-    first = 0
+    first_channel = 0
     for group in groups:
         scored: list[Place] = []
         for member in group.members:
-            leaf = number_of.get(member.path)
+            leaf = leaf_of_path.get(member.path)
             if leaf is None:
                 continue
-            if member.role in structure.scored_roles:
+            if member.role in options.scored_roles:
                 scored.append((leaf, member.axis, member.indices))
-            if member.role in structure.decayed_roles:
-                length = structure.groups.shapes[member.path][member.axis]
-                along = places[leaf].setdefault(member.axis, np.full(length, count))
-                channels = first + np.arange(group.size)
-                along[member.indices] = channels[:, None]
+            if member.role in options.decayed_roles:
+                length = options.groups.shapes[member.path][member.axis]
+                channel_at = places[leaf].setdefault(
+                    member.axis, np.full(length, num_channels)
+                )
+                channels = first_channel + np.arange(group.size)
+                channel_at[member.indices] = channels[:, None]
         if not scored:
             raise ValueError(
                 f"params have nothing to rank the channels of {group.name!r} by: "
-                f"score={structure.score!r} looks at the roles "
-                f"{structure.scored_roles}. Leave the group out with prunable=..."
+                f"norm={options.norm!r} reads the roles {options.scored_roles}. Leave "
+                "the channel group out with prunable=..."
             )
         scored_members.append(tuple(scored))
-        first += group.size
-    return Layout(
+        first_channel += group.size
+    return ChannelLayout(
+        all_groups=options.groups,
         groups=groups,
-        score=structure.score,
-        least_kept=tuple(structure.least_kept(group) for group in groups),
-        together=together,
-        places=tuple(tuple(sorted(p.items(), key=lambda i: i[0])) for p in places),
+        norm=options.norm,
+        count=options.count,
+        min_channels=tuple(map(options.min_channels_of, groups)),
+        bundle_sizes=bundle_sizes,
+        places=tuple(
+            tuple(sorted(axes.items(), key=lambda item: item[0])) for axes in places
+        ),
         scored_members=tuple(scored_members),
-        counting=channel_costs.counting(
-            structure.groups, structure.costs, chosen, structure.total()
-        ),
-        dearest=max(
-            # Fewer channels make each of the others cheaper.
-            n * int(structure.channel_costs(group).max())
-            for n, group in zip(together, groups, strict=True)
+        cost_model=channel_costs.cost_model(options.groups, options.count, chosen),
+        max_bundle_cost=max(
+            # A bundle costs less once others are removed, so this is an upper bound.
+            size * int(_costs_of_channels(group, options.count).max())
+            for size, group in zip(bundle_sizes, groups, strict=True)
         ),
     )
 
 
-def _chosen(
-    structure: CoupledChannels,
-    prunable: Prunable,
-    tree: tree_paths.Flat,
-    params: Any,
-    prefix: str,
-) -> tuple[int, ...]:
-    """The numbers of the groups that are eligible and whose producers are prunable."""
-    if prunable is is_weight:
-        return structure.eligible
-    matching = {
-        prefix + leaf.path
-        for leaf in find_prunable(_of_weights(prunable), tree, params)
-    }
-    chosen = tuple(
-        number
-        for number in structure.eligible
-        if all(path in matching for path in _producers(structure.groups[number]))
-    )
-    if not chosen:
-        names = [structure.groups[number].name for number in structure.eligible]
-        raise ValueError(
-            f"prunable={prunable!r} matches all producers of none of the groups, which "
-            f"are:{tree_paths.listing(names)}"
-        )
-    return chosen
-
-
-def _of_weights(prunable: Prunable) -> Prunable:
-    """A pattern for paths, which says nothing about leaves that are no weights."""
-    if not isinstance(prunable, str | re.Pattern):
-        return prunable
-    pattern = re.compile(prunable)
-
-    def matches(path: str, leaf: Any) -> bool:
-        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return bool(floating) and pattern.search(path) is not None
-
-    return matches
-
-
-def _producers(group: ChannelGroup) -> list[str]:
-    """The leaves that compute a group's channels."""
-    found = [member.path for member in group.members if member.role == "producer"]
-    return found or [member.path for member in group.members]
-
-
-def _decayed(structure: CoupledChannels, chosen: Sequence[int]) -> dict[str, str]:
-    """The paths of the leaves that lose channels, each with the name of a group."""
-    return {
-        member.path: structure.groups[number].name
-        for number in reversed(chosen)
-        for member in structure.groups[number].members
-        if member.role in structure.decayed_roles
-    }
+def _costs_of_channels(group: ChannelGroup, count: Count) -> Any:
+    """Return the cost that each channel's removal saves while all others are kept."""
+    return group.parameters if count == "parameters" else group.flops

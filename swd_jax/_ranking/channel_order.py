@@ -1,4 +1,4 @@
-"""The order in which channels go: one by one, or so many of a group together."""
+"""The order in which channels are removed: singly, or in bundles of a channel group."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax._ranking.channel_layout import Layout
+from swd_jax._ranking.channel_layout import ChannelLayout
 
 
-def places(keys: Sequence[jax.Array | np.ndarray]) -> jax.Array:
-    """Where each channel comes in the order of some keys, the first of equals first."""
+def rank_by(keys: Sequence[jax.Array | np.ndarray]) -> jax.Array:
+    """Return each channel's rank in the order of some keys, the first of equals first.
+
+    Args:
+      keys: arrays of shape (channels,), the most significant one first.
+
+    Returns:
+      int32, shape (channels,).
+    """
     numbers = jnp.arange(len(keys[0]), dtype=jnp.int32)
     order = jax.lax.sort(
         [*map(jnp.asarray, keys), numbers], num_keys=len(keys), is_stable=True
@@ -18,33 +25,35 @@ def places(keys: Sequence[jax.Array | np.ndarray]) -> jax.Array:
     return jnp.zeros_like(numbers).at[order].set(numbers)
 
 
-def places_in_groups(layout: Layout, keys: jax.Array) -> jax.Array:
-    """Where each channel comes among those of its group: int32, shape (channels,)."""
-    return places([layout.group_of, keys]) - layout.first
+def rank_in_group(layout: ChannelLayout, keys: jax.Array) -> jax.Array:
+    """Return each channel's rank within its channel group: int32, shape (channels,)."""
+    return rank_by([layout.group_of_channel, keys]) - layout.first_channels
 
 
-def last_places(layout: Layout, places_in_groups: jax.Array) -> jax.Array:
-    """The place in its group of the last channel that goes with each."""
-    if not layout.in_multiples:
-        return places_in_groups
-    together = layout.of_channels(layout.together)
-    # What makes the length of an axis no multiple goes before all others.
-    rest = layout.sizes % together
-    multiples = (places_in_groups - rest) // together
-    last = rest + (multiples + 1) * together - 1
-    return jnp.where(places_in_groups < rest, rest - 1, last)
+def bundle_end(layout: ChannelLayout, ranks_in_group: jax.Array) -> jax.Array:
+    """Return the rank in its group of the last channel of each channel's bundle."""
+    if not layout.has_bundles:
+        return ranks_in_group
+    bundle_sizes = layout.repeat_per_channel(layout.bundle_sizes)
+    # The first bundle brings the length of an axis down to a multiple.
+    remainder = layout.group_sizes % bundle_sizes
+    bundle = (ranks_in_group - remainder) // bundle_sizes
+    end = remainder + (bundle + 1) * bundle_sizes - 1
+    return jnp.where(ranks_in_group < remainder, remainder - 1, end)
 
 
-def of_last(layout: Layout, keys: jax.Array, values: jax.Array) -> jax.Array:
-    """For each channel the value of the last one that goes with it.
+def value_of_bundle_end(
+    layout: ChannelLayout, keys: jax.Array, values: jax.Array
+) -> jax.Array:
+    """Return for each channel the value of the last channel of its bundle.
 
     Args:
       layout: the channels.
-      keys: by which those of a group are ordered, shape (channels,).
-      values: of the channels, shape (channels,).
+      keys: the keys that order the channels of a channel group, shape (channels,).
+      values: one value for each channel, shape (channels,).
     """
-    if not layout.in_multiples:
+    if not layout.has_bundles:
         return values
-    place, first = places_in_groups(layout, keys), layout.first
-    in_order = jnp.zeros_like(values).at[first + place].set(values)
-    return in_order[first + last_places(layout, place)]
+    ranks, first = rank_in_group(layout, keys), layout.first_channels
+    in_order = jnp.zeros_like(values).at[first + ranks].set(values)
+    return in_order[first + bundle_end(layout, ranks)]

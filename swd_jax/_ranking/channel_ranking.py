@@ -1,225 +1,230 @@
-"""Coupled channels ranked under a target: the way from weights to masks of leaves."""
+"""`ChannelRanking`: the scored channels of one target, which extend over many leaves."""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from swd_jax._allocation import exact_counts
 from swd_jax._arrays import sort_keys, uint64
 from swd_jax._arrays.manual_sharding import undivided
-from swd_jax._ranking import channel_order, channel_scores
-from swd_jax._ranking.channel_layout import Layout
-from swd_jax._ranking.leaf_ranking import Thresholds
+from swd_jax._ranking import channel_order, channel_summary
+from swd_jax._ranking.channel_layout import ChannelLayout
+from swd_jax._ranking.channel_summary import ChannelSummary
+from swd_jax._ranking.ranking import Ranking, Result, Thresholds
 from swd_jax._selection import warm_start
-from swd_jax._selection.order_statistics import Groups
-from swd_jax.criteria import _criterion
+
+
+class _Cut(NamedTuple):
+    """How many channels a budget removes."""
+
+    ranks: jax.Array
+    """Each channel's rank in the order of removal. shape=(channels,)"""
+    is_movable: jax.Array
+    """The channels that may be removed at all. shape=(channels,)"""
+    count: jax.Array
+    """The number of channels to remove. shape=(), dtype=int32"""
+    cost: jax.Array
+    """The cost that their removal saves. uint64, shape=(4,)"""
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["weights", "scores", "ties"],
+    data_fields=["weights", "scores", "tie_scores"],
     meta_fields=["layout", "dtype"],
 )
 @dataclasses.dataclass(frozen=True)
-class ChannelRanking:
-    """The channels of the prunable groups, ready to be ranked. A pytree.
+class ChannelRanking(Ranking):
+    """The scored channels of one target. A pytree.
 
-    To those that ask it is what a `Ranking` is for leaves of their own. There is one
-    threshold, whatever the scope.
+    There is one pool and one threshold, whatever the scope, since channels of all
+    leaves share one budget.
 
     Attributes:
       weights: the leaves that lose channels.
-      scores: of the channels, at least 0, shape (channels,): in a local scope, the part
-        of their group that comes before them.
-      ties: the greatest score of those channels that are as good: in a global scope
-        their own.
+      scores: the numbers that order the channels, at least 0, shape (channels,). With a
+        local scope: the share of its channel group ranked before each channel.
+      tie_scores: the greatest of the `scores` of the channels that tie with each. With
+        a global scope: the scores.
       layout: where the channels lie.
-      dtype: of the scores.
+      dtype: the type of the scores.
     """
 
     weights: list[jax.Array]
     scores: jax.Array
-    ties: jax.Array
-    layout: Layout
+    tie_scores: jax.Array
+    layout: ChannelLayout
     dtype: jnp.dtype
 
     @property
-    def groups(self) -> Groups:
-        """All leaves are ranked together."""
-        return (tuple(range(len(self.weights))),)
+    def num_thresholds(self) -> int:
+        """One: all channels are in one pool."""
+        return 1
 
-    def sizes(self) -> list[int]:
-        """What the target is a fraction of."""
-        return [self.layout.counting.total]
+    def pool_sizes(self) -> list[int]:
+        """Return the cost of the whole model."""
+        return [self.layout.cost_model.total]
 
-    def counts(self, sparsities: Sequence[Fraction | jax.Array]) -> jax.Array:
-        """How much may go: a wide number, shape (1, 4)."""
-        return jnp.stack(
-            [
-                exact_counts.pruned_count(s, self.layout.counting.total)
-                for s in sparsities
-            ]
-        )
+    def budgets(self, sparsities: Sequence[Fraction | jax.Array]) -> jax.Array:
+        """Return the cost that may be removed: emulated uint64, shape (1, 4)."""
+        total = self.layout.cost_model.total
+        return jnp.stack([exact_counts.pruned_count(s, total) for s in sparsities])
 
-    @functools.partial(jax.jit)
-    def thresholds(
+    @jax.jit
+    def find_thresholds(
         self,
-        counts: jax.Array,
+        budgets: jax.Array,
         *,
-        last: warm_start.Last | None = None,
-        renew: jax.Array | None = None,
+        previous: warm_start.Last | None = None,
+        refresh: jax.Array | None = None,
     ) -> Thresholds:
-        """The score below which channels go, of those that may.
+        """Return the score of the first channel, in their order, that is kept.
 
-        It is that of the first channel in their order that stays: what ties with it
-        stays as well.
-
-        Args:
-          counts: how much may go: a wide number, shape (1, 4).
-          last: where the threshold was, shape (1,).
-          renew: where it is false, the last threshold is returned, or a lower one
-            where that would take too much by now.
+        Channels that tie with it are kept as well. Where `refresh` is False, the
+        previous threshold is returned, or a lower one where it would remove too much.
         """
         with jax.named_scope("swd_threshold"):
-            cut = self._cut(counts[0])
-            keys = jnp.where(cut.movable, sort_keys.to_key(self.scores), cut.largest)
-            stays = jnp.where(cut.ranks < cut.count, cut.largest, keys)
-            key = jnp.min(stays)
-            if renew is not None and last is not None:
-                [old] = sort_keys.to_key(last.thresholds)
-                # Channels share weights: a score falls too when another channel goes.
-                # What is below the old threshold may have become too much.
-                key = jnp.where(renew, key, jnp.minimum(old, key))
-        limits = [key] * len(self.weights)
-        return Thresholds([key], limits, cut.lost[None], jnp.ones((), jnp.int32))
+            cut = self._cut(budgets[0])
+            keys = self._movable_keys(cut.is_movable)
+            largest = jnp.array(sort_keys.largest_key(self.dtype), keys.dtype)
+            kept_keys = jnp.where(cut.ranks < cut.count, largest, keys)
+            key = jnp.min(kept_keys)
+            if refresh is not None and previous is not None:
+                [previous_key] = sort_keys.to_key(previous.thresholds)
+                # Channels share weights, so the decay of one lowers the scores of
+                # others: by now the previous threshold may exceed the budget.
+                key = jnp.where(refresh, key, jnp.minimum(previous_key, key))
+        leaf_thresholds = [key] * len(self.weights)
+        num_passes = jnp.ones((), jnp.int32)
+        return Thresholds([key], leaf_thresholds, cut.cost[None], num_passes)
 
-    def below(self, limits: Sequence[jax.Array]) -> list[jax.Array]:
-        """Which weights belong to channels below the threshold that may go."""
-        keys = sort_keys.to_key(self.ties)
-        return self.leaf_masks((keys < limits[0]) & self._movable())
+    def masks_below(self, leaf_thresholds: Sequence[jax.Array]) -> list[jax.Array]:
+        """Return the weights of movable channels below the threshold."""
+        keys = sort_keys.to_key(self.tie_scores)
+        return self._leaf_masks((keys < leaf_thresholds[0]) & self._is_movable())
 
-    def expanded(self, masks: Sequence[jax.Array]) -> list[jax.Array]:
-        """Masks are of weights already."""
-        return list(masks)
+    def map_exact_k(
+        self, function: Callable[..., Result], budgets: jax.Array, *operands: Any
+    ) -> list[Result]:
+        """Apply a function to every leaf and the mask of its removed channels."""
+        return _map_exact_k(function, self, budgets, operands)
 
-    def leaf_masks(self, channels: jax.Array) -> list[jax.Array]:
-        """Which weights of every leaf belong to some channels, shape (channels,)."""
-        return [
-            self.layout.leaf_mask(number, channels, leaf)
-            for number, leaf in enumerate(self.weights)
-        ]
-
-    def lost(self, counts: jax.Array) -> jax.Array:
-        """The channels that go: bools, shape (channels,). Ties by their order."""
-        cut = self._cut(counts[0])
+    def removed_channels(self, budgets: jax.Array) -> jax.Array:
+        """Return the channels that a budget removes: bools, shape (channels,)."""
+        cut = self._cut(budgets[0])
         return cut.ranks < cut.count
 
-    def alive(self, one: jax.Array) -> jax.Array:
-        """The channels of which a leaf holds something: bools, shape (channels,)."""
-        found = jnp.zeros(self.layout.size + 1, bool)
-        for number, leaf in enumerate(self.weights):
-            nonzero = ~sort_keys.is_zero(leaf, one)
-            for axis, channel_of in self.layout.places[number]:
-                others = [other for other in range(leaf.ndim) if other != axis]
-                along = undivided(jnp.any(nonzero, axis=others))
-                found = found.at[channel_of].max(along)
-        return found[:-1]
+    def kept_channels(self, budgets: jax.Array) -> dict[str, jax.Array]:
+        """Return the channels that are kept: bools, shape (channels of the group,)."""
+        kept = ~_removed_channels(self, budgets)
+        return {group.name: kept[place] for group, place in self.layout.slices()}
 
-    def zeros(self, one: jax.Array) -> list[jax.Array]:
-        """Which weights of every leaf belong to channels of which nothing is left."""
-        return self.leaf_masks(~self.alive(one))
+    def zero_masks(self, opaque_one: jax.Array) -> list[jax.Array]:
+        """Return the weights of every leaf whose whole channel is exactly zero."""
+        return self._leaf_masks(~self._is_nonzero(opaque_one))
 
-    def lost_exactly(self, counts: jax.Array) -> list[jax.Array]:
-        """Which weights of every leaf go with them."""
-        return self.leaf_masks(self.lost(counts))
+    def _is_nonzero(self, opaque_one: jax.Array) -> jax.Array:
+        """Return the channels with a weight that is not zero: shape (channels,)."""
+        # One more entry collects the positions that belong to no channel.
+        is_nonzero = jnp.zeros(self.layout.num_channels + 1, bool)
+        for leaf, array in enumerate(self.weights):
+            mask = ~sort_keys.is_zero(array, opaque_one)
+            for axis, channel_at in self.layout.places[leaf]:
+                other_axes = [other for other in range(array.ndim) if other != axis]
+                along_axis = undivided(jnp.any(mask, axis=other_axes))
+                is_nonzero = is_nonzero.at[channel_at].max(along_axis)
+        return is_nonzero[:-1]
 
-    def _cut(self, budget: jax.Array) -> "_Cut":
-        movable = self._movable()
-        largest = sort_keys.largest_key(self.dtype)
+    def weight_scores(self) -> list[jax.Array]:
+        """Return for every weight the lowest score of the channels it belongs to."""
+        return [
+            self.layout.min_over_channels(leaf, self.tie_scores, array)
+            for leaf, array in enumerate(self.weights)
+        ]
+
+    def soft_thresholded(self, leaf: int, leaf_threshold: jax.Array) -> jax.Array:
+        """Raise a ValueError: the threshold is one of channels."""
+        raise ValueError(
+            "soft=True subtracts the threshold from every weight, which with "
+            "CoupledChannels is a threshold of channels: give soft=False"
+        )
+
+    def summary(self, budgets: jax.Array) -> ChannelSummary:
+        """Return the channels that are zero now and those that `prune` would remove."""
+        removed, is_zero = jax.device_get(
+            _removed_and_zero(self, budgets, np.uint32(1))
+        )
+        return channel_summary.summarize_channels(self.layout, removed, is_zero)
+
+    def _leaf_masks(self, channels: jax.Array) -> list[jax.Array]:
+        """Return the weights of every leaf that belong to some channels."""
+        return [
+            self.layout.leaf_mask(leaf, channels, array)
+            for leaf, array in enumerate(self.weights)
+        ]
+
+    def _cut(self, budget: jax.Array) -> _Cut:
+        is_movable = self._is_movable()
+        keys = self._movable_keys(is_movable)
+        ranks = channel_order.value_of_bundle_end(
+            self.layout, keys, channel_order.rank_by([keys])
+        )
+        removable = jnp.sum(is_movable, dtype=jnp.int32)
+        cost_model = self.layout.cost_model
+        count = cost_model.max_removable(ranks, removable, budget)
+        # Pruning a pruned model must change nothing. Zero channels are ranked first. A
+        # budget that is smaller than a bundle's cost once they are removed was used up
+        # by an earlier `prune`: without this rule a cheaper channel further back in the
+        # order might still fit.
+        num_zero = jnp.minimum(jnp.sum(keys == 0, dtype=jnp.int32), count)
+        remaining = uint64.subtract(budget, cost_model.removed(ranks, num_zero))
+        bundle_cost = jnp.asarray(uint64.from_int(self.layout.max_bundle_cost))
+        is_pruned = (num_zero > 0) & uint64.less(remaining, bundle_cost)
+        count = jnp.where(is_pruned, num_zero, count)
+        return _Cut(ranks, is_movable, count, cost_model.removed(ranks, count))
+
+    def _movable_keys(self, is_movable: jax.Array) -> jax.Array:
+        """Return the keys of the scores, the largest one for channels to keep."""
         keys = sort_keys.to_key(self.scores)
-        keys = jnp.where(movable, keys, jnp.array(largest, keys.dtype))
-        ranks = channel_order.of_last(self.layout, keys, channel_order.places([keys]))
-        removable = jnp.sum(movable, dtype=jnp.int32)
-        counting = self.layout.counting
-        count = counting.longest_cut(ranks, removable, budget)
-        # Channels that are zero already come first. If they leave less than a channel
-        # to take, they are those that were pruned: what is left would only fit because
-        # a cheaper channel has become the next.
-        zeros = jnp.minimum(jnp.sum(keys == 0, dtype=jnp.int32), count)
-        spare = uint64.subtract(budget, counting.lost(ranks, zeros))
-        dearest = jnp.asarray(uint64.from_int(self.layout.dearest))
-        settled = (zeros > 0) & uint64.less(spare, dearest)
-        count = jnp.where(settled, zeros, count)
-        lost = counting.lost(ranks, count)
-        return _Cut(ranks, movable, count, lost, jnp.array(largest, keys.dtype))
+        largest = jnp.array(sort_keys.largest_key(self.dtype), keys.dtype)
+        return jnp.where(is_movable, keys, largest)
 
-    def _movable(self) -> jax.Array:
-        """The channels that may go: not the best of a group, nor what is not finite."""
+    def _is_movable(self) -> jax.Array:
+        """Return the channels that may be removed.
+
+        They have finite scores, and are not among the best `min_channels` of a group.
+        """
         layout, keys = self.layout, sort_keys.to_key(self.scores)
-        place = channel_order.places_in_groups(layout, keys)
-        most = layout.sizes - layout.of_channels(layout.least_kept)
-        return (place < most) & (keys < sort_keys.largest_key(self.dtype))
+        ranks = channel_order.rank_in_group(layout, keys)
+        min_channels = layout.repeat_per_channel(layout.min_channels)
+        is_finite = keys < sort_keys.largest_key(self.dtype)
+        return (ranks < layout.group_sizes - min_channels) & is_finite
 
 
-@dataclasses.dataclass(frozen=True)
-class _Cut:
-    """Where the channels that go end."""
-
-    ranks: jax.Array
-    """The place of each channel in the order in which they go. shape=(channels,)"""
-    movable: jax.Array
-    """Which may go at all. shape=(channels,)"""
-    count: jax.Array
-    """How many go. shape=(), dtype=int32"""
-    lost: jax.Array
-    """What the model loses with them. Wide, shape=(4,)"""
-    largest: jax.Array
-    """The key of infinity. shape=()"""
+@functools.partial(jax.jit, static_argnames="function")
+def _map_exact_k(
+    function: Callable[..., Result],
+    ranking: ChannelRanking,
+    budgets: jax.Array,
+    operands: tuple[Any, ...],
+) -> list[Result]:
+    masks = ranking._leaf_masks(ranking.removed_channels(budgets))
+    pairs = zip(ranking.weights, masks, strict=True)
+    return [function(weights, pruned, *operands) for weights, pruned in pairs]
 
 
-# Compiled once for all calls, and outside of jit without all between.
-@functools.partial(jax.jit, static_argnames=("layout", "criterion", "dtype", "local"))
-def ranked_scores(
-    layout: Layout,
-    criterion: _criterion.Criterion,
-    of_leaves: list[_criterion.Scored],
-    dtype: jnp.dtype,
-    local: bool,
+@jax.jit
+def _removed_channels(ranking: ChannelRanking, budgets: jax.Array) -> jax.Array:
+    return ranking.removed_channels(budgets)
+
+
+@jax.jit
+def _removed_and_zero(
+    ranking: ChannelRanking, budgets: jax.Array, opaque_one: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The scores of the channels and of those that tie with them.
-
-    In a local scope these are their places in the groups.
-    """
-    scores = channel_scores.channel_scores(layout, criterion, of_leaves, dtype)
-    # Channels that go together have the score of the last of them.
-    scores = channel_order.of_last(layout, sort_keys.to_key(scores), scores)
-    return _shares(layout, scores) if local else (scores, scores)
-
-
-def _shares(layout: Layout, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The part of a group before each channel, and before the last one as good.
-
-    What is not finite stays so.
-    """
-    keys = sort_keys.to_key(scores)
-    place = channel_order.places([layout.group_of, keys])
-    numbers = jnp.arange(len(place), dtype=jnp.int32)
-    order = jnp.zeros_like(place).at[place].set(numbers)
-    in_order, of_group = keys[order], jnp.asarray(layout.group_of)[order]
-    ends = (in_order[1:] != in_order[:-1]) | (of_group[1:] != of_group[:-1])
-    ends = jnp.concatenate([ends, jnp.ones(1, bool)])
-    last = jax.lax.cummin(jnp.where(ends, numbers, len(place)), reverse=True)[place]
-    sizes = layout.sizes.astype(scores.dtype)
-    finite = keys < sort_keys.largest_key(scores.dtype)
-
-    def share(places: jax.Array) -> jax.Array:
-        return jnp.where(finite, places.astype(scores.dtype) / sizes, jnp.inf)
-
-    return (
-        share(channel_order.last_places(layout, place - layout.first)),
-        share(last - layout.first),
-    )
+    return ranking.removed_channels(budgets), ~ranking._is_nonzero(opaque_one)

@@ -1,5 +1,6 @@
-"""The scores of coupled channels, from those of single weights in several leaves."""
+"""The scores of coupled channels, from the scores of their weights in several leaves."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -8,80 +9,140 @@ import jax.numpy as jnp
 from swd_jax._arrays import axis_norms, sort_keys
 from swd_jax._arrays.axis_norms import Norm
 from swd_jax._arrays.manual_sharding import undivided
-from swd_jax._ranking.channel_layout import Layout
+from swd_jax._ranking import channel_order
+from swd_jax._ranking.channel_layout import ChannelLayout
 from swd_jax.criteria import _criterion, _magnitudes
 
 
-def channel_scores(
-    layout: Layout,
+# Jitted as a whole, so that outside of jit no scores of single weights are stored.
+@functools.partial(
+    jax.jit, static_argnames=("layout", "criterion", "dtype", "is_local")
+)
+def ranked_scores(
+    layout: ChannelLayout,
     criterion: _criterion.Criterion,
-    of_leaves: Sequence[_criterion.Scored],
+    score_inputs: list[_criterion.Scored],
     dtype: jnp.dtype,
-) -> jax.Array:
-    """One score for every channel, at least 0: infinity where a weight is not finite.
+    is_local: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the numbers that order the channels, and the greatest of their equals.
 
     Args:
-      layout: the channels and where they are in the leaves.
-      criterion: what scores single weights.
-      of_leaves: what it is given of each leaf.
-      dtype: of the scores.
+      layout: the channels.
+      criterion: the scoring rule of single weights.
+      score_inputs: the weights of each leaf, their statistic and the extra inputs.
+      dtype: the type of the scores.
+      is_local: whether channels are ranked within their channel group, by the share of
+        the channel group that is ranked before them.
 
     Returns:
-      The scores, shape (channels,).
+      Two arrays of shape (channels,), all at least 0, infinity where a weight is not
+      finite. With a global scope both are the scores.
     """
+    scores = _channel_scores(layout, criterion, score_inputs, dtype)
+    # All channels of a bundle have the score of its last channel.
+    scores = channel_order.value_of_bundle_end(layout, sort_keys.to_key(scores), scores)
+    return _shares_of_group(layout, scores) if is_local else (scores, scores)
+
+
+def _channel_scores(
+    layout: ChannelLayout,
+    criterion: _criterion.Criterion,
+    score_inputs: Sequence[_criterion.Scored],
+    dtype: jnp.dtype,
+) -> jax.Array:
     scores = {
-        i: _magnitudes.scores_with_signs(criterion, *of_leaves[i], dtype)
-        for i in layout.scored_leaves
+        leaf: _magnitudes.scores_with_signs(criterion, *score_inputs[leaf], dtype)
+        for leaf in layout.scored_leaves
     }
-    norm: Norm = "mean" if layout.score == "bn_scale" else layout.score
+    norm: Norm = "mean" if layout.norm == "bn_scale" else layout.norm
     if not criterion.signed:
         return _norms(layout, scores, norm, dtype)
-    # A norm has no sign: what speaks for a channel, less what speaks against it.
-    above = {i: jnp.maximum(each, 0) for i, each in scores.items()}
-    below = {i: jnp.maximum(-each, 0) for i, each in scores.items()}
-    difference = [_norms(layout, part, norm, dtype) for part in (above, below)]
-    return sort_keys.ordered(difference[0] - difference[1])
+    # A norm drops the sign: norm(positive part) - norm(negative part) keeps it.
+    positive = {leaf: jnp.maximum(array, 0) for leaf, array in scores.items()}
+    negative = {leaf: jnp.maximum(-array, 0) for leaf, array in scores.items()}
+    return sort_keys.ordered(
+        _norms(layout, positive, norm, dtype) - _norms(layout, negative, norm, dtype)
+    )
 
 
 def _norms(
-    layout: Layout, scores: dict[int, jax.Array], norm: Norm, dtype: jnp.dtype
+    layout: ChannelLayout, scores: dict[int, jax.Array], norm: Norm, dtype: jnp.dtype
 ) -> jax.Array:
-    """The norm of each channel over all positions of all its members."""
-    squared = norm in ("rms", "l2")
-    slices: dict[tuple[int, int], jax.Array] = {}
-    found: list[jax.Array] = []
+    """Return the norm of each channel over all positions of all its members."""
+    is_squared = norm in ("rms", "l2")
+    norms_of_slices: dict[tuple[int, int], jax.Array] = {}
+    norms: list[jax.Array] = []
     for members in layout.scored_members:
-        parts, count = [], 0
-        for leaf, axis, indices in members:
-            if (leaf, axis) not in slices:
-                slices[leaf, axis] = _of_slices(scores[leaf], axis, squared)
-            parts.append(slices[leaf, axis][indices])
+        norms_of_members, num_weights = [], 0
+        for leaf, axis, positions in members:
+            if (leaf, axis) not in norms_of_slices:
+                norms_of_slices[leaf, axis] = _slice_norms(
+                    scores[leaf], axis, is_squared
+                )
+            norms_of_members.append(norms_of_slices[leaf, axis][positions])
             shape = scores[leaf].shape
-            count += indices.shape[1] * (scores[leaf].size // shape[axis])
-        norms = jnp.concatenate(parts, axis=1)
-        total = _root_of_squares(norms) if squared else jnp.sum(norms, axis=1)
+            num_weights += positions.shape[1] * (scores[leaf].size // shape[axis])
+        rows = jnp.concatenate(norms_of_members, axis=1)
+        total = _row_norms(rows) if is_squared else jnp.sum(rows, axis=1)
         if norm == "rms":
-            total *= (1 / count) ** 0.5
+            total *= (1 / num_weights) ** 0.5
         elif norm == "mean":
-            total *= 1 / count
-        found.append(total.astype(dtype))
-    return jnp.concatenate(found)
+            total *= 1 / num_weights
+        norms.append(total.astype(dtype))
+    return jnp.concatenate(norms)
 
 
-def _of_slices(scores: jax.Array, axis: int, squared: bool) -> jax.Array:
-    """The norm of what is at each index of an axis: shape (length of the axis,)."""
+def _slice_norms(scores: jax.Array, axis: int, is_squared: bool) -> jax.Array:
+    """Return the norm of the slice at each position of an axis: shape (length,)."""
     if scores.ndim == 1:
         sizes = jnp.abs(scores)
         return undivided(jnp.where(jnp.isfinite(sizes), sizes, jnp.inf))
-    others = [other for other in range(scores.ndim) if other != axis]
-    norms = axis_norms.group_norms(scores, others, 1, "l2" if squared else "l1")
-    return undivided(jnp.squeeze(norms, others))
+    other_axes = [other for other in range(scores.ndim) if other != axis]
+    norms = axis_norms.group_norms(scores, other_axes, 1, "l2" if is_squared else "l1")
+    return undivided(jnp.squeeze(norms, other_axes))
 
 
-def _root_of_squares(norms: jax.Array) -> jax.Array:
-    """The norms of rows, whose squares may be too large or too small for the type."""
-    largest = jnp.max(norms, axis=1, keepdims=True)
-    usable = jnp.isfinite(largest) & (largest > 0)
-    shares = norms / jnp.where(usable, largest, 1)
-    roots = jnp.sqrt(jnp.sum(jnp.square(shares), axis=1, keepdims=True))
-    return jnp.squeeze(jnp.where(usable, roots * largest, largest), 1)
+def _row_norms(rows: jax.Array) -> jax.Array:
+    """Return the L2 norms of rows, whose squares may overflow or underflow."""
+    largest = jnp.max(rows, axis=1, keepdims=True)
+    is_scalable = jnp.isfinite(largest) & (largest > 0)
+    scaled = rows / jnp.where(is_scalable, largest, 1)
+    roots = jnp.sqrt(jnp.sum(jnp.square(scaled), axis=1, keepdims=True))
+    return jnp.squeeze(jnp.where(is_scalable, roots * largest, largest), 1)
+
+
+def _shares_of_group(
+    layout: ChannelLayout, scores: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return the share of its channel group that is ranked before each channel.
+
+    Returns:
+      The share before the last channel of each channel's bundle, and the share before
+      the last channel that ties with it. Infinity where the score is infinite.
+    """
+    keys = sort_keys.to_key(scores)
+    ranks = channel_order.rank_by([layout.group_of_channel, keys])
+    numbers = jnp.arange(len(ranks), dtype=jnp.int32)
+    order = jnp.zeros_like(ranks).at[ranks].set(numbers)
+    keys_in_order = keys[order]
+    groups_in_order = jnp.asarray(layout.group_of_channel)[order]
+    is_last_tie = (keys_in_order[1:] != keys_in_order[:-1]) | (
+        groups_in_order[1:] != groups_in_order[:-1]
+    )
+    is_last_tie = jnp.concatenate([is_last_tie, jnp.ones(1, bool)])
+    rank_of_last_tie = jax.lax.cummin(
+        jnp.where(is_last_tie, numbers, len(ranks)), reverse=True
+    )[ranks]
+    group_sizes = layout.group_sizes.astype(scores.dtype)
+    is_finite = keys < sort_keys.largest_key(scores.dtype)
+
+    def share(ranks_in_group: jax.Array) -> jax.Array:
+        shares = ranks_in_group.astype(scores.dtype) / group_sizes
+        return jnp.where(is_finite, shares, jnp.inf)
+
+    first = layout.first_channels
+    return (
+        share(channel_order.bundle_end(layout, ranks - first)),
+        share(rank_of_last_tie - first),
+    )

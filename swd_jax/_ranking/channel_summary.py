@@ -1,53 +1,55 @@
-"""What a report says of coupled channels, and what they take away with them."""
+"""Summary of a target with coupled channels, and of what their removal saves."""
 
 import dataclasses
 
-import jax
 import numpy as np
 
 from swd_jax._arguments import text_tables
-from swd_jax._ranking.channel_ranking import ChannelRanking
-from swd_jax.structures._coupled_channels import Count, CoupledChannels
+from swd_jax._ranking.channel_layout import ChannelLayout, Count
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupSummary:
-    """What a report says of one group of channels."""
+    """The channels of one channel group, in numbers."""
 
     name: str
     channels: int
     zeros: int
-    """Channels that are zero now, in all that the target prunes of them."""
+    """Channels that are zero now, in every weight that the target prunes of them."""
     pruned: int
-    """Channels that `prune` would set to zero."""
+    """Channels that `prune` would set to zero, or that are zero already."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ChannelSummary:
-    """What a report says of a target with coupled channels."""
+    """A target with coupled channels, in numbers."""
 
     count: Count
-    """What the target's sparsity is a fraction of."""
+    """The quantity that the target's sparsity is a fraction of."""
     groups: tuple[GroupSummary, ...]
+    """The channel groups that may be pruned."""
     parameters: int
-    """Of the whole model, as its groups count them."""
+    """Parameters of the whole model, as `ChannelGroups.parameters` counts them."""
     parameters_now: int
-    """Once the channels that are zero now are cut out."""
+    """Parameters of the model without the channels that are zero now."""
     parameters_pruned: int
-    """Once those that `prune` would set to zero are cut out."""
+    """Parameters of the model without the channels that `prune` would set to zero."""
     flops: int
+    """Operations of the whole model, as `ChannelGroups.flops` counts them."""
     flops_now: int
+    """Operations of the model without the channels that are zero now."""
     flops_pruned: int
+    """Operations of the model without the channels that `prune` would set to zero."""
 
     @property
     def obtained_sparsity(self) -> float:
-        """The share of what the target counts that the channels zero now take away."""
+        """The fraction of `count` that the channels which are zero now account for."""
         if self.count == "parameters":
             return 1 - self.parameters_now / max(self.parameters, 1)
         return 1 - self.flops_now / max(self.flops, 1)
 
     def __str__(self) -> str:
-        rows = [("group", "channels", "zeros", "pruned")]
+        rows = [("channel group", "channels", "zeros", "pruned")]
         rows += [
             (g.name, f"{g.channels:,}", f"{g.zeros:,}", f"{g.pruned:,}")
             for g in self.groups
@@ -55,58 +57,44 @@ class ChannelSummary:
         lines = [
             text_tables.table(rows, names=1),
             "",
-            _share("parameters", self.parameters_pruned, self.parameters),
-            _share("operations (FLOPs)", self.flops_pruned, self.flops),
+            _saving("parameters", self.parameters_pruned, self.parameters),
+            _saving("operations (FLOPs)", self.flops_pruned, self.flops),
         ]
         return "\n".join(lines)
 
 
-def _share(what: str, left: int, whole: int) -> str:
-    gone = 1 - left / max(whole, 1)
-    return f"{left:,} of {whole:,} {what} are left without them: {gone:.2%} less"
+def _saving(quantity: str, pruned: int, full: int) -> str:
+    saved = 1 - pruned / max(full, 1)
+    return f"{pruned:,} of {full:,} {quantity} are left without them: {saved:.2%} less"
 
 
-def channel_summary(
-    structure: CoupledChannels, ranking: ChannelRanking, counts: jax.Array
+def summarize_channels(
+    layout: ChannelLayout, removed: np.ndarray, is_zero: np.ndarray
 ) -> ChannelSummary:
-    """Count the channels that are zero and those that would be.
+    """Return the summary of the channels that are zero and of those to be removed.
 
     Args:
-      structure: of the target.
-      ranking: its channels.
-      counts: how much may go: a wide number, shape (1, 4).
+      layout: the channels.
+      removed: the channels that `prune` would remove: bools, shape (channels,).
+      is_zero: the channels that are zero now: bools, shape (channels,).
     """
-    lost, zero = jax.device_get(_lost_and_zero(ranking, counts, np.uint32(1)))
-    groups, layout = structure.groups, ranking.layout
     rows = []
-    gone: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for group, first in zip(layout.groups, layout.offsets, strict=False):
-        here = slice(first, first + group.size)
-        gone[group.name] = zero[here], lost[here] | zero[here]
-        counted = [int(vector.sum()) for vector in gone[group.name]]
-        rows.append(GroupSummary(group.name, group.size, *counted))
-
-    def kept(which: int) -> list[np.ndarray]:
-        nothing = {group.name: np.zeros(group.size, bool) for group in groups}
-        return [
-            ~(gone[group.name][which] if group.name in gone else nothing[group.name])
-            for group in groups
-        ]
-
+    kept_now = {group.name: np.ones(group.size, bool) for group in layout.all_groups}
+    kept_pruned = dict(kept_now)
+    for group, channels in layout.slices():
+        kept_now[group.name] = ~is_zero[channels]
+        kept_pruned[group.name] = ~(removed | is_zero)[channels]
+        masks = kept_now[group.name], kept_pruned[group.name]
+        num_removed = [int((~mask).sum()) for mask in masks]
+        rows.append(GroupSummary(group.name, group.size, *num_removed))
+    groups = layout.all_groups
     return ChannelSummary(
-        count=structure.count,
+        count=layout.count,
         groups=tuple(rows),
         parameters=groups.parameters(),
-        parameters_now=groups.parameters(kept(0)),
-        parameters_pruned=groups.parameters(kept(1)),
+        parameters_now=groups.parameters(kept_now),
+        parameters_pruned=groups.parameters(kept_pruned),
         flops=groups.flops(),
-        flops_now=groups.flops(kept(0)),
-        flops_pruned=groups.flops(kept(1)),
+        flops_now=groups.flops(kept_now),
+        flops_pruned=groups.flops(kept_pruned),
     )
-
-
-@jax.jit
-def _lost_and_zero(
-    ranking: ChannelRanking, counts: jax.Array, one: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    return ranking.lost(counts), ~ranking.alive(one)

@@ -1,201 +1,144 @@
-"""What is lost when exactly k weights are pruned: ties settled, masks for each leaf."""
+"""Exactly k pruned weights per pool: ties at the threshold broken deterministically.
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+Units that score below the threshold are pruned. Of the units that tie with it, the
+first ones are pruned, by the order of the leaves, then by row-major position, as many
+as the budget still allows: each leaf has a *tie quota*, the number of weights that it
+loses among its ties, and a *tie cutoff*, the position where its pruned ties end.
+"""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from swd_jax._arrays import exact_sums, sort_keys, uint64
-from swd_jax._ranking.channel_ranking import ChannelRanking
-from swd_jax._ranking.leaf_ranking import Ranking
+from swd_jax._ranking.scored_units import ScoredUnits
 from swd_jax._selection import tie_cutoffs
 
-Result = TypeVar("Result")
+
+class ExactK(NamedTuple):
+    """The thresholds of k pruned weights per pool, and how many ties to prune."""
+
+    leaf_thresholds: list[jax.Array]
+    """The key below which each leaf loses every unit. shape=()"""
+    num_ties_to_take: jax.Array
+    """The budget of each pool that is left for ties. uint64, shape=(pools, 4)"""
+    remaining_caps: jax.Array | None = None
+    """How much each leaf may still lose, where there is a cap. uint64, (leaves, 4)"""
+    is_capped: jax.Array | None = None
+    """Leaves at their `min_kept` cap: they lose all that they may, even if the pool
+    needs more. shape=(leaves,)"""
 
 
-class Settled(NamedTuple):
-    """Where the k lowest scores of every group of leaves end."""
+def find_thresholds_with_ties(units: ScoredUnits, budgets: jax.Array) -> ExactK:
+    """Return the thresholds for k weights of every pool, and the budget left for ties.
 
-    limits: list[jax.Array]
-    """The key below which each leaf loses everything. shape=()"""
-    missing: jax.Array
-    """How many weights to take of those that tie with it. Wide, shape=(groups, 4)"""
-    spare: jax.Array | None = None
-    """How many each leaf may still lose, where there is a floor. Wide, (leaves, 4)"""
-    at_floor: jax.Array | None = None
-    """Which leaves lose all they may, whatever is missing. shape=(leaves,)"""
-
-
-def settle(ranking: Ranking, counts: jax.Array) -> Settled:
-    """The thresholds for k weights of every group, and what they leave open.
-
-    Scores that are not finite are never taken: if they are too many, fewer than k are.
+    Units whose scores are not finite are never pruned. If too few units have finite
+    scores, fewer than k weights are pruned.
     """
-    found = ranking.thresholds(counts)
-    missing = uint64.subtract(counts, found.below)
-    finite = jnp.stack(found.keys) < sort_keys.largest_key(ranking.dtype)
-    missing = jnp.where(finite[:, None], missing, 0)
-    caps = ranking.caps
+    thresholds = units.find_thresholds(budgets)
+    remaining = uint64.subtract(budgets, thresholds.counts_below)
+    is_finite = jnp.stack(thresholds.keys) < sort_keys.largest_key(units.dtype)
+    remaining = jnp.where(is_finite[:, None], remaining, 0)
+    caps = units.max_pruned
     if caps is None:
-        return Settled(found.limits, missing)
-    masks = [[mask] for mask in ranking.below(found.limits)]
-    lost = exact_sums.count_true(masks, ranking.costs, ranking.shards)[:, 0]
-    of_group = jnp.stack([found.keys[group] for group in ranking.group_of])
-    return Settled(
-        found.limits,
-        missing,
-        spare=uint64.subtract(caps, uint64.minimum(caps, lost)),
-        at_floor=jnp.stack(found.limits) < of_group,
+        return ExactK(thresholds.leaf_thresholds, remaining)
+    masks = [[mask] for mask in units.masks_below(thresholds.leaf_thresholds)]
+    below = exact_sums.count_true(masks, units.unit_sizes, units.shards)[:, 0]
+    pool_keys = jnp.stack([thresholds.keys[pool] for pool in units.pool_of_leaf])
+    return ExactK(
+        thresholds.leaf_thresholds,
+        remaining,
+        remaining_caps=uint64.subtract(caps, uint64.minimum(caps, below)),
+        is_capped=jnp.stack(thresholds.leaf_thresholds) < pool_keys,
     )
 
 
-def lost_exactly(ranking: Ranking, settled: Settled) -> list[jax.Array]:
-    """Where each leaf's groups of weights are among the lowest that cost k together.
+def exact_k_masks(units: ScoredUnits, exact: ExactK) -> list[jax.Array]:
+    """Return the units of each leaf that are among the k weights pruned per pool."""
+    inputs = list(zip(units.inputs, exact.leaf_thresholds, strict=True))
+    shapes = [jax.eval_shape(units.key, leaf).shape for leaf in units.inputs]
+    quotas, _ = tie_quotas(units, exact)
 
-    Of scores that tie at the threshold the first ones are taken, by the order of the
-    leaves, then by row-major position, as far as they fit.
-    """
-    operands = list(zip(ranking.operands, settled.limits, strict=True))
-    shapes = [jax.eval_shape(ranking.keys, each).shape for each in ranking.operands]
-    quotas, _ = tie_quotas(ranking, settled)
-
-    def tied(operand: Any) -> jax.Array:
-        return _tied(ranking, operand)
+    def is_tie(inputs_and_threshold: Any) -> jax.Array:
+        return _is_tie(units, inputs_and_threshold)
 
     cutoffs = tie_cutoffs.position_cutoffs(
-        tied, operands, shapes, quotas, costs=ranking.costs, shards=ranking.shards
+        is_tie, inputs, shapes, quotas, costs=units.unit_sizes, shards=units.shards
     )
-    chosen = []
-    for i, below in enumerate(ranking.below(settled.limits)):
-        part = None if ranking.shards is None else ranking.shards.part(i)
-        before = tie_cutoffs.is_before(shapes[i], cutoffs[i], part)
-        chosen.append(below | (tied(operands[i]) & before))
-    return chosen
+    masks = []
+    for leaf, below in enumerate(units.masks_below(exact.leaf_thresholds)):
+        shard = None if units.shards is None else units.shards.part(leaf)
+        before = tie_cutoffs.is_before(shapes[leaf], cutoffs[leaf], shard)
+        masks.append(below | (is_tie(inputs[leaf]) & before))
+    return masks
 
 
-def tie_quotas(ranking: Ranking, settled: Settled) -> tuple[jax.Array, jax.Array]:
-    """How much each leaf loses of what ties, the first leaf first.
+def tie_quotas(units: ScoredUnits, exact: ExactK) -> tuple[jax.Array, jax.Array]:
+    """Return how many weights each leaf loses among its ties, the first leaf first.
 
     Returns:
-      That, and how much ties: wide numbers, shape (leaves, 4).
+      The quotas, and the number of weights that tie: emulated uint64, (leaves, 4).
     """
-    operands = zip(ranking.operands, settled.limits, strict=True)
-    masks = [[_tied(ranking, each)] for each in operands]
-    ties = exact_sums.count_true(masks, ranking.costs, ranking.shards)[:, 0]
-    free = ties if settled.spare is None else uint64.minimum(ties, settled.spare)
-    if settled.at_floor is not None:
-        free = jnp.where(settled.at_floor[:, None], 0, free)
-    before = jnp.zeros_like(free)
-    for group in ranking.groups:
-        if len(group) > 1:
-            members = np.array(group)
-            sums = uint64.carry(jnp.cumsum(free[members], axis=0))
-            before = before.at[members[1:]].set(sums[:-1])
-    wanted = settled.missing[np.array(ranking.group_of)]
-    left = uint64.subtract(wanted, uint64.minimum(wanted, before))
-    quotas = uint64.minimum(left, free)
-    if settled.spare is not None and settled.at_floor is not None:
-        own = uint64.minimum(ties, settled.spare)
-        quotas = jnp.where(settled.at_floor[:, None], own, quotas)
+    inputs = zip(units.inputs, exact.leaf_thresholds, strict=True)
+    masks = [[_is_tie(units, leaf_inputs)] for leaf_inputs in inputs]
+    ties = exact_sums.count_true(masks, units.unit_sizes, units.shards)[:, 0]
+    caps = exact.remaining_caps
+    available = ties if caps is None else uint64.minimum(ties, caps)
+    if exact.is_capped is not None:
+        available = jnp.where(exact.is_capped[:, None], 0, available)
+    in_earlier_leaves = jnp.zeros_like(available)
+    for pool in units.pools:
+        if len(pool) > 1:
+            leaves = np.array(pool)
+            sums = uint64.carry(jnp.cumsum(available[leaves], axis=0))
+            in_earlier_leaves = in_earlier_leaves.at[leaves[1:]].set(sums[:-1])
+    budgets = exact.num_ties_to_take[np.array(units.pool_of_leaf)]
+    budgets = uint64.subtract(budgets, uint64.minimum(budgets, in_earlier_leaves))
+    quotas = uint64.minimum(budgets, available)
+    if caps is not None and exact.is_capped is not None:
+        # Such a leaf's ties are at its own threshold, below the pool's.
+        quotas_at_cap = uint64.minimum(ties, caps)
+        quotas = jnp.where(exact.is_capped[:, None], quotas_at_cap, quotas)
     return quotas, ties
 
 
-def _tied(ranking: Ranking, operand_and_limit: tuple[Any, jax.Array]) -> jax.Array:
-    operand, limit = operand_and_limit
-    keys = ranking.keys(operand)
-    # What is not finite is never lost.
-    finite = limit < sort_keys.largest_key(ranking.dtype)
-    return (keys == limit) & finite
+def thresholds_past_ties(
+    units: ScoredUnits, exact: ExactK
+) -> tuple[list[jax.Array], dict[int, np.ndarray]]:
+    """Settle the ties of all leaves but those that lose only a part of theirs.
 
-
-def map_lost(
-    function: Callable[..., Result],
-    ranking: Ranking | ChannelRanking,
-    counts: jax.Array,
-    *operands: Any,
-) -> list[Result]:
-    """Apply a function to every leaf and the mask of what it loses.
-
-    Args:
-      function: (weights, lost, *operands) -> anything; `lost` has bools in the weights'
-        shape. A function of a module, so that it is compiled once.
-      ranking: the leaves.
-      counts: k of every group: wide numbers, shape (groups, 4).
-      *operands: given to the function for every leaf.
+    Outside of jit this saves the search for tie cutoffs: magnitudes of floats seldom
+    tie, and where they do, every leaf of a pool but one loses all of its ties or none.
 
     Returns:
-      The results in the leaves' order.
+      The key of each leaf below which it loses every unit, and the tie quotas of the
+      leaves, by position, that lose a part of their ties. The threshold of such a leaf
+      has to be settled by `exact_k_masks`.
     """
-    if not ranking.weights:
-        return []
-    if isinstance(ranking, ChannelRanking):
-        return _map_channels(function, ranking, counts, operands)
-    settled = _settle(ranking, counts)
-    if isinstance(settled.missing, Tracer):
-        return _map_exactly(function, ranking, settled, operands)
-    # Magnitudes of floats seldom tie. And where they do, all but one leaf of a group
-    # lose all of their ties or none: only that one has to be looked at more closely.
-    limits, cut = settled.limits, {}
-    if settled.spare is not None or jnp.any(settled.missing > 0):
-        quotas, ties = map(np.asarray, _tie_quotas(ranking, settled))
-        all_lost = (quotas == ties).all(axis=1) & ties.any(axis=1)
-        limits = [
-            limit + 1 if lost else limit
-            for limit, lost in zip(limits, all_lost, strict=True)
-        ]
-        in_part = np.flatnonzero(quotas.any(axis=1) & ~all_lost)
-        cut = {i: quotas[i] for i in in_part.tolist()}
-    results = _map_below(function, ranking, limits, operands)
-    for i, quota in cut.items():
-        one = Settled([settled.limits[i]], jnp.asarray(quota)[None])
-        [results[i]] = _map_exactly(function, ranking.alone(i), one, operands)
-    return results
+    if exact.remaining_caps is None and not jnp.any(exact.num_ties_to_take > 0):
+        return exact.leaf_thresholds, {}
+    quotas, ties = map(np.asarray, _tie_quotas(units, exact))
+    loses_all_ties = (quotas == ties).all(axis=1) & ties.any(axis=1)
+    thresholds = [
+        threshold + 1 if loses_all else threshold
+        for threshold, loses_all in zip(
+            exact.leaf_thresholds, loses_all_ties, strict=True
+        )
+    ]
+    loses_some = np.flatnonzero(quotas.any(axis=1) & ~loses_all_ties)
+    return thresholds, {leaf: quotas[leaf] for leaf in loses_some.tolist()}
 
 
 @jax.jit
-def _settle(ranking: Ranking, counts: jax.Array) -> Settled:
-    return settle(ranking, counts)
+def _tie_quotas(units: ScoredUnits, exact: ExactK) -> tuple[jax.Array, jax.Array]:
+    return tie_quotas(units, exact)
 
 
-@jax.jit
-def _tie_quotas(ranking: Ranking, settled: Settled) -> tuple[jax.Array, jax.Array]:
-    return tie_quotas(ranking, settled)
-
-
-@functools.partial(jax.jit, static_argnames="function")
-def _map_exactly(
-    function: Callable[..., Result],
-    ranking: Ranking,
-    settled: Settled,
-    operands: tuple[Any, ...],
-) -> list[Result]:
-    lost = ranking.expanded(lost_exactly(ranking, settled))
-    pairs = zip(ranking.weights, lost, strict=True)
-    return [function(weights, each, *operands) for weights, each in pairs]
-
-
-@functools.partial(jax.jit, static_argnames="function")
-def _map_channels(
-    function: Callable[..., Result],
-    ranking: ChannelRanking,
-    counts: jax.Array,
-    operands: tuple[Any, ...],
-) -> list[Result]:
-    pairs = zip(ranking.weights, ranking.lost_exactly(counts), strict=True)
-    return [function(weights, each, *operands) for weights, each in pairs]
-
-
-@functools.partial(jax.jit, static_argnames="function")
-def _map_below(
-    function: Callable[..., Result],
-    ranking: Ranking,
-    limits: list[jax.Array],
-    operands: tuple[Any, ...],
-) -> list[Result]:
-    lost = ranking.expanded(ranking.below(limits))
-    pairs = zip(ranking.weights, lost, strict=True)
-    return [function(weights, each, *operands) for weights, each in pairs]
+def _is_tie(
+    units: ScoredUnits, inputs_and_threshold: tuple[Any, jax.Array]
+) -> jax.Array:
+    inputs, threshold = inputs_and_threshold
+    is_finite = threshold < sort_keys.largest_key(units.dtype)
+    return (units.key(inputs) == threshold) & is_finite

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from swd_jax._ranking.channel_ranking import ChannelRanking
-from swd_jax._targets import resolve
+from swd_jax._targets.extra_inputs import check_extra_args
+from swd_jax._targets.resolve import rank, resolve
 from swd_jax._targets.target import Target
 from swd_jax.structures._coupled_channels import CoupledChannels
 
@@ -18,7 +18,7 @@ def kept_channels(
     target: Target,
     *,
     step: ArrayLike | None = None,
-    evidence: Mapping[str, Any] | None = None,
+    extra_args: Mapping[str, Any] | None = None,
 ) -> dict[str, jax.Array]:
     """Which channels `prune` leaves: what `shrink` takes.
 
@@ -28,7 +28,7 @@ def kept_channels(
       params: the parameters that the target prunes, pruned already or not.
       target: with `CoupledChannels` for its structure.
       step: as for `prune`.
-      evidence: as for `prune`.
+      extra_args: as for `prune`.
 
     Returns:
       A vector of bools for every group by its name, shape (channels,), True = kept; all
@@ -57,18 +57,8 @@ def kept_channels(
             "target must be a Target with structure=CoupledChannels(groups, ...), got "
             f"{target!r}"
         )
-    resolve.check_evidence([target], evidence)
-    _, [ranked] = resolve.rank(params, [target], evidence=evidence)
+    check_extra_args([target], extra_args)
     kept = {g.name: jnp.ones(g.size, bool) for g in target.structure.groups}
-    ranking = ranked.ranking
-    if isinstance(ranking, ChannelRanking):
-        lost = _lost_channels(ranking, ranked.counts(step))
-        pairs = zip(ranking.layout.groups, ranking.layout.offsets, strict=False)
-        for group, first in pairs:
-            kept[group.name] = ~lost[first : first + group.size]
+    for ranked in rank(resolve([target], params), extra_args=extra_args):
+        kept |= ranked.ranking.kept_channels(ranked.budgets(step))
     return kept
-
-
-@jax.jit
-def _lost_channels(ranking: ChannelRanking, counts: jax.Array) -> jax.Array:
-    return ranking.lost(counts)

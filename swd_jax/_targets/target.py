@@ -8,21 +8,31 @@ from typing import Any, TypeAlias
 import jax
 
 from swd_jax._allocation import exact_counts, prunable_leaves, scopes
+from swd_jax._allocation.allocation import Allocation
+from swd_jax._allocation.exact_counts import Sparsity
+from swd_jax._allocation.prunable_leaves import Prunable
+from swd_jax._allocation.scopes import Scope
 from swd_jax._arguments import validation
-from swd_jax.criteria import _by_name, _magnitudes
+from swd_jax._ranking.structure_protocol import Structure
+from swd_jax.criteria import _by_name
 from swd_jax.criteria._criterion import Criterion
-from swd_jax.structures import _structure
-from swd_jax.structures._coupled_channels import CoupledChannels
-from swd_jax.structures._n_of_m import NM
+from swd_jax.criteria._magnitudes import magnitude
+from swd_jax.structures import _leaf_structure
+from swd_jax.structures._abstract import AbstractStructure
+from swd_jax.structures._unstructured import Unstructured
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Target:
     """What is pruned, given once to training, pruning and reporting alike.
 
     Of the n weights that are ranked together, those with the k = floor(s n) lowest
     scores are selected, in exact integer arithmetic; s is the decimal that it prints
     as, so that 0.29 of 100 weights is 29.
+
+    A target is a frozen value. It is hashable, and equal to any target with equal
+    arguments, so that it may be a static argument of `jax.jit`. (Where the sparsity is
+    a traced value, or a callable that is not hashable, it is not.)
 
     Args:
       sparsity: s, the fraction of the prunable weights to prune, in [0, 1); or an
@@ -33,20 +43,21 @@ class Target:
         `(path, leaf) -> bool`, or a tree of bools in the structure of the parameters
         or of their upper levels. By default `is_weight`: leaves of two or more
         dimensions that are neither biases nor normalisation scales.
-      structure: which weights live and die together: `Unstructured()`, `Block(...)`,
+      structure: which weights are pruned together: `Unstructured()`, `Block(...)`,
         `NM(n, m)`, `Channel(axis)`, `CoupledChannels(groups)` across layers, or your
-        own (see `Structure`).
+        own (see `structures.Structure`).
       scope: "global" ranks all prunable weights together, with one threshold; "local"
-        ranks every leaf by itself, so that each loses the same fraction; "erk" does
-        too, with a fraction from the leaf's shape, larger for larger leaves. A mapping
-        from patterns to sparsities, {"attention": 0.5, "mlp": 0.9}, ranks together the
-        leaves whose paths match a pattern (the first that does, if several), and those
-        that match none, at `sparsity`.
-      criterion: `magnitude`, the paper's; `normalized_magnitude`, which divides by the
-        leaf's L2 norm; another one of this library; the name of one; or a plain
-        function of the weights.
-      min_kept: what every leaf keeps at least: a number of weights, or a fraction of
-        the leaf below 1. What a leaf does not lose then, others do.
+        ranks every leaf by itself, so that each loses the same fraction; "erk" ranks
+        every leaf by itself too, with a fraction that follows from the leaf's shape
+        and is larger for larger leaves. A mapping from patterns to sparsities,
+        {"attention": 0.5, "mlp": 0.9}, ranks together the leaves whose paths match a
+        pattern (the first that matches, if several do), and those that match none, at
+        `sparsity`.
+      criterion: `criteria.magnitude`, the paper's; `criteria.normalized_magnitude`,
+        which divides by the leaf's L2 norm; another one of `criteria`; the name of
+        one; or a plain function of the weights, whose scores may have either sign.
+      min_kept: the number of weights that every leaf keeps at least, or a fraction of
+        the leaf below 1. The other leaves of its pool lose more instead.
 
     Raises:
       ValueError: for a sparsity outside [0, 1), an invalid regular expression, or an
@@ -65,99 +76,69 @@ class Target:
     Source: sections 3.1 and 3.3 of arXiv 2011.10520.
     """
 
-    sparsity: exact_counts.Sparsity
+    sparsity: Sparsity
     _: dataclasses.KW_ONLY
-    prunable: prunable_leaves.Prunable = prunable_leaves.is_weight
-    structure: _structure.Structure | CoupledChannels = _structure.Unstructured()
-    scope: scopes.Scope = "global"
-    criterion: Criterion | Callable[..., jax.Array] | str = _magnitudes.magnitude
-    min_kept: validation.Number = 0
+    prunable: Prunable
+    structure: AbstractStructure
+    scope: Scope
+    criterion: Criterion
+    min_kept: int | Fraction
 
-    def __post_init__(self) -> None:
-        exact_counts.check_sparsity(self.sparsity)
-        prunable_leaves.check_prunable(self.prunable)
-        if not isinstance(self.structure, CoupledChannels):
-            _structure.check_structure(self.structure)
-        scopes.check_scope(self.scope)
-        criterion = _by_name.as_criterion(self.criterion)
-        object.__setattr__(self, "criterion", criterion)
-        floor = validation.as_floor(
-            "min_kept", self.min_kept, counted="weights", of="leaf"
-        )
-        object.__setattr__(self, "min_kept", floor)
-        self._check_reachable()
-        self._check_coupled()
+    def __init__(
+        self,
+        sparsity: Sparsity,
+        *,
+        prunable: Prunable = prunable_leaves.is_weight,
+        structure: Structure | AbstractStructure = Unstructured(),
+        scope: Scope = "global",
+        criterion: Criterion | Callable[..., jax.Array] | str = magnitude,
+        min_kept: validation.Number = 0,
+    ) -> None:
+        # The arguments are converted here, once: the rest of the package reads fields
+        # of one type each.
+        exact_counts.check_sparsity(sparsity)
+        fields = {
+            "sparsity": exact_counts.as_sparsity(sparsity),
+            "prunable": prunable_leaves.as_prunable(prunable),
+            "structure": _leaf_structure.as_structure(structure),
+            "scope": scopes.as_scope(scope),
+            "criterion": _by_name.as_criterion(criterion),
+            "min_kept": validation.as_floor(
+                "min_kept", min_kept, counted="weights", of="leaf"
+            ),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        self.structure.check_allocation(self.allocation)
 
     @property
-    def known_criterion(self) -> Criterion:
-        """The criterion, which may have been given by its name or as a function."""
-        assert isinstance(self.criterion, Criterion)
-        return self.criterion
-
-    @property
-    def known_floor(self) -> int | Fraction:
-        """What every leaf keeps: a number of weights or a fraction of the leaf."""
-        assert isinstance(self.min_kept, int | Fraction)
-        return self.min_kept
-
-    def _check_reachable(self) -> None:
-        """Raise if the structure can never be as sparse as is known to be wanted."""
-        if not isinstance(self.structure, NM):
-            return
-        most = Fraction(*self.structure.greatest_sparsity)
-        wanted = [self.sparsity]
-        if isinstance(self.scope, scopes.Mapping):
-            wanted += self.scope.values()
-        for sparsity in wanted:
-            known = None
-            if not callable(sparsity):
-                known = validation.as_decimal("sparsity", sparsity)
-            # Thirds and the like print as a little more or less than they are.
-            if known is not None and known > most + Fraction(1, 10**12):
-                raise ValueError(
-                    f"sparsity is {sparsity!r}, and {self.structure!r} prunes at most "
-                    f"{most} of the weights"
-                )
-
-    def _check_coupled(self) -> None:
-        """Raise what makes no sense for channels that are ranked across leaves."""
-        if not isinstance(self.structure, CoupledChannels):
-            return
-        if self.scope not in ("global", "local"):
-            raise ValueError(
-                "scope must be 'global' or 'local' with CoupledChannels, since what a "
-                "channel takes away depends on all leaves, got "
-                f"{self.scope!r}"
-            )
-        if self.min_kept != 0:
-            raise ValueError(
-                "min_kept counts weights of single leaves, got "
-                f"{self.min_kept!r}: with CoupledChannels give it min_channels=..."
-            )
+    def allocation(self) -> Allocation:
+        """The sparsity and how the leaves share it, for the structure."""
+        return Allocation(self.sparsity, self.scope, self.min_kept)
 
 
-Targets: TypeAlias = Target | Sequence[Target] | exact_counts.Sparsity
+Targets: TypeAlias = Target | Sequence[Target] | Sparsity
 """What is pruned: a target, several for different leaves, or just a sparsity."""
 
 
 def as_target(target: Target | Any) -> Target:
-    """A plain number or schedule as the target that has it for its sparsity."""
+    """Return a plain number or schedule as the target that has it as its sparsity."""
     return target if isinstance(target, Target) else Target(target)
 
 
 def as_targets(target: Targets) -> tuple[Target, ...]:
-    """One target or several.
+    """Return one target or several as a tuple.
 
     Raises:
-      ValueError: if there are none, or something else among them.
+      ValueError: if there are none, or the sequence holds anything but targets.
     """
     if not isinstance(target, Sequence) or isinstance(target, str | bytes):
         return (as_target(target),)
-    for each in target:
-        if not isinstance(each, Target):
+    for entry in target:
+        if not isinstance(entry, Target):
             raise ValueError(
                 "sparsity must be a number or a schedule, and several targets a "
-                f"sequence of Target: got {each!r} in a sequence"
+                f"sequence of Target: got {entry!r} in a sequence"
             )
     if not target:
         raise ValueError("targets must be at least one Target, got none")

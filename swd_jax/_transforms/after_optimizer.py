@@ -7,7 +7,7 @@ import optax
 from swd_jax._arguments import validation
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.target import Targets
-from swd_jax._transforms.swd import selective_decay
+from swd_jax._transforms.selective_decay import selective_decay
 
 
 def decoupled_swd(

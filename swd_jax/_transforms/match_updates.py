@@ -1,5 +1,6 @@
-"""Updates matched to the parameters that they are for."""
+"""Updates matched to the parameters that they belong to."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,37 +11,41 @@ from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arrays import tree_paths
 
 
-class Matched(NamedTuple):
-    """Updates with their leaves where the parameters have theirs."""
+class MatchedUpdates(NamedTuple):
+    """Updates, and the position among them of each parameter's update."""
 
-    flat: tree_paths.Flat
-    positions: dict[int, int]
+    tree: tree_paths.Flat
+    position_of_param: dict[int, int]
 
-    def of(self, leaf: PrunableLeaf) -> jax.Array:
-        """The update of a leaf of the parameters."""
-        return jnp.asarray(self.flat.leaves[self.positions[leaf.position]])
+    def at(self, leaf: PrunableLeaf) -> jax.Array:
+        """Return the update of a leaf of the parameters."""
+        return jnp.asarray(self.tree.leaves[self.position_of_param[leaf.position]])
 
     def replaced(
-        self, leaves: list[PrunableLeaf], changed: list[jax.Array]
+        self, leaves: Sequence[PrunableLeaf], new_updates: Sequence[jax.Array]
     ) -> optax.Updates:
-        """The updates with those of some leaves changed."""
-        pairs = zip(leaves, changed, strict=True)
-        return self.flat.rebuilt(
-            {self.positions[leaf.position]: update for leaf, update in pairs}
+        """Return the tree of updates with those of some leaves replaced."""
+        pairs = zip(leaves, new_updates, strict=True)
+        return self.tree.rebuilt(
+            {self.position_of_param[leaf.position]: update for leaf, update in pairs}
         )
 
 
-def match(updates: optax.Updates, params: Any, who: str) -> Matched:
+def match_updates(updates: optax.Updates, params: tree_paths.Flat) -> MatchedUpdates:
     """Match the updates to the parameters.
 
     Raises:
-      ValueError: if there are no parameters, or the updates have another structure.
+      ValueError: if the updates have another structure.
     """
+    tree = tree_paths.flatten(updates)
+    positions = tree_paths.matched_positions("updates", tree, params)
+    return MatchedUpdates(tree, positions)
+
+
+def check_params(params: Any, who: str) -> None:
+    """Raise if a transformation's `update` is called without parameters."""
     if params is None:
         raise ValueError(
             f"params is None, but {who} needs the weights: call "
             "update(updates, state, params)"
         )
-    flat = tree_paths.flatten(updates)
-    tree = tree_paths.flatten(params)
-    return Matched(flat, tree_paths.matched_positions("updates", flat, tree))

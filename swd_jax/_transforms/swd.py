@@ -1,51 +1,12 @@
-"""Selective weight decay before the optimizer, and the machinery of all its forms."""
-
-from collections.abc import Callable
-from typing import Any, NamedTuple
+"""Selective weight decay before the optimizer, as in the paper."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from swd_jax._arguments import validation
-from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import AxisName
-from swd_jax._targets.target import Targets, as_targets
-from swd_jax._transforms import match_updates, threshold_state
-
-
-class SwdState(NamedTuple):
-    """What selective weight decay remembers: scalars to log and to start from.
-
-    (And what the criterion gathers, if it is one that does.) All but the count are
-    those of the last update, and 0 before the first. Read them with
-    `optax.tree_utils.tree_get(state, "threshold")`. (The count has namesakes in the
-    states of most optimizers, so ask a chain for it by its position.)
-    """
-
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
-    """Optimizer steps so far. shape=(), dtype=int32"""
-    multiplier: jax.Array
-    """a(t). shape=(), dtype=float32"""
-    coefficient: jax.Array
-    """a(t) * mu. shape=(), dtype=float32"""
-    threshold: jax.Array
-    """tau, below which scores are selected. shape=() for a single target with
-    scope="global", else (thresholds,): one for each group of leaves that is ranked
-    together, target by target; float32, or float64 among float64 weights."""
-    threshold_change: jax.Array
-    """How far tau moved when it was last renewed: where to look for it next. In the
-    shape and type of the threshold; 0 while that is infinite."""
-    selected_fraction: jax.Array
-    """Selected weights over prunable weights, when tau was last renewed. shape=(),
-    dtype=float32"""
-    tracked: Any = ()
-    """What the criterion gathers from step to step, if it does: a tree like the
-    parameters, float32, empty where nothing is pruned. Else ()."""
-
-
-Combine = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""(update, weight, coefficient) -> update of a selected weight."""
+from swd_jax._targets.target import Targets
+from swd_jax._transforms.selective_decay import selective_decay
 
 
 def swd(
@@ -130,107 +91,3 @@ def swd(
         axis_name=axis_name,
         updates_are_gradients=True,
     )
-
-
-def selective_decay(
-    target: Targets,
-    combine: Combine,
-    *,
-    weight_decay: validation.Number | optax.Schedule,
-    a: validation.Number | optax.Schedule,
-    update_every: int,
-    axis_name: AxisName,
-    learning_rate: validation.Number | optax.Schedule = 1.0,
-    updates_are_gradients: bool = False,
-) -> optax.GradientTransformationExtraArgs:
-    """A transformation that changes the updates of the selected weights, and no others.
-
-    Args:
-      target: as for `swd`.
-      combine: how the update of a selected weight changes; it is given the coefficient
-        `learning_rate * a(t) * mu`.
-      weight_decay: as for `swd`.
-      a: as for `swd`.
-      update_every: as for `swd`.
-      axis_name: as for `swd`.
-      learning_rate: a factor of the coefficient, for the forms that need it.
-      updates_are_gradients: whether criteria may take them for that.
-
-    Returns:
-      The transformation.
-    """
-    targets = as_targets(target)
-    validation.check_coefficient("weight_decay", weight_decay)
-    validation.check_coefficient("a", a)
-    validation.check_coefficient("learning_rate", learning_rate)
-    validation.check_step_count("update_every", update_every, least=1)
-
-    def init_fn(params: optax.Params) -> SwdState:
-        first = threshold_state.start(targets, params)
-        return SwdState(
-            count=first.step,
-            multiplier=jnp.zeros((), jnp.float32),
-            coefficient=jnp.zeros((), jnp.float32),
-            threshold=first.threshold,
-            threshold_change=first.threshold_change,
-            selected_fraction=first.fraction,
-            tracked=first.tracked,
-        )
-
-    def update_fn(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, SwdState]:
-        matched = match_updates.match(updates, params, "selective weight decay")
-        multiplier = validation.coefficient_at(a, state.count)
-        decay = multiplier * validation.coefficient_at(weight_decay, state.count)
-        rate = decay * validation.coefficient_at(learning_rate, state.count)
-        last = threshold_state.Remembered(
-            state.count,
-            state.threshold,
-            state.threshold_change,
-            state.selected_fraction,
-            state.tracked,
-        )
-        due = threshold_state.is_due(state.count, update_every)
-        selection = threshold_state.select(
-            targets,
-            params,
-            last,
-            due,
-            axis_name,
-            gradient=updates if updates_are_gradients else None,
-            extra_args=extra_args,
-        )
-        decayed = [
-            _where_selected(
-                selected, combine, matched.of(leaf), jnp.asarray(leaf.weights), rate
-            )
-            for leaf, selected in zip(selection.leaves, selection.masks, strict=True)
-        ]
-        return matched.replaced(selection.leaves, decayed), SwdState(
-            count=threshold_state.next_count(state.count),
-            multiplier=multiplier.astype(jnp.float32),
-            coefficient=decay.astype(jnp.float32),
-            threshold=selection.threshold,
-            threshold_change=selection.threshold_change,
-            selected_fraction=selection.fraction,
-            tracked=selection.tracked,
-        )
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _where_selected(
-    selected: jax.Array,
-    combine: Combine,
-    update: jax.Array,
-    weight: jax.Array,
-    rate: jax.Array,
-) -> jax.Array:
-    """A leaf's update, combined with its weights where selected, in its own dtype."""
-    dtype = sort_keys.score_dtype(update.dtype, weight.dtype)
-    combined = combine(update.astype(dtype), weight.astype(dtype), rate.astype(dtype))
-    return jnp.where(selected, combined.astype(update.dtype), update)

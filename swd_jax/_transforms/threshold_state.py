@@ -1,4 +1,4 @@
-"""Thresholds kept in the state of a transformation and renewed now and then."""
+"""`ThresholdState`: thresholds kept between updates, and refreshed every n steps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,181 +9,183 @@ import numpy as np
 import optax
 
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
-from swd_jax._arrays import sort_keys, tree_paths, uint64
+from swd_jax._arrays import sort_keys, uint64
 from swd_jax._arrays.manual_sharding import AxisName
-from swd_jax._ranking import ranked_channels
-from swd_jax._ranking.channel_ranking import ChannelRanking
-from swd_jax._ranking.leaf_ranking import Ranking
+from swd_jax._ranking.ranking import Ranking
 from swd_jax._selection import warm_start
-from swd_jax._targets import resolve
+from swd_jax._targets import accumulators, extra_inputs, resolve
+from swd_jax._targets.resolve import ResolvedTargets
 from swd_jax._targets.target import Target
 
 
-class Remembered(NamedTuple):
-    """What a state keeps from one update to the next: scalars, whatever the model.
+class ThresholdState(NamedTuple):
+    """The thresholds of some targets and what they select: scalars, whatever the model.
 
-    And, for criteria that gather something from step to step, that.
+    Part of the state of every transformation that selects weights, so that a logger
+    reads any of them with `optax.tree_utils.tree_get(state, "selected_fraction")`. All
+    values are those of the last refresh, and 0 before the first.
     """
 
-    step: jax.Array
     threshold: jax.Array
+    """tau, below which scores are selected. shape=() for a single target with
+    scope="global", else (thresholds,): one for each pool, target by target; float32, or
+    float64 among float64 weights."""
     threshold_change: jax.Array
-    fraction: jax.Array
-    tracked: Any
+    """The last change of tau, from which the next search starts. In the shape and type
+    of the threshold; 0 while that is infinite."""
+    selected_fraction: jax.Array
+    """Selected weights over prunable weights. shape=(), dtype=float32"""
+    accumulated: Any = ()
+    """What the criterion accumulates from step to step, if it does: a tree like the
+    parameters, float32, with `optax.MaskedNode` where nothing is pruned. Else ()."""
 
 
 class Selection(NamedTuple):
-    """The weights that a target selects at a step."""
+    """The weights that some targets select at a step."""
 
     leaves: list[PrunableLeaf]
     masks: list[jax.Array]
-    """Where each leaf's scores are strictly below its limit."""
-    limits: list[jax.Array]
-    """The key of that: of the threshold, or lower for a leaf at its floor. shape=()"""
-    threshold: jax.Array
-    threshold_change: jax.Array
-    fraction: jax.Array
-    """Selected weights over prunable weights, when the threshold was last renewed."""
-    tracked: Any
-    """What criteria have gathered, this step included."""
-    rankings: list[Ranking | ChannelRanking]
+    """The weights of each leaf whose scores are strictly below its threshold."""
+    leaf_thresholds: list[jax.Array]
+    """The sort key of each leaf's threshold: that of its pool, or a lower one for a
+    leaf at its cap. shape=()"""
+    state: ThresholdState
+    """The state after this step."""
+    rankings: list[Ranking]
 
-    def zeros(self, one: jax.Array) -> list[jax.Array]:
-        """Where each leaf's weights are zero with all that lives and dies with them.
+    def zero_masks(self, opaque_one: jax.Array) -> list[jax.Array]:
+        """Return the weights of every leaf whose whole unit is exactly zero.
 
         Args:
-          one: the integer 1, which the compiler must not know.
+          opaque_one: the integer 1 as a value that the compiler cannot fold.
         """
-        return [mask for ranking in self.rankings for mask in ranking.zeros(one)]
+        rankings = self.rankings
+        return [mask for ranking in rankings for mask in ranking.zero_masks(opaque_one)]
 
 
-def start(targets: Sequence[Target], params: optax.Params) -> Remembered:
-    """What there is to remember before the first step: zeros.
+def init(targets: Sequence[Target], params: optax.Params) -> ThresholdState:
+    """Return the state before the first step: zeros.
 
     Raises:
       ValueError: if a target does not fit the parameters.
     """
-    found = resolve.find_leaves(targets, tree_paths.flatten(params), params)
-    leaves = [leaf for of_target in found for leaf in of_target]
+    resolved = resolve.resolve(targets, params)
+    for entry in resolved.targets:
+        entry.check_leaves()
+    leaves = [leaf for entry in resolved.targets for leaf in entry.leaves]
     dtype = sort_keys.score_dtype(*(leaf.weights.dtype for leaf in leaves))
-    thresholds = sum(
-        resolve.threshold_count(target, of_target)
-        for target, of_target in zip(targets, found, strict=True)
-    )
-    for target, of_target in zip(targets, found, strict=True):
-        resolve.check_leaves(target, of_target)
-        ranked_channels.check_target(target, params)
-    shape = () if _is_one(targets) else (thresholds,)
-    return Remembered(
-        step=jnp.zeros((), jnp.int32),
+    num_thresholds = sum(entry.found.num_thresholds for entry in resolved.targets)
+    shape = () if _has_single_threshold(targets) else (num_thresholds,)
+    return ThresholdState(
         threshold=jnp.zeros(shape, dtype),
         threshold_change=jnp.zeros(shape, dtype),
-        fraction=jnp.zeros((), jnp.float32),
-        tracked=resolve.start_tracking(targets, params),
+        selected_fraction=jnp.zeros((), jnp.float32),
+        accumulated=accumulators.init(resolved),
     )
 
 
-def _is_one(targets: Sequence[Target]) -> bool:
-    """Whether there is a single threshold, whatever the parameters."""
+def _has_single_threshold(targets: Sequence[Target]) -> bool:
+    """Whether there is exactly one threshold, whatever the parameters."""
     return len(targets) == 1 and targets[0].scope == "global"
 
 
-def is_due(count: jax.Array, every: int) -> bool | jax.Array:
-    """Whether the step of this number is one of every so many, the first included."""
-    return True if isinstance(every, int) and every == 1 else count % every == 0
+def should_refresh(count: jax.Array, update_every: int) -> bool | jax.Array:
+    """Return whether this step is one of every `update_every`, the first included."""
+    if isinstance(update_every, int) and update_every == 1:
+        return True
+    return count % update_every == 0
 
 
 def select(
-    targets: Sequence[Target],
-    params: Any,
-    last: Remembered,
-    due: bool | jax.Array,
+    resolved: ResolvedTargets,
+    state: ThresholdState,
+    step: jax.Array,
+    refresh: bool | jax.Array,
     axis_name: AxisName,
     *,
     gradient: Any,
     extra_args: Mapping[str, Any],
 ) -> Selection:
-    """Select by the thresholds, renewed if that is due.
+    """Select the weights below the thresholds, refreshed first if that is due.
 
     Args:
-      targets: what is pruned.
-      params: the parameters.
-      last: what was remembered.
-      due: whether to renew the thresholds for the targets at step `last.step`.
-      axis_name: mesh axes over which the parameters are divided by hand, if they are.
-      gradient: a tree like the parameters, for criteria that look at it; None if the
+      resolved: the targets and the leaves of the current parameters.
+      state: the state after the previous step.
+      step: the optimizer step, at which schedules are evaluated.
+      refresh: whether to search for the thresholds anew. The selection is made from
+        the current weights in either case.
+      axis_name: the mesh axes over which the parameters are sharded by hand.
+      gradient: a tree like the parameters, for criteria that read it; None if the
         transformation has none.
-      extra_args: those of `update`, for criteria that look at them.
-
-    Returns:
-      The selection, made from the current weights in either case.
+      extra_args: those of `update`, for criteria that read them.
 
     Raises:
-      ValueError: if something that a criterion looks at is missing.
+      ValueError: if something that a criterion reads is missing.
     """
-    given = {"gradient": gradient, **extra_args}
-    way = "it as an extra argument, update(updates, state, params, {name}=...)"
-    tracked = resolve.track(targets, params, last.tracked, given["gradient"], way)
-    _, ranked = resolve.rank(
-        params, targets, axis_name, evidence={**given, "tracked": tracked}, way=way
+    extra_args = {"gradient": gradient, **extra_args}
+    how_to_pass = extra_inputs.TO_UPDATE
+    accumulated = accumulators.update(
+        resolved, state.accumulated, extra_args["gradient"], how_to_pass
     )
-    thresholds = jnp.atleast_1d(last.threshold)
-    changes = jnp.atleast_1d(last.threshold_change)
-    leaves, masks, limits, renewed, below, total = [], [], [], [], [], 0
-    rankings: list[Ranking | ChannelRanking] = []
-    for of_target in ranked:
-        ranking = of_target.ranking
-        if not of_target.leaves:
-            continue
-        here = slice(len(renewed), len(renewed) + len(ranking.groups))
-        found = ranking.thresholds(
-            of_target.counts(last.step),
-            last=warm_start.Last(
-                thresholds[here].astype(ranking.dtype),
-                changes[here].astype(ranking.dtype),
+    ranked = resolve.rank(
+        resolved,
+        axis_name,
+        extra_args={**extra_args, "tracked": accumulated},
+        how_to_pass=how_to_pass,
+    )
+    if not ranked:
+        return Selection([], [], [], state._replace(accumulated=accumulated), [])
+    previous_thresholds = jnp.atleast_1d(state.threshold)
+    previous_changes = jnp.atleast_1d(state.threshold_change)
+    leaves, masks, leaf_thresholds, thresholds, counts_below = [], [], [], [], []
+    for target in ranked:
+        ranking = target.ranking
+        start = len(thresholds)
+        of_target = slice(start, start + ranking.num_thresholds)
+        new = ranking.find_thresholds(
+            target.budgets(step),
+            previous=warm_start.Last(
+                previous_thresholds[of_target].astype(ranking.dtype),
+                previous_changes[of_target].astype(ranking.dtype),
             ),
-            renew=None if due is True else jnp.asarray(due),
+            refresh=None if refresh is True else jnp.asarray(refresh),
         )
-        rankings.append(ranking)
-        leaves += of_target.leaves
-        masks += ranking.expanded(ranking.below(found.limits))
-        limits += found.limits
-        scores = sort_keys.from_key(jnp.stack(found.keys), ranking.dtype)
-        renewed += list(scores.astype(last.threshold.dtype))
-        below.append(found.below)
-        total += sum(ranking.sizes())
-    if not leaves:
-        kept = last.threshold, last.threshold_change, last.fraction
-        return Selection([], [], [], *kept, tracked, [])
-    threshold = jnp.stack(renewed).reshape(last.threshold.shape)
-    return Selection(
-        leaves,
-        masks,
-        limits,
+        leaves += target.leaves
+        masks += ranking.masks_below(new.leaf_thresholds)
+        leaf_thresholds += new.leaf_thresholds
+        scores = sort_keys.from_key(jnp.stack(new.keys), ranking.dtype)
+        thresholds += list(scores.astype(state.threshold.dtype))
+        counts_below.append(new.counts_below)
+    threshold = jnp.stack(thresholds).reshape(state.threshold.shape)
+    change = _threshold_change(state, step, threshold)
+    total = sum(sum(target.ranking.pool_sizes()) for target in ranked)
+    fraction = _selected_fraction(jnp.concatenate(counts_below), total)
+    new_state = ThresholdState(
         threshold=threshold,
-        threshold_change=jnp.where(
-            due, _change(last, threshold), last.threshold_change
+        threshold_change=jnp.where(refresh, change, state.threshold_change),
+        selected_fraction=jnp.where(refresh, fraction, state.selected_fraction).astype(
+            jnp.float32
         ),
-        fraction=jnp.where(
-            due, _fraction(jnp.concatenate(below), total), last.fraction
-        ).astype(jnp.float32),
-        tracked=tracked,
-        rankings=rankings,
+        accumulated=accumulated,
     )
+    rankings = [target.ranking for target in ranked]
+    return Selection(leaves, masks, leaf_thresholds, new_state, rankings)
 
 
-def _change(last: Remembered, threshold: jax.Array) -> jax.Array:
-    """How far the threshold has moved since it was remembered."""
-    known = (last.step > 0) & jnp.isfinite(last.threshold) & jnp.isfinite(threshold)
-    return jnp.where(known, threshold - last.threshold, 0)
+def _threshold_change(
+    state: ThresholdState, step: jax.Array, threshold: jax.Array
+) -> jax.Array:
+    """Return how far the threshold has moved; 0 where that has no meaning."""
+    is_known = (step > 0) & jnp.isfinite(state.threshold) & jnp.isfinite(threshold)
+    return jnp.where(is_known, threshold - state.threshold, 0)
 
 
-def _fraction(below: jax.Array, total: int) -> jax.Array:
-    """The selected share of all prunable weights."""
-    selected = uint64.to_float32(uint64.sum_last_but_one(below))
+def _selected_fraction(counts_below: jax.Array, total: int) -> jax.Array:
+    """Return the selected share of all prunable weights."""
+    selected = uint64.to_float32(uint64.sum_last_but_one(counts_below))
     return selected / np.float32(max(total, 1))
 
 
-def next_count(count: jax.Array) -> jax.Array:
-    """One more, without wrapping round."""
+def increment(count: jax.Array) -> jax.Array:
+    """Return the count of steps plus one, without wrapping round."""
     return jnp.asarray(optax.safe_increment(count))

@@ -1,58 +1,64 @@
-"""Dynamic sparsity: a network that is sparse from the start and moves its zeros."""
+"""Dynamic sparsity: masks that drop weights and grow others while training goes on."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from swd_jax._allocation import exact_counts
+from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arguments import validation
-from swd_jax._arrays import sort_keys
+from swd_jax._arrays import sort_keys, tree_paths
+from swd_jax._arrays.manual_sharding import laid_out_as, placed_as
 from swd_jax._ranking import exact_k
-from swd_jax._ranking.leaf_ranking import Ranking
-from swd_jax._targets import resolve
+from swd_jax._ranking.scored_units import ScoredUnits
+from swd_jax._selection.order_statistics import Groups
+from swd_jax._targets.resolve import ResolvedTarget, resolve
 from swd_jax._targets.target import Target, as_target
-from swd_jax._transforms import match_updates, threshold_state
-from swd_jax.criteria import _magnitudes
-from swd_jax.criteria._criterion import Criterion
-from swd_jax.structures import _structure
+from swd_jax._transforms import threshold_state
+from swd_jax._transforms.match_updates import check_params, match_updates
+from swd_jax.criteria._magnitudes import magnitude
+from swd_jax.structures._unstructured import Unstructured
 
 
 class DynamicState(NamedTuple):
-    """The state of an optimizer with the masks of what is active."""
+    """The state of an optimizer inside a dynamic sparsity method."""
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     """Optimizer steps so far. shape=(), dtype=int32"""
-    active: list[jax.Array]
-    """Bools in the shape of each prunable leaf: True = may differ from zero."""
+    active: Any
+    """A tree like the parameters of bools, True = may differ from zero, sharded like
+    the parameters; `optax.MaskedNode` where nothing is pruned."""
     inner: optax.OptState
     """The state of the optimizer inside."""
 
 
-def dynamic_sparsity(
+def drop_and_grow(
     name: str,
     optimizer: optax.GradientTransformation,
     target: Target | validation.Number,
     *,
     update_every: int,
-    fraction: Callable[[jax.Array], jax.Array],
-    desire: Callable[[jax.Array, jax.Array], jax.Array],
+    drop_fraction: Callable[[jax.Array], jax.Array],
+    growth_scores: Callable[[jax.Array, jax.Array], jax.Array],
     seed: int,
 ) -> optax.GradientTransformationExtraArgs:
-    """An optimizer of the active weights, which are exchanged now and then.
+    """Return an optimizer of the active weights that now and then exchanges some.
 
     Args:
-      name: what it is called in errors.
-      optimizer: what is wrapped.
+      name: the transformation's name in errors.
+      optimizer: the optimizer of the active weights.
       target: what is pruned.
-      update_every: weights are exchanged every so many steps.
-      fraction: step -> how many of the active weights are dropped; 0 for none.
-      desire: (gradient, random key) -> what decides by its magnitude which become
-        active, the largest first.
-      seed: for the first masks and the random keys.
+      update_every: the number of steps from one exchange to the next.
+      drop_fraction: step -> the fraction of the active weights to drop; 0 for none.
+      growth_scores: (gradient, random key) -> an array in the gradient's shape. The
+        inactive weights with the largest magnitudes in it become active.
+      seed: the seed of the first masks and of the random keys.
     """
     target = as_target(target)
     _check_target(name, target)
@@ -60,17 +66,17 @@ def dynamic_sparsity(
     inner = optax.with_extra_args_support(optimizer)
 
     def init_fn(params: optax.Params) -> DynamicState:
-        _, [of_target] = resolve.rank(params, [target])
-        leaves, ranking = of_target.leaves, of_target.ranking
-        assert isinstance(ranking, Ranking)
-        keys = _keys(seed, 0, len(leaves))
-        pairs = zip(leaves, keys, strict=True)
-        noise = [jax.random.uniform(key, leaf.weights.shape) for leaf, key in pairs]
-        everywhere = [jnp.ones(each.shape, bool) for each in noise]
-        counts = of_target.counts(None)
+        tree, [resolved] = resolve([target], params)
+        resolved.check_leaves()
+        masks = _random_masks(resolved, seed)
+        entries: dict[int, Any] = dict.fromkeys(
+            range(len(tree.leaves)), optax.MaskedNode()
+        )
+        for leaf, mask in zip(resolved.leaves, masks, strict=True):
+            entries[leaf.position] = placed_as(mask, leaf.weights)
         return DynamicState(
             count=jnp.zeros((), jnp.int32),
-            active=[~lost for lost in _lowest(noise, everywhere, ranking, counts)],
+            active=tree.rebuilt(entries),
             inner=inner.init(params),
         )
 
@@ -80,132 +86,203 @@ def dynamic_sparsity(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, DynamicState]:
-        matched = match_updates.match(updates, params, name)
-        _, [of_target] = resolve.rank(params, [target])
-        leaves, ranking = of_target.leaves, of_target.ranking
-        assert isinstance(ranking, Ranking)
-        gradients = [matched.of(leaf) for leaf in leaves]
-        share = fraction(state.count)
+        check_params(params, name)
+        tree, [resolved] = resolve([target], params)
+        leaves = resolved.leaves
+        matched = match_updates(updates, tree)
+        active = _leaves_of(state.active, leaves)
+        gradients = [matched.at(leaf) for leaf in leaves]
+        fraction = drop_fraction(state.count)
 
-        def held(updates: Any, active: list[jax.Array]) -> Any:
-            """Updates that set to zero what is not active."""
-            matched = match_updates.match(updates, params, name)
-            new = [matched.of(leaf) for leaf in leaves]
-            triples = zip(active, new, ranking.weights, strict=True)
-            held = [jnp.where(m, u, -w.astype(u.dtype)) for m, u, w in triples]
-            return matched.replaced(leaves, held)
+        def zero_inactive(updates: Any, active: Sequence[jax.Array]) -> Any:
+            """Return updates after which inactive weights are zero."""
+            matched = match_updates(updates, tree)
+            new_updates = [
+                jnp.where(mask, update, -jnp.asarray(leaf.weights).astype(update.dtype))
+                for mask, leaf, update in zip(
+                    active, leaves, map(matched.at, leaves), strict=True
+                )
+            ]
+            return matched.replaced(leaves, new_updates)
 
-        def exchange() -> tuple[Any, Any, list[jax.Array]]:
-            """No step of the optimizer: some weights to zero, others free to move."""
-            keys = _keys(seed, state.count + 1, len(leaves))
-            wanted = [desire(g, key) for g, key in zip(gradients, keys, strict=True)]
-            known = [s for s in of_target.sparsities(None) if isinstance(s, Fraction)]
-            pairs = zip(known, ranking.sizes(), strict=True)
-            active = [n - exact_counts.known_count(s, n) for s, n in pairs]
-            counts = jnp.stack([exact_counts.pruned_count(share, n) for n in active])
-            staying, active = _exchanged(state.active, wanted, ranking, counts)
-            still = jax.tree.map(jnp.zeros_like, updates)
-            return held(still, staying), state.inner, active
+        def drop_and_grow_step() -> tuple[Any, Any, list[jax.Array]]:
+            """Exchange weights in place of a step of the optimizer."""
+            keys = _random_keys(seed, state.count + 1, len(leaves))
+            scores = [
+                growth_scores(*pair) for pair in zip(gradients, keys, strict=True)
+            ]
+            kept, new_active = _exchange(resolved, active, scores, fraction)
+            no_step = jax.tree.map(jnp.zeros_like, updates)
+            return zero_inactive(no_step, kept), state.inner, new_active
 
-        def train() -> tuple[Any, Any, list[jax.Array]]:
-            pairs = zip(state.active, gradients, strict=True)
-            masked = [jnp.where(m, g, jnp.zeros_like(g)) for m, g in pairs]
-            handed = matched.replaced(leaves, masked)
-            new, inside = inner.update(handed, state.inner, params, **extra_args)
-            return held(new, state.active), inside, state.active
+        def optimizer_step() -> tuple[Any, Any, list[jax.Array]]:
+            masked = [
+                jnp.where(mask, gradient, jnp.zeros_like(gradient))
+                for mask, gradient in zip(active, gradients, strict=True)
+            ]
+            new_updates, inner_state = inner.update(
+                matched.replaced(leaves, masked), state.inner, params, **extra_args
+            )
+            return zero_inactive(new_updates, active), inner_state, active
 
-        due = (state.count > 0) & (state.count % update_every == 0) & (share > 0)
-        changed, inside, active = jax.lax.cond(due, exchange, train)
-        return changed, DynamicState(
-            threshold_state.next_count(state.count), active, inside
+        is_due = (state.count > 0) & (state.count % update_every == 0) & (fraction > 0)
+        new_updates, inner_state, new_active = jax.lax.cond(
+            is_due, drop_and_grow_step, optimizer_step
         )
+        active_tree = jax.tree.unflatten(jax.tree.structure(state.active), new_active)
+        count = threshold_state.increment(state.count)
+        return new_updates, DynamicState(count, active_tree, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _exchanged(
-    active: list[jax.Array],
-    wanted: list[jax.Array],
-    ranking: Ranking,
-    counts: jax.Array,
+def _leaves_of(active: Any, leaves: Sequence[PrunableLeaf]) -> list[jax.Array]:
+    """Return the masks of a state, in the order of the prunable leaves."""
+    masks = jax.tree.leaves(active)
+    shapes = [mask.shape for mask in masks]
+    if shapes != [leaf.weights.shape for leaf in leaves]:
+        paths = tree_paths.listing(leaf.path for leaf in leaves)
+        raise ValueError(
+            f"state.active has masks of the shapes {shapes}, and must have one for "
+            f"each of the prunable leaves:{paths}"
+        )
+    return masks
+
+
+def _random_masks(resolved: ResolvedTarget, seed: int) -> list[jax.Array]:
+    """Return masks that are False for the target's share of each pool, at random."""
+    leaves = resolved.leaves
+    if not leaves:
+        return []
+    keys = _random_keys(seed, 0, len(leaves))
+    noise = [
+        _uniform_like(key, leaf.weights) for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    everywhere = [jnp.ones_like(array, dtype=bool) for array in noise]
+    pools: Groups = resolved.found.layout
+    budgets = jnp.stack(
+        [
+            exact_counts.pruned_count(sparsity, sum(noise[i].size for i in pool))
+            for sparsity, pool in zip(resolved.sparsities(None), pools, strict=True)
+        ]
+    )
+    pruned = _extreme_k_masks(noise, everywhere, pools, budgets)
+    return [~mask for mask in pruned]
+
+
+def _uniform_like(key: jax.Array, leaf: Any) -> jax.Array:
+    """Return uniform random numbers in the shape of a leaf, sharded like the leaf."""
+
+    def uniform(key: jax.Array) -> jax.Array:
+        return jax.random.uniform(key, leaf.shape)
+
+    if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
+        return jax.jit(uniform, out_shardings=leaf.sharding)(key)
+    return laid_out_as(uniform(key), leaf)
+
+
+def _exchange(
+    resolved: ResolvedTarget,
+    active: Sequence[jax.Array],
+    growth_scores: Sequence[jax.Array],
+    fraction: jax.Array,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-    """The active weights without the k smallest of each group, and with k others.
+    """Drop a fraction of the active weights of each pool, and grow as many others.
+
+    The weights with the smallest magnitudes are dropped. Weights that have just been
+    dropped may grow again.
 
     Returns:
-      Those that stay active, and those with the new ones, which may be some that have
-      just been dropped.
+      The masks of the weights that stay active, and those with the grown weights.
     """
-    dropped = _lowest(ranking.weights, active, ranking, counts)
-    staying = [old & ~lost for old, lost in zip(active, dropped, strict=True)]
-    inactive = [~each for each in staying]
-    grown = _lowest(wanted, inactive, ranking, counts, largest=True)
-    return staying, [old | new for old, new in zip(staying, grown, strict=True)]
+    weights = [
+        jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in resolved.leaves
+    ]
+    pools: Groups = resolved.found.layout
+    num_active = []
+    for sparsity, pool in zip(resolved.sparsities(None), pools, strict=True):
+        assert isinstance(sparsity, Fraction)
+        size = sum(weights[i].size for i in pool)
+        num_active.append(size - exact_counts.known_count(sparsity, size))
+    budgets = jnp.stack([exact_counts.pruned_count(fraction, n) for n in num_active])
+    dropped = _extreme_k_masks(weights, active, pools, budgets)
+    kept = [old & ~drop for old, drop in zip(active, dropped, strict=True)]
+    inactive = [~mask for mask in kept]
+    grown = _extreme_k_masks(
+        growth_scores, inactive, pools, budgets, largest_first=True
+    )
+    return kept, [old | new for old, new in zip(kept, grown, strict=True)]
 
 
-def _lowest(
-    scored: list[jax.Array],
-    among: list[jax.Array],
-    ranking: Ranking,
-    counts: jax.Array,
+@dataclasses.dataclass(frozen=True)
+class _MagnitudeKey:
+    """The sort key of magnitudes among candidates, in ascending or descending order.
+
+    Values that are not finite come last in ascending order, and first in descending
+    order. Elements that are no candidates are never taken.
+    """
+
+    dtype: jnp.dtype
+    largest_first: bool
+
+    def __call__(self, inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+        array, is_candidate = inputs
+        keys = sort_keys.to_key(sort_keys.widen(array, self.dtype))
+        largest_key = sort_keys.largest_key(self.dtype)
+        if self.largest_first:
+            keys = largest_key - 1 - jnp.minimum(keys, largest_key - 1)
+        return jnp.where(is_candidate, keys, largest_key)
+
+
+def _extreme_k_masks(
+    arrays: Sequence[jax.Array],
+    candidates: Sequence[jax.Array],
+    pools: Groups,
+    budgets: jax.Array,
     *,
-    largest: bool = False,
+    largest_first: bool = False,
 ) -> list[jax.Array]:
-    """Where the k smallest, or largest, magnitudes of every group are.
+    """Return the k elements of each pool with the smallest or largest magnitudes.
 
     Args:
-      scored: arrays in the shapes of the leaves.
-      among: where in them to look: at least k in each group.
-      ranking: of the leaves, for the groups.
-      counts: k of every group: wide numbers, shape (groups, 4).
-      largest: whether the largest are wanted.
+      arrays: floats in the shapes of the leaves.
+      candidates: bools in these shapes, at least k of each pool.
+      pools: the positions of the leaves that share a budget.
+      budgets: k of every pool: emulated uint64, shape (pools, 4).
+      largest_first: whether to take the largest magnitudes.
     """
-    dtype = sort_keys.score_dtype(*(each.dtype for each in scored))
-    chosen = Ranking(
-        weights=list(scored),
-        statistics=list(among),
-        criterion=_LARGEST if largest else _SMALLEST,
+    dtype = sort_keys.score_dtype(*(array.dtype for array in arrays))
+    units = ScoredUnits(
+        list(zip(arrays, candidates, strict=True)),
+        key=_MagnitudeKey(dtype, largest_first),
+        structure=Unstructured(),
+        shapes=tuple(array.shape for array in arrays),
+        pools=pools,
         dtype=dtype,
-        groups=ranking.groups,
     )
-    return exact_k.lost_exactly(chosen, exact_k.settle(chosen, counts))
+    exact = exact_k.find_thresholds_with_ties(units, budgets)
+    return exact_k.exact_k_masks(units, exact)
 
 
-def _smallest_score(scored: jax.Array, among: jax.Array) -> jax.Array:
-    return jnp.where(among, jnp.abs(scored), jnp.inf)
-
-
-def _largest_score(scored: jax.Array, among: jax.Array) -> jax.Array:
-    """The magnitudes in the opposite order; what is not finite comes first."""
-    greatest = sort_keys.largest_key(scored.dtype) - 1
-    keys = jnp.minimum(sort_keys.to_key(scored), greatest)
-    return jnp.where(among, sort_keys.from_key(greatest - keys, scored.dtype), jnp.inf)
-
-
-_SMALLEST = Criterion("smallest", _smallest_score)
-_LARGEST = Criterion("largest", _largest_score)
-
-
-def _keys(seed: int, count: jax.Array | int, leaves: int) -> list[jax.Array]:
-    """A random key for each leaf at a step."""
+def _random_keys(seed: int, count: jax.Array | int, num_leaves: int) -> list[jax.Array]:
+    """Return a random key for each leaf at a step."""
     step = jnp.asarray(count, jnp.int32).astype(jnp.uint32)
-    return [*jax.random.split(jax.random.fold_in(jax.random.key(seed), step), leaves)]
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return [*jax.random.split(key, num_leaves)]
 
 
 def _check_target(name: str, target: Target) -> None:
-    """Raise if the target's sparsity is not known, or it is not of single weights."""
-    sparsities = [target.sparsity]
-    if not isinstance(target.scope, str):
-        sparsities += target.scope.values()
-    for sparsity in sparsities:
+    """Raise if the target's sparsity is a schedule, or it is not of single weights."""
+    for sparsity in target.allocation.all_sparsities():
         if callable(sparsity) or validation.as_decimal("sparsity", sparsity) is None:
             raise ValueError(
                 f"sparsity must be a number for {name}, which is sparse from the first "
                 f"step on, got {sparsity!r}"
             )
-    for what, value, only in (
-        ("criterion", target.criterion, _magnitudes.magnitude),
-        ("structure", target.structure, _structure.Unstructured()),
+    for field, value, supported in (
+        ("criterion", target.criterion, magnitude),
+        ("structure", target.structure, Unstructured()),
         ("min_kept", target.min_kept, 0),
     ):
-        if value != only:
-            raise ValueError(f"{what} must be {only!r} for {name}, got {value!r}")
+        if value != supported:
+            raise ValueError(f"{field} must be {supported!r} for {name}, got {value!r}")

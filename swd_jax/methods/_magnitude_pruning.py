@@ -1,4 +1,4 @@
-"""Hard pruning while training: weights set to zero at once, for good or for a while."""
+"""Magnitude pruning while training: zeros that are held, or that may grow again."""
 
 from typing import Any, NamedTuple
 
@@ -8,29 +8,23 @@ import optax
 
 from swd_jax._arguments import validation
 from swd_jax._arrays.manual_sharding import AxisName
+from swd_jax._targets.resolve import resolve
 from swd_jax._targets.target import Targets, as_targets
-from swd_jax._transforms import match_updates, threshold_state
+from swd_jax._transforms import threshold_state
+from swd_jax._transforms.match_updates import check_params, match_updates
+from swd_jax._transforms.threshold_state import ThresholdState
 
 
 class PruningState(NamedTuple):
-    """What pruning while training remembers: scalars to log and to start from.
+    """The state of pruning while training: scalars to log and to start from.
 
-    All but the count are those of the last renewal, and 0 before the first. Read them
-    with `optax.tree_utils.tree_get(state, "pruned_fraction")`.
+    Read them with `optax.tree_utils.tree_get(state, "selected_fraction")`.
     """
 
     count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     """Optimizer steps so far. shape=(), dtype=int32"""
-    threshold: jax.Array
-    """tau, below which scores are pruned. shape=() for a single target with
-    scope="global", else (thresholds,), as in `SwdState`; float32, or float64 among
-    float64 weights."""
-    threshold_change: jax.Array
-    """How far tau moved when it was last renewed. In tau's shape and type."""
-    pruned_fraction: jax.Array
-    """Pruned weights over prunable weights. shape=(), dtype=float32"""
-    tracked: Any = ()
-    """What the criterion gathers from step to step, as in `SwdState`."""
+    selection: ThresholdState
+    """The thresholds, and the fraction of the weights that is pruned."""
 
 
 def magnitude_pruning(
@@ -48,16 +42,16 @@ def magnitude_pruning(
 
     with :math:`\tau_t` the (k+1)-th smallest :math:`|w|` for the sparsity that the
     target has at step t (or the scores of its criterion). A pruned weight is exactly
-    zero from then on, so it stays among the lowest, and no mask is kept. Of groups of
-    weights, those are held of which every weight is zero: a single zero in a group that
-    stays, such as the first bias of a channel, learns like all others.
+    zero from then on, so it stays among the lowest, and no mask is kept. Units of
+    several weights are held if all of their weights are zero: a single zero in a unit
+    that is kept, such as the first bias of a channel, learns like all others.
 
     The target's schedule says which of the classic methods this is:
 
     - gradual magnitude pruning: `cubic_sparsity(0.9, begin=0, end=...)`, and
       `update_every=100` as in its paper;
     - one shot with fine-tuning: `staircase_sparsity(0.9, [step])`, which prunes at one
-      step, after which the rest of training mends what that broke;
+      step; the rest of training is fine-tuning;
     - iterative pruning: `staircase_sparsity(0.9, [step, step, ...])`, in rounds. With
       `rewind` its learning rate goes back as well.
 
@@ -101,7 +95,7 @@ def magnitude_pruning(
 
 
 def soft_pruning(
-    target: Targets, *, every: int, axis_name: AxisName = None
+    target: Targets, *, update_every: int, axis_name: AxisName = None
 ) -> optax.GradientTransformationExtraArgs:
     r"""Set the weights with the lowest scores to zero, free to return. Goes LAST.
 
@@ -114,13 +108,13 @@ def soft_pruning(
     next time. With m the number of steps in an epoch this is soft filter pruning,
     applied to what the target selects; `prune` follows at the end.
 
-    Where it stands: last, `optax.chain(optax.sgd(lr), soft_pruning(target, every=m))`.
+    Where it stands: last, `optax.chain(optax.sgd(lr), soft_pruning(target, update_every=m))`.
     In the steps in which it prunes, what the optimizer has for the selected weights is
     dropped.
 
     Args:
       target: what is pruned, as for `swd`.
-      every: m, optimizer steps from one pruning to the next, at least 1.
+      update_every: m, optimizer steps from one pruning to the next, at least 1.
       axis_name: as for `swd`.
 
     Returns:
@@ -133,7 +127,9 @@ def soft_pruning(
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
       >>> params = {"kernel": jnp.array([[0.5, -0.2, 3.0, 4.0]])}
-      >>> tx = optax.chain(optax.sgd(0.25), swd_jax.methods.soft_pruning(0.5, every=2))
+      >>> tx = optax.chain(
+      ...     optax.sgd(0.25), swd_jax.methods.soft_pruning(0.5, update_every=2)
+      ... )
       >>> state = tx.init(params)
       >>> for step in range(4):
       ...     updates, state = tx.update({"kernel": jnp.ones((1, 4))}, state, params)
@@ -147,31 +143,33 @@ def soft_pruning(
     Source: He et al., "Soft filter pruning for accelerating deep convolutional neural
     networks" (arXiv 1808.06866), algorithm 1.
     """
-    validation.check_step_count("every", every, least=1)
-    return _pruning("soft_pruning", target, every, axis_name, soft=True)
+    validation.check_step_count("update_every", update_every, least=1)
+    return _pruning("soft_pruning", target, update_every, axis_name, may_regrow=True)
 
 
 def _pruning(
     name: str,
     target: Targets,
-    period: int,
+    update_every: int,
     axis_name: AxisName,
     *,
-    soft: bool = False,
+    may_regrow: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """A transformation that sets some of the weights to zero.
+    """Return a transformation that sets the selected weights to zero.
 
     Args:
-      name: what it is called in errors.
+      name: the transformation's name in errors.
       target: what is pruned.
-      period: the threshold is renewed every so many steps.
+      update_every: the number of steps from one refresh of the threshold to the next.
       axis_name: as for `swd`.
-      soft: whether zeros may grow again, and the first step has none.
+      may_regrow: whether zeros are free to grow until the next refresh. The first step
+        then prunes nothing.
     """
     targets = as_targets(target)
 
     def init_fn(params: optax.Params) -> PruningState:
-        return PruningState(*threshold_state.start(targets, params))
+        count = jnp.zeros((), jnp.int32)
+        return PruningState(count, threshold_state.init(targets, params))
 
     def update_fn(
         updates: optax.Updates,
@@ -179,30 +177,34 @@ def _pruning(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, PruningState]:
-        matched = match_updates.match(updates, params, name)
-        due = threshold_state.is_due(state.count, period)
-        if soft:
-            due &= state.count > 0
-        last = threshold_state.Remembered(*state)
+        check_params(params, name)
+        resolved = resolve(targets, params)
+        matched = match_updates(updates, resolved.tree)
+        refresh = threshold_state.should_refresh(state.count, update_every)
+        if may_regrow:
+            refresh &= state.count > 0
         selection = threshold_state.select(
-            targets, params, last, due, axis_name, gradient=None, extra_args=extra_args
+            resolved,
+            state.selection,
+            state.count,
+            refresh,
+            axis_name,
+            gradient=None,
+            extra_args=extra_args,
         )
-        # Always 1: one of two neighbours is odd. But no compiler knows.
-        one = state.count % 2 + (state.count + 1) % 2
-        zeros = [] if soft else selection.zeros(one)
-        held = []
+        # Always 1, but XLA does not fold it; `sort_keys.is_zero` needs such a value.
+        opaque_one = state.count % 2 + (state.count + 1) % 2
+        zero_masks = [] if may_regrow else selection.zero_masks(opaque_one)
+        new_updates = []
         for i, leaf in enumerate(selection.leaves):
-            goes = selection.masks[i] & due
-            if not soft:
-                goes |= zeros[i] & (selection.limits[i] > 0)
-            weights, update = jnp.asarray(leaf.weights), matched.of(leaf)
-            held.append(jnp.where(goes, -weights.astype(update.dtype), update))
-        return matched.replaced(selection.leaves, held), PruningState(
-            count=threshold_state.next_count(state.count),
-            threshold=selection.threshold,
-            threshold_change=selection.threshold_change,
-            pruned_fraction=selection.fraction,
-            tracked=selection.tracked,
+            is_pruned = selection.masks[i] & refresh
+            if not may_regrow:
+                is_pruned |= zero_masks[i] & (selection.leaf_thresholds[i] > 0)
+            weights, update = jnp.asarray(leaf.weights), matched.at(leaf)
+            to_zero = -weights.astype(update.dtype)
+            new_updates.append(jnp.where(is_pruned, to_zero, update))
+        return matched.replaced(selection.leaves, new_updates), PruningState(
+            threshold_state.increment(state.count), selection.state
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -6,20 +6,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from swd_jax._allocation import prunable_leaves
+from swd_jax._allocation.prunable_leaves import (
+    Prunable,
+    check_prunable,
+    find_prunable,
+)
 from swd_jax._arguments import validation
 from swd_jax._arrays import sort_keys, tree_paths
-from swd_jax._transforms import match_updates, threshold_state
+from swd_jax._transforms import threshold_state
+from swd_jax._transforms.match_updates import check_params, match_updates
 
 _SCALE_NAMES = {"scale", "scales", "gamma"}
 
 
 def is_scale(path: str, leaf: Any) -> bool:
-    """Whether a leaf is the scale of a normalisation layer, by its name.
+    """Return whether a leaf is the scale of a normalisation layer, by its name.
 
     Args:
       path: the keys that lead to the leaf, joined by "/": "BatchNorm_0/scale".
-      leaf: ignored; here so that it is a predicate `(path, leaf) -> bool`.
+      leaf: ignored; a parameter of every predicate `(path, leaf) -> bool`.
 
     Returns:
       True for a leaf named "scale", "scales" or "gamma".
@@ -38,9 +43,9 @@ def is_scale(path: str, leaf: Any) -> bool:
 def network_slimming(
     strength: validation.Number | optax.Schedule,
     *,
-    prunable: prunable_leaves.Prunable = is_scale,
+    prunable: Prunable = is_scale,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Press normalisation scales towards zero. Goes BEFORE the optimizer.
+    r"""Penalise normalisation scales towards zero. Goes BEFORE the optimizer.
 
     .. math:: g_i \leftarrow g_i + \lambda \operatorname{clip}(\gamma_i, -1, 1)
 
@@ -82,15 +87,10 @@ def network_slimming(
     mentions.
     """
     validation.check_coefficient("strength", strength)
-    prunable_leaves.check_prunable(prunable)
-
-    def leaves(params: Any) -> list[prunable_leaves.PrunableLeaf]:
-        return prunable_leaves.find_prunable(
-            prunable, tree_paths.flatten(params), params
-        )
+    check_prunable(prunable)
 
     def init_fn(params: optax.Params) -> optax.ScaleByScheduleState:
-        leaves(params)
+        find_prunable(prunable, tree_paths.flatten(params), params)
         return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
 
     def update_fn(
@@ -100,17 +100,22 @@ def network_slimming(
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.ScaleByScheduleState]:
         del extra_args
-        matched = match_updates.match(updates, params, "network_slimming")
+        check_params(params, "network_slimming")
+        tree = tree_paths.flatten(params)
+        matched = match_updates(updates, tree)
         rate = validation.coefficient_at(strength, state.count)
-        found = leaves(params)
-        pressed = [_pressed(matched.of(leaf), leaf.weights, rate) for leaf in found]
-        count = threshold_state.next_count(state.count)
-        return matched.replaced(found, pressed), optax.ScaleByScheduleState(count)
+        leaves = find_prunable(prunable, tree, params)
+        new_updates = [
+            _add_penalty(matched.at(leaf), leaf.weights, rate) for leaf in leaves
+        ]
+        count = threshold_state.increment(state.count)
+        return matched.replaced(leaves, new_updates), optax.ScaleByScheduleState(count)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _pressed(update: jax.Array, scales: jax.Array, rate: jax.Array) -> jax.Array:
+def _add_penalty(update: jax.Array, scales: jax.Array, rate: jax.Array) -> jax.Array:
+    """Add the gradient of the smooth L1 norm, in the update's own dtype."""
     dtype = sort_keys.score_dtype(update.dtype, scales.dtype)
     slope = jnp.clip(jnp.asarray(scales).astype(dtype), -1, 1)
     return (update.astype(dtype) + rate.astype(dtype) * slope).astype(update.dtype)

@@ -1,4 +1,4 @@
-"""RigL and SET: dynamic sparsity with weights grown by gradient, or at random."""
+"""RigL and SET: weights are dropped by magnitude, and grown by gradient or at random."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import optax
 
 from swd_jax._arguments import validation
 from swd_jax._targets.target import Target
-from swd_jax.methods._drop_and_grow import dynamic_sparsity
+from swd_jax.methods._drop_and_grow import drop_and_grow
 
 
 def rigl(
@@ -18,32 +18,33 @@ def rigl(
     drop_fraction: float = 0.3,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""RigL: zeros move to where the gradient is smallest. Goes ROUND the optimizer.
+    r"""RigL: drop small weights, grow where gradients are large. WRAPS the optimizer.
 
     The network has its final sparsity from the first step. Every m steps, in place of a
-    step of the optimizer, each group of leaves drops the fraction
+    step of the optimizer, each pool of leaves drops the fraction
 
     .. math:: f(t) = \tfrac{\alpha}{2} \left(1 + \cos \frac{\pi t}{T}\right)
 
-    of its active weights, those with the smallest magnitude, and makes as many others
-    active, from zero, where the gradient is largest. From step T on the masks stay.
+    of its active weights, those with the smallest magnitude, and makes as many inactive
+    weights active, from zero, those whose gradient has the largest magnitude. From step
+    T on the masks do not change.
 
-    Where it stands: round the whole optimizer, `rigl(optax.adam(lr), target, ...)`,
-    since it needs the gradients of all weights, hands on those of the active ones, and
-    has the last word on the update. It keeps masks, a byte for each weight, which the
-    methods of this library otherwise do without.
+    Where it stands: around the whole optimizer, `rigl(optax.adam(lr), target, ...)`,
+    because it reads the gradients of all weights, passes on those of the active ones,
+    and must set the final update of inactive weights. Its state holds masks, one byte
+    for each prunable weight, sharded like the parameters.
 
     Args:
-      optimizer: what trains the active weights.
+      optimizer: the optimizer of the active weights.
       target: what is pruned, or just the sparsity s, in [0, 1), a number. With
         `scope="local"` every leaf keeps its own part, as in the paper's uniform
         distribution; with "global" zeros move between leaves too. The criterion is
         magnitude.
-      until: T, the step from which the masks stay, at least 1. The paper has three
-        quarters of the training.
-      update_every: m, optimizer steps from one move to the next, at least 1.
+      until: T, the step from which the masks do not change, at least 1. The paper uses
+        three quarters of the training.
+      update_every: m, optimizer steps from one exchange to the next, at least 1.
       drop_fraction: alpha, the fraction dropped at first, in (0, 1).
-      seed: for the weights that are active at first, which are chosen at random.
+      seed: the seed of the random choice of the first active weights.
 
     Returns:
       A transformation whose state is a `DynamicState`. Its update needs `params`, and
@@ -62,7 +63,7 @@ def rigl(
       >>> gradient = {"kernel": jnp.ones((1, 4))}
       >>> updates, state = tx.update(gradient, tx.init(params), params)
       >>> params = optax.apply_updates(params, updates)
-      >>> print(int((params["kernel"] == 0).sum()), int(state.active[0].sum()))
+      >>> print(int((params["kernel"] == 0).sum()), int(state.active["kernel"].sum()))
       2 2
 
     Source: Evci et al., "Rigging the lottery: making all tickets winners"
@@ -71,21 +72,21 @@ def rigl(
     validation.check_step_count("until", until, least=1)
     start = _check_fraction(drop_fraction)
 
-    def fraction(count: jax.Array) -> jax.Array:
+    def fraction_at(count: jax.Array) -> jax.Array:
         progress = jnp.minimum(count / until, 1)
         return jnp.where(count < until, start / 2 * (1 + jnp.cos(jnp.pi * progress)), 0)
 
-    def desire(gradient: jax.Array, key: jax.Array) -> jax.Array:
+    def growth_scores(gradient: jax.Array, key: jax.Array) -> jax.Array:
         del key
         return gradient
 
-    return dynamic_sparsity(
+    return drop_and_grow(
         "rigl",
         optimizer,
         target,
         update_every=update_every,
-        fraction=fraction,
-        desire=desire,
+        drop_fraction=fraction_at,
+        growth_scores=growth_scores,
         seed=seed,
     )
 
@@ -98,20 +99,20 @@ def sparse_evolution(
     drop_fraction: float = 0.3,
     seed: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """SET: zeros move from small weights to random ones. Goes ROUND the optimizer.
+    """SET: drop small weights, grow others at random. WRAPS the optimizer.
 
-    As `rigl`, but the fraction of the active weights that is dropped does not fall, and
+    As `rigl`, but the fraction of the active weights that is dropped is constant, and
     the weights that become active, from zero, are chosen at random.
 
-    Where it stands: round the whole optimizer, as `rigl`, with the same masks.
+    Where it stands: around the whole optimizer, as `rigl`, with the same masks.
 
     Args:
-      optimizer: what trains the active weights.
+      optimizer: the optimizer of the active weights.
       target: as for `rigl`.
-      update_every: optimizer steps from one move to the next, at least 1: in the paper,
-        the steps of an epoch.
+      update_every: optimizer steps from one exchange to the next, at least 1. The paper
+        uses the steps of an epoch.
       drop_fraction: zeta, in (0, 1).
-      seed: for all that is chosen at random.
+      seed: the seed of every random choice.
 
     Returns:
       A transformation whose state is a `DynamicState`, with the habits of `rigl`.
@@ -126,7 +127,7 @@ def sparse_evolution(
       >>> gradient = {"kernel": jnp.ones((1, 4))}
       >>> updates, state = tx.update(gradient, tx.init(params), params)
       >>> params = optax.apply_updates(params, updates)
-      >>> print(int((params["kernel"] == 0).sum()), int(state.active[0].sum()))
+      >>> print(int((params["kernel"] == 0).sum()), int(state.active["kernel"].sum()))
       2 2
 
     Source: Mocanu et al., "Scalable training of artificial neural networks with
@@ -134,20 +135,20 @@ def sparse_evolution(
     """
     start = _check_fraction(drop_fraction)
 
-    def fraction(count: jax.Array) -> jax.Array:
+    def fraction_at(count: jax.Array) -> jax.Array:
         del count
         return jnp.asarray(start, jnp.float32)
 
-    def desire(gradient: jax.Array, key: jax.Array) -> jax.Array:
+    def growth_scores(gradient: jax.Array, key: jax.Array) -> jax.Array:
         return jax.random.uniform(key, gradient.shape)
 
-    return dynamic_sparsity(
+    return drop_and_grow(
         "sparse_evolution",
         optimizer,
         target,
         update_every=update_every,
-        fraction=fraction,
-        desire=desire,
+        drop_fraction=fraction_at,
+        growth_scores=growth_scores,
         seed=seed,
     )
 

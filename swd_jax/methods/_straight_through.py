@@ -1,16 +1,14 @@
-"""Pruned weights in the forward pass, gradients for all of them."""
+"""Straight-through training: pruned weights in the loss, gradients for all of them."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import AxisName
-from swd_jax._ranking.leaf_ranking import Ranking
-from swd_jax._targets import resolve
+from swd_jax._targets.extra_inputs import check_extra_args
+from swd_jax._targets.resolve import rank, resolve
 from swd_jax._targets.target import Targets, as_targets
 
 Tree = TypeVar("Tree")
@@ -23,7 +21,7 @@ def straight_through(
     step: ArrayLike | None = None,
     soft: bool = True,
     axis_name: AxisName = None,
-    evidence: Mapping[str, Any] | None = None,
+    extra_args: Mapping[str, Any] | None = None,
 ) -> Tree:
     r"""Parameters as if pruned, through which gradients pass as if they were not.
 
@@ -51,7 +49,7 @@ def straight_through(
       soft: whether what is kept shrinks by the threshold, so that no weight jumps when
         it crosses.
       axis_name: as for `swd`.
-      evidence: as for `prune`.
+      extra_args: as for `prune`.
 
     Returns:
       The same tree with the same dtypes and shardings.
@@ -75,44 +73,19 @@ def straight_through(
     the gradient is that of Bengio et al. (arXiv 1308.3432).
     """
     targets = as_targets(target)
-    resolve.check_evidence(targets, evidence)
-    tree, ranked = resolve.rank(params, targets, axis_name, evidence=evidence)
-    pruned = {}
-    for each in ranked:
-        if not each.leaves:
-            continue
-        ranking = each.ranking
-        if soft and not isinstance(ranking, Ranking):
-            raise ValueError(
-                f"soft=True takes the threshold from every weight, which with "
-                f"{each.target.structure!r} is that of channels: give soft=False"
-            )
-        found = ranking.thresholds(each.counts(step))
-        masks = ranking.expanded(ranking.below(found.limits))
-        for i, (leaf, below) in enumerate(zip(each.leaves, masks, strict=True)):
-            weights = jax.lax.stop_gradient(jnp.asarray(leaf.weights))
-            kept = weights
-            if soft and isinstance(ranking, Ranking):
-                kept = _shrunk(ranking, i, found.limits[i])
-            forward = jnp.where(below, jnp.zeros_like(weights), kept)
-            # The difference is 0, and has the gradient.
-            difference = jnp.asarray(leaf.weights) - weights
-            pruned[leaf.position] = forward + jnp.where(
-                jnp.isnan(difference), 0, difference
-            )
-    return tree.rebuilt(pruned)
-
-
-def _shrunk(ranking: Ranking, i: int, limit: jax.Array) -> jax.Array:
-    """A leaf's weights, those above the threshold less as much as that."""
-    weights, statistic, evidence = ranking.scored[i]
-    if ranking.group_scores is None:
-        scores = ranking.scores(weights, statistic, evidence)
-    else:
-        scores = ranking.structure.expand(ranking.group_scores[i], weights.shape)
-    threshold = sort_keys.from_key(limit, ranking.dtype)
-    left = jnp.where(scores > threshold, (scores - threshold) / scores, 0)
-    # What is not finite stays as it is, for all to see.
-    left = jnp.where(jnp.isfinite(scores), left, 1)
-    wide = sort_keys.widen(weights, ranking.dtype)
-    return (wide * left).astype(weights.dtype)
+    check_extra_args(targets, extra_args)
+    resolved = resolve(targets, params)
+    new_leaves = {}
+    for ranked in rank(resolved, axis_name, extra_args=extra_args):
+        ranking = ranked.ranking
+        thresholds = ranking.find_thresholds(ranked.budgets(step)).leaf_thresholds
+        masks = ranking.masks_below(thresholds)
+        for i, leaf in enumerate(ranked.leaves):
+            weights = ranking.weights[i]
+            kept = ranking.soft_thresholded(i, thresholds[i]) if soft else weights
+            forward = jnp.where(masks[i], jnp.zeros_like(weights), kept)
+            # w - stop_gradient(w) is 0 and carries the identity gradient.
+            identity = jnp.asarray(leaf.weights) - weights
+            identity = jnp.where(jnp.isnan(identity), 0, identity)
+            new_leaves[leaf.position] = forward + identity
+    return resolved.tree.rebuilt(new_leaves)

@@ -1,4 +1,4 @@
-"""Measuring sparsity: target and obtained, leaf by leaf, and what pruning risks."""
+"""`summarize`: target and obtained sparsity, and what pruning would change."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,12 @@ from jax.typing import ArrayLike
 from swd_jax._allocation import exact_counts
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arrays import exact_sums, leaf_norms, sort_keys, tree_paths, uint64
-from swd_jax._ranking import channel_summary, exact_k
-from swd_jax._ranking.channel_ranking import ChannelRanking
-from swd_jax._targets import resolve
+from swd_jax._targets.extra_inputs import check_extra_args
+from swd_jax._targets.resolve import RankedTarget, rank, resolve
 from swd_jax._targets.target import Target, Targets, as_targets
-from swd_jax._transforms.swd import SwdState
+from swd_jax._transforms.selective_decay import SwdState
 from swd_jax.reports._summary import LeafSummary, Summary
-from swd_jax.schedules._stable_multiplier import largest_stable_multiplier
-from swd_jax.structures._coupled_channels import CoupledChannels
+from swd_jax.schedules import largest_stable_multiplier
 
 
 def summarize(
@@ -30,7 +28,7 @@ def summarize(
     *,
     step: ArrayLike | None = None,
     state: optax.OptState | None = None,
-    evidence: Mapping[str, Any] | None = None,
+    extra_args: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Report how sparse parameters are, and what pruning them to a target would do.
 
@@ -43,7 +41,7 @@ def summarize(
         wanted; by default the value on which the schedule settles.
       state: an optimizer state with that of `swd` in it. The report then says up to
         which learning rate SGD stays stable at its last multiplier.
-      evidence: as for `prune`.
+      extra_args: as for `prune`.
 
     Returns:
       A `Summary`: totals, a row for each prunable leaf, `emptied_leaves`, and what
@@ -73,49 +71,46 @@ def summarize(
       sparsely once pruned
     """
     targets = as_targets(target)
-    resolve.check_evidence(targets, evidence)
-    tree, ranked = resolve.rank(params, targets, evidence=evidence)
-    if any(isinstance(leaf, Tracer) for leaf in tree.leaves):
+    check_extra_args(targets, extra_args)
+    resolved = resolve(targets, params)
+    if any(isinstance(leaf, Tracer) for leaf in resolved.tree.leaves):
         raise ValueError(
             "params are traced, and a report needs their values: call summarize "
             "outside jit, or log the state of swd instead"
         )
-    pairs = []
-    for each in ranked:
-        measured = jax.device_get(
-            exact_k.map_lost(_measured, each.ranking, each.counts(step), np.uint32(1))
+    ranked_targets = rank(resolved, extra_args=extra_args)
+    budgets = [ranked.budgets(step) for ranked in ranked_targets]
+    measured: list[tuple[PrunableLeaf, _Measurement]] = []
+    for ranked, budget in zip(ranked_targets, budgets, strict=True):
+        measurements = jax.device_get(
+            ranked.ranking.map_exact_k(_measure, budget, np.uint32(1))
         )
-        pairs += zip(each.leaves, measured, strict=True)
-    pairs.sort(key=lambda pair: pair[0].position)
-    leaves = [leaf for leaf, _ in pairs]
-    measured = [numbers for _, numbers in pairs]
-    rows = tuple(_leaf_summary(*pair) for pair in pairs)
-    arrays = [leaf for _, _, leaf in tree_paths.arrays(tree)]
+        measured += zip(ranked.leaves, measurements, strict=True)
+    measured.sort(key=lambda pair: pair[0].position)
+    rows = tuple(_leaf_summary(*pair) for pair in measured)
+    arrays = [leaf for _, _, leaf in tree_paths.arrays(resolved.tree)]
     bytes_dense = sum(map(_nbytes, arrays))
-    saved = [
+    bytes_saved = sum(
         _nbytes(leaf.weights) - _sparse_bytes(leaf.weights, row.pruned)
-        for leaf, row in zip(leaves, rows, strict=True)
-    ]
-    channels = tuple(
-        channel_summary.channel_summary(
-            each.target.structure, each.ranking, each.counts(step)
-        )
-        for each in ranked
-        if isinstance(each.target.structure, CoupledChannels)
-        and isinstance(each.ranking, ChannelRanking)
+        for (leaf, _), row in zip(measured, rows, strict=True)
     )
-    norm = math.hypot(*(float(numbers.norm) for numbers in measured))
-    pruned_norm = math.hypot(*(float(numbers.pruned_norm) for numbers in measured))
+    summaries = (
+        ranked.ranking.summary(budget)
+        for ranked, budget in zip(ranked_targets, budgets, strict=True)
+    )
+    channels = tuple(summary for summary in summaries if summary is not None)
+    norm = math.hypot(*(float(entry.norm) for _, entry in measured))
+    pruned_norm = math.hypot(*(float(entry.pruned_norm) for _, entry in measured))
     return Summary(
-        target_sparsity=_target_sparsity(targets, ranked, step),
+        target_sparsity=_target_sparsity(targets, ranked_targets, budgets, step),
         weights=sum(row.weights for row in rows),
         zeros=sum(row.zeros for row in rows),
         pruned=sum(row.pruned for row in rows),
         non_finite=sum(row.non_finite for row in rows),
-        residual=_share(pruned_norm, norm),
+        residual=_ratio(pruned_norm, norm),
         parameters=sum(leaf.size for leaf in arrays),
         bytes_dense=bytes_dense,
-        bytes_sparse=bytes_dense - sum(saved),
+        bytes_sparse=bytes_dense - bytes_saved,
         leaves=rows,
         largest_stable_learning_rate=_largest_stable_learning_rate(state),
         channels=channels,
@@ -124,38 +119,43 @@ def summarize(
 
 
 def _target_sparsity(
-    targets: Sequence[Target], ranked: Sequence[resolve.Ranked], step: ArrayLike | None
+    targets: Sequence[Target],
+    ranked_targets: Sequence[RankedTarget],
+    budgets: Sequence[jax.Array],
+    step: ArrayLike | None,
 ) -> float:
-    """The sparsity of all that is prunable: as it was given, if there is one."""
+    """Return the sparsity of all prunable weights: as given, if there is only one."""
     if len(targets) == 1 and isinstance(targets[0].scope, str):
         return float(exact_counts.sparsity_at(targets[0].sparsity, step))
-    wanted = [k for each in ranked for k in each.counts(step)]
-    sizes = [size for each in ranked for size in each.ranking.sizes()]
-    return _share(sum(map(uint64.to_int, wanted)), sum(sizes))
+    pruned = sum(uint64.to_int(k) for pools in budgets for k in pools)
+    total = sum(sum(ranked.ranking.pool_sizes()) for ranked in ranked_targets)
+    return _ratio(pruned, total)
 
 
-class _Measured(NamedTuple):
-    """What is measured of a leaf, on its device."""
+class _Measurement(NamedTuple):
+    """The numbers of a leaf that are computed on its device."""
 
-    counts: Any  # wide numbers: zeros, zeros once pruned, not finite
+    counts: Any  # emulated uint64: zeros, zeros once pruned, weights not finite
     norm: Any
     pruned_norm: Any
 
 
-def _measured(weights: jax.Array, lost: jax.Array, one: jax.Array) -> _Measured:
-    zero = sort_keys.is_zero(weights, one)
+def _measure(
+    weights: jax.Array, pruned: jax.Array, opaque_one: jax.Array
+) -> _Measurement:
+    is_zero = sort_keys.is_zero(weights, opaque_one)
     dtype = sort_keys.score_dtype(weights.dtype)
     weights = sort_keys.widen(weights, dtype)
-    norm, pruned_norm = leaf_norms.l2_norms([weights, jnp.where(lost, weights, 0)])
-    return _Measured(
-        exact_sums.count_true([[zero, zero | lost, ~jnp.isfinite(weights)]])[0],
+    norm, pruned_norm = leaf_norms.l2_norms([weights, jnp.where(pruned, weights, 0)])
+    return _Measurement(
+        exact_sums.count_true([[is_zero, is_zero | pruned, ~jnp.isfinite(weights)]])[0],
         norm,
         pruned_norm,
     )
 
 
-def _leaf_summary(leaf: PrunableLeaf, measured: _Measured) -> LeafSummary:
-    zeros, pruned, non_finite = map(uint64.to_int, measured.counts)
+def _leaf_summary(leaf: PrunableLeaf, measurement: _Measurement) -> LeafSummary:
+    zeros, pruned, non_finite = map(uint64.to_int, measurement.counts)
     return LeafSummary(
         path=leaf.path,
         shape=tuple(leaf.weights.shape),
@@ -164,11 +164,11 @@ def _leaf_summary(leaf: PrunableLeaf, measured: _Measured) -> LeafSummary:
         zeros=zeros,
         pruned=pruned,
         non_finite=non_finite,
-        residual=_share(float(measured.pruned_norm), float(measured.norm)),
+        residual=_ratio(float(measurement.pruned_norm), float(measurement.norm)),
     )
 
 
-def _share(part: float, whole: float) -> float:
+def _ratio(part: float, whole: float) -> float:
     return part / whole if whole > 0 else 0.0
 
 
@@ -177,7 +177,7 @@ def _nbytes(array: jax.Array) -> int:
 
 
 def _sparse_bytes(weights: jax.Array, zeros: int) -> int:
-    """The smallest of: dense, non-zeros and a bit mask, non-zeros and their indices."""
+    """Return the least of: dense, non-zeros with a bit mask, non-zeros with indices."""
     values = (weights.size - zeros) * weights.dtype.itemsize
     bit_mask = -(-weights.size // 8)
     indices = 4 * (weights.size - zeros)

@@ -1,8 +1,8 @@
 """Structures: which weights are pruned together, as one unit."""
 
-from swd_jax.structures._blocks import Block as Block
-from swd_jax.structures._blocks import Channel as Channel
+from swd_jax._ranking.structure_protocol import Structure as Structure
+from swd_jax.structures._block import Block as Block
+from swd_jax.structures._channel import Channel as Channel
 from swd_jax.structures._coupled_channels import CoupledChannels as CoupledChannels
 from swd_jax.structures._n_of_m import NM as NM
-from swd_jax.structures._structure import Structure as Structure
-from swd_jax.structures._structure import Unstructured as Unstructured
+from swd_jax.structures._unstructured import Unstructured as Unstructured

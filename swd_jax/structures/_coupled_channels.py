@@ -1,28 +1,49 @@
-"""Coupled channels as a structure: what lives and dies together across all layers."""
+"""`CoupledChannels`: channels pruned with everything that depends on them, anywhere."""
 
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, Literal, TypeAlias, get_args
 
-import numpy as np
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from swd_jax._allocation import exact_counts
+from swd_jax._allocation.allocation import Allocation
+from swd_jax._allocation.prunable_leaves import Prunable
 from swd_jax._arguments import validation
+from swd_jax._arrays import sort_keys, tree_paths
+from swd_jax._arrays.axis_norms import Norm
+from swd_jax._arrays.manual_sharding import AxisName
+from swd_jax._coupling import path_prefix
 from swd_jax._coupling.channel_groups import ChannelGroup, ChannelGroups
+from swd_jax._ranking import channel_leaves, channel_scores
+from swd_jax._ranking.channel_layout import (
+    ChannelLayout,
+    ChannelNorm,
+    Count,
+    build_layout,
+)
+from swd_jax._ranking.channel_ranking import ChannelRanking
+from swd_jax.criteria import _criterion
+from swd_jax.criteria._criterion import Criterion, Evidence
+from swd_jax.structures._abstract import AbstractStructure, StructuredLeaves
 
-Score: TypeAlias = Literal["bn_scale", "rms", "l2", "mean", "l1"]
-Count: TypeAlias = Literal["parameters", "flops"]
 Decays: TypeAlias = Literal["all", "scales"]
+
+_NORMS = (*get_args(Norm), "bn_scale")
 
 
 @dataclasses.dataclass(frozen=True)
-class CoupledChannels:
-    r"""Channels with all that belongs to them in every layer, as `shrink` cuts them.
+class CoupledChannels(AbstractStructure):
+    r"""Channels with all that depends on them in every layer, as `shrink` cuts them.
 
-    The target counts what will disappear: of the N parameters (or operations) that the
-    whole model has, those of a model without the channels that are selected, with
-    everything that goes along downstream. Channels are taken in the order of their
-    scores, as many as it allows,
+    The target counts what will be removed. Of the N parameters (or operations) of the
+    whole model, as many are removed as its sparsity s allows: the channels with the
+    lowest scores, with everything that they compute downstream,
 
     .. math::
 
@@ -30,39 +51,45 @@ class CoupledChannels:
 
     so that the sparsity asked for is never exceeded, and missed by less than one
     channel, or than `multiple_of` channels. N(...) is a sum of products of the layers'
-    widths, and is counted exactly. Where channels that are zero already come as near as
-    that, no other goes: what is pruned stays as it is.
+    widths, and is counted exactly. Where the channels that are zero already use up the
+    budget, no other is pruned: pruning a pruned model changes nothing.
 
     Args:
-      groups: what `channel_groups` found in the model.
-      score: what a channel is ranked by, from the criterion's scores of single weights:
-        "rms", the root of their mean square over all that computes the channel and all
-        that computes others from it; "l2", of the sum of squares; "mean" or "l1", of
-        the absolute values; or "bn_scale", the mean over the channel's scales in its
-        batch norms. With that, channels that have none are left alone.
-      count: what the target's sparsity is a fraction of: all "parameters" that the
-        groups count, or "flops" of convolutions and matrix products.
-      decays: which weights of a selected channel get the penalty and are pruned.
-        "all": everything that `shrink` cuts, filters and scales (the paper's mode
-        "structuredF" goes as far). "scales": only scales and biases (its mode
-        "structured"), with score="bn_scale". A channel whose batch norm has zeros for
-        both is zero itself, and its filters can be cut as well.
-      min_channels: how many channels each group keeps at least: a number, or a fraction
-        of the group below 1. 0 lets layers be emptied, which `shrink` then refuses.
-      multiple_of: axes keep lengths that are multiples of this, such as 8 or 128, which
-        processors compute at once. So many channels of a group go together, with the
-        highest of their scores. From a length that is no multiple the excess goes
-        first. In a local scope the channels before the last of them count.
+      groups: the channel groups of the model, from `channels.channel_groups`.
+      norm: how a channel's score follows from the criterion's scores of its weights:
+        "rms", the root of their mean square over all weights that compute the channel
+        and all that compute others from it; "l2", the root of the sum of squares;
+        "mean" or "l1", the mean or the sum of the absolute values; or "bn_scale", the
+        mean over the channel's scales in its batch norms. With "bn_scale", channels
+        without a batch norm are not pruned.
+      count: the quantity that the target's sparsity is a fraction of: all "parameters"
+        that the groups count, or "flops" of convolutions and matrix products.
+      decays: the weights of a selected channel that are penalised and pruned. "all":
+        everything that `shrink` cuts, filters and scales (as the paper's mode
+        "structuredF"). "scales": only scales and biases (its mode "structured"), with
+        norm="bn_scale". A channel whose batch norm has zeros for both is zero itself,
+        and its filters can be cut as well.
+      min_channels: the number of channels that each channel group keeps at least, or a
+        fraction of the group below 1. 0 lets layers be emptied, which `shrink` then
+        refuses.
+      multiple_of: pruned axes keep lengths that are multiples of this number, such as 8
+        or 128, which processors compute at once. So many channels of a group are
+        removed at once, in a bundle, with the highest of their scores. From a length
+        that is no multiple the excess is removed first. With a local scope the share
+        ranked before the last channel of a bundle counts.
+      prefix: the path that the groups' paths have in front of those of the parameters
+        that the optimizer has, such as "params/". By default it is found from the
+        shapes; it must be given where the parameters fit the model in several places.
 
     As the structure of a `Target`: `scope` is "global", or "local" for one fraction of
-    the channels in every group, whatever the layers' scores. `prunable` leaves out
-    groups: those of which not all producers match it. A path is that in the parameters
-    that the optimizer has, which may be a part of those that the groups were found in.
+    the channels of every channel group, whatever the layers' scores. `prunable` leaves
+    out the channel groups whose producers do not all match it. Its paths are those of
+    the parameters that the optimizer has, which may be a part of the model's.
 
     Raises:
-      ValueError: if an option is unknown or out of range, or no group has what it
-        needs; when the target meets the parameters, if these are not those of the
-        groups, or more is wanted than the groups have.
+      ValueError: if an option is unknown or out of range, or no channel group has what
+        it needs; when the target meets the parameters, if these are not those of the
+        groups, or the sparsity is more than the groups can lose.
 
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax
@@ -84,47 +111,51 @@ class CoupledChannels:
       (8, 4, [[1.0], [1.0]])
 
     Source: section 4.1 of arXiv 2011.10520 for the two modes and the target; Fang et
-    al., arXiv 2301.12900, for scores of groups.
+    al., arXiv 2301.12900, for scores of channel groups.
     """
 
     groups: ChannelGroups = dataclasses.field(repr=False)
     _: dataclasses.KW_ONLY
-    score: Score = "rms"
+    norm: ChannelNorm = "rms"
     count: Count = "parameters"
     decays: Decays = "all"
     min_channels: validation.Number = 1
     multiple_of: int = 1
+    prefix: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.groups, ChannelGroups):
             raise ValueError(
-                "groups of CoupledChannels must be what channel_groups(...) gives, got "
-                f"{type(self.groups).__name__}"
+                "groups of CoupledChannels must be what channel_groups(...) returns, "
+                f"got {type(self.groups).__name__}"
             )
-        for name, options in (("score", Score), ("count", Count), ("decays", Decays)):
+        for name, options in (
+            ("norm", _NORMS),
+            ("count", get_args(Count)),
+            ("decays", get_args(Decays)),
+        ):
             value = getattr(self, name)
-            if value not in get_args(options):
+            if value not in options:
                 raise ValueError(
-                    f"{name} of CoupledChannels must be one of {get_args(options)}, "
-                    f"got {value!r}"
+                    f"{name} of CoupledChannels must be one of {options}, got {value!r}"
                 )
-        if self.decays == "scales" and self.score != "bn_scale":
+        if self.decays == "scales" and self.norm != "bn_scale":
             raise ValueError(
-                f"decays='scales' needs score='bn_scale', got {self.score!r}: what is "
-                "ranked by its filters has to lose them"
+                f"decays='scales' needs norm='bn_scale', got {self.norm!r}: channels "
+                "that are ranked by their filters must lose these"
             )
-        floor = validation.as_floor(
+        min_channels = validation.as_floor(
             "min_channels", self.min_channels, counted="channels", of="group"
         )
-        object.__setattr__(self, "min_channels", floor)
+        object.__setattr__(self, "min_channels", min_channels)
         validation.check_step_count("multiple_of", self.multiple_of, least=1)
         object.__setattr__(self, "multiple_of", int(self.multiple_of))
         if not self.eligible:
             raise ValueError(
                 "groups has no channels that can be removed: "
                 + (
-                    "none of the groups has a batch norm for score='bn_scale'. Give "
-                    "score='rms'"
+                    "none of the groups has a batch norm for norm='bn_scale'. Give "
+                    "norm='rms'"
                     if len(self.groups)
                     else "print it to see what froze them"
                 )
@@ -132,11 +163,11 @@ class CoupledChannels:
 
     @functools.cached_property
     def eligible(self) -> tuple[int, ...]:
-        """The numbers of the groups that have what the score needs."""
+        """The numbers of the channel groups that have what the norm needs."""
         return tuple(
             number
             for number, group in enumerate(self.groups)
-            if self.score != "bn_scale"
+            if self.norm != "bn_scale"
             or any(member.role == "scale" for member in group.members)
         )
 
@@ -149,30 +180,112 @@ class CoupledChannels:
 
     @property
     def scored_roles(self) -> tuple[str, ...]:
-        """The roles of the members that a channel is ranked by."""
-        return ("scale",) if self.score == "bn_scale" else ("producer", "consumer")
+        """The roles of the members that a channel is scored by."""
+        return ("scale",) if self.norm == "bn_scale" else ("producer", "consumer")
 
-    def least_kept(self, group: ChannelGroup) -> int:
-        """How many channels a group keeps at least."""
-        floor: Any = self.min_channels
-        least = floor if isinstance(floor, int) else math.ceil(floor * group.size)
-        return group.rounded_up(least, self.multiple_of)
+    def min_channels_of(self, group: ChannelGroup) -> int:
+        """Return the number of channels that a channel group keeps at least."""
+        minimum: Any = self.min_channels
+        if not isinstance(minimum, int):
+            minimum = math.ceil(minimum * group.size)
+        return group.rounded_up(minimum, self.multiple_of)
 
-    def total(self) -> int:
-        """N: what the whole model has of what the target counts."""
-        return self.groups.parameters() if self._parameters else self.groups.flops()
+    def check_allocation(self, allocation: Allocation) -> None:
+        """Raise if the scope or `min_kept` has no meaning for coupled channels."""
+        if allocation.scope not in ("global", "local"):
+            raise ValueError(
+                "scope must be 'global' or 'local' with CoupledChannels, since what a "
+                "channel's removal saves depends on all leaves, got "
+                f"{allocation.scope!r}"
+            )
+        if allocation.min_kept != 0:
+            raise ValueError(
+                "min_kept counts weights of single leaves, got "
+                f"{allocation.min_kept!r}: with CoupledChannels give it "
+                "min_channels=..."
+            )
 
-    @property
-    def costs(self) -> tuple[Any, ...]:
-        """The products that N is the sum of."""
-        if self._parameters:
-            return self.groups.parameter_costs
-        return self.groups.flop_costs
+    def find_leaves(
+        self,
+        prunable: Prunable,
+        allocation: Allocation,
+        tree: tree_paths.Flat,
+        params: Any,
+    ) -> StructuredLeaves:
+        """Return the leaves that lose channels, and the layout of these channels."""
+        del allocation
+        if not tree_paths.arrays(tree):
+            return StructuredLeaves([], None, 0)
+        prefix = path_prefix.prefix(self.groups, tree)
+        chosen = channel_leaves.choose_groups(
+            self.groups, self.eligible, prunable, tree, params, prefix
+        )
+        leaves = channel_leaves.find_leaves(
+            self.groups, chosen, self.decayed_roles, tree, prefix
+        )
+        if not leaves:
+            return StructuredLeaves([], None, 0)
+        paths = tuple(prefix + leaf.path for leaf in leaves)
+        return StructuredLeaves(leaves, build_layout(self, chosen, paths), 1)
 
-    def channel_costs(self, group: ChannelGroup) -> np.ndarray:
-        """What goes with each channel of a group when all others stay."""
-        return group.parameters if self._parameters else group.flops
+    def check_leaves(self, allocation: Allocation, found: StructuredLeaves) -> None:
+        """Raise if the channels can never be as few as the target asks."""
+        if not found.leaves:
+            return
+        try:
+            sparsity = exact_counts.sparsity_at(allocation.sparsity, None)
+        except ValueError:  # a schedule without a final value
+            return
+        _check_removable(found.layout, sparsity)
 
-    @property
-    def _parameters(self) -> bool:
-        return self.count == "parameters"
+    def sparsities(
+        self, allocation: Allocation, found: StructuredLeaves, step: ArrayLike | None
+    ) -> Sequence[Fraction | jax.Array]:
+        """Return the sparsity of the one pool at an optimizer step."""
+        sparsity = exact_counts.sparsity_at(allocation.sparsity, step)
+        _check_removable(found.layout, sparsity)
+        return [sparsity]
+
+    def rank(
+        self,
+        allocation: Allocation,
+        criterion: Criterion,
+        found: StructuredLeaves,
+        extra_inputs: Sequence[Evidence],
+        axis_name: AxisName,
+    ) -> ChannelRanking:
+        """Return the channels with their scores."""
+        if axis_name is not None:
+            raise ValueError(
+                f"axis_name is {axis_name!r}, and coupled channels may extend over "
+                "several devices: leave it out, under jit over a mesh"
+            )
+        # The selection is piecewise constant in the weights: it has no gradient.
+        weights = [
+            jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in found.leaves
+        ]
+        dtype = sort_keys.score_dtype(*(leaf.dtype for leaf in weights))
+        statistics = _criterion.statistics(criterion, weights, dtype)
+        scores, tie_scores = channel_scores.ranked_scores(
+            found.layout,
+            criterion,
+            list(zip(weights, statistics, extra_inputs, strict=True)),
+            dtype,
+            is_local=allocation.scope == "local",
+        )
+        return ChannelRanking(weights, scores, tie_scores, found.layout, dtype)
+
+
+def _check_removable(layout: ChannelLayout, sparsity: Fraction | jax.Array) -> None:
+    """Raise if a known sparsity asks for more channels than may be removed."""
+    if not isinstance(sparsity, Fraction):
+        return
+    total, removable = layout.cost_model.total, layout.max_removable
+    if exact_counts.known_count(sparsity, total) > removable:
+        # Rounded down, so that the value in the message can be asked for.
+        max_sparsity = int(Fraction(removable, total) * 10**4) / 10**4
+        raise ValueError(
+            f"sparsity is {float(sparsity):.7g}, and without all channels that may be "
+            f"removed the model is smaller by no more than {max_sparsity:.4f}. Ask for "
+            "less, or keep less with min_channels or multiple_of"
+        )

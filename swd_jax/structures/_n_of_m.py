@@ -1,43 +1,51 @@
-"""N of every m weights along an axis."""
+"""`NM`: at most n weights kept of every m along an axis, as sparse hardware wants.
+
+The m weights of a *set* are neighbours along the axis. Where m does not divide the
+axis, the weights at the far edge are a smaller set, of which up to n are kept.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from swd_jax._arrays import sort_keys, tiling
 from swd_jax._arrays.manual_sharding import laid_out_as
 from swd_jax._arrays.xla_cpu import stored
-from swd_jax.structures import _structure
+from swd_jax.criteria import _criterion
+from swd_jax.structures import _sorting_network
+from swd_jax.structures._leaf_structure import LeafStructure, normalize_axis
 
-# Up to so many weights that stand together, a network sorts them: one pass over memory,
-# but a program that grows faster than they.
-_SORTED = 32
+# Up to this m a sorting network finds the n-th largest weight of a set. It reads the
+# weights once, but the program grows faster than m: XLA:CPU (jaxlib 0.10) takes 23 s
+# more to compile a ResNet-50 with m = 32.
+_MAX_SORTED = 32
 
-# How many comparisons of a loop are compiled together.
+# The number of comparisons that are unrolled in the loop for larger m.
 _UNROLLED = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class NM:
+class NM(LeafStructure):
     """Of every m consecutive weights along an axis, the best n are never pruned.
 
-    At the sparsity 1 - n/m exactly n of every m are left, as the sparse matrix units of
-    GPUs want it: 2 of 4 along the axis that a product sums over. Below it, as while a
-    scheduled target rises, it is the worst of the others that go.
+    At the sparsity 1 - n/m exactly n of every m weights are kept, as the sparse matrix
+    units of GPUs require: 2 of 4 along the axis that a product sums over. At a lower
+    sparsity, as while a scheduled target rises, the lowest scores among the other m - n
+    weights are pruned first.
 
     Args:
-      n: how many of every m weights are kept, at least 1.
-      m: how many weights stand together, more than n and at most 256.
-      axis: along which they stand. By default the last but one, the inputs of a dense
-        or convolution kernel in JAX.
+      n: the number of weights of every m that are kept, at least 1.
+      m: the number of consecutive weights in a set, more than n and at most 256.
+      axis: the axis along which sets lie. By default the last but one, the inputs of a
+        dense or convolution kernel in JAX.
 
-    Where m does not divide the axis, the last few weights stand together, and up to n
-    of them are kept. Among equal scores the last are kept.
+    Where m does not divide the axis, the weights at its far edge are a smaller set, of
+    which up to n are kept. Of weights with equal scores the last ones are kept.
 
     Raises:
       ValueError: if a number is out of range; when the target meets the parameters, if
@@ -67,177 +75,170 @@ class NM:
                 f"NM(n, m) needs 1 <= n < m <= 256, got n={self.n}, m={self.m}"
             )
 
+    @property
+    def max_sparsity(self) -> Fraction:
+        """The fraction of the weights that is never kept, (m - n) / m."""
+        return Fraction(self.m - self.n, self.m)
+
     def scores(self, scores: jax.Array) -> jax.Array:
-        """The scores, infinity for those weights that are never pruned."""
-        protected = self.protected(scores, scores, sort_keys.to_key)
+        """Return the scores, with infinity for weights that are never pruned."""
+        protected = self._protected_weights(scores, scores, sort_keys.to_key)
         return jnp.where(protected, jnp.inf, scores)
 
+    def sizes(self, shape: tuple[int, ...]) -> int:
+        """Return 1: every weight is a unit."""
+        normalize_axis(self.axis, shape)
+        return 1
+
+    def expand(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Return the units' entries themselves."""
+        del shape
+        return units
+
+    def fits_shard(self, shape: tuple[int, ...]) -> bool:
+        """Whether every set of m weights lies within one shard."""
+        return shape[self.axis % len(shape)] % self.m == 0
+
+    def fits_mesh(self, shape: tuple[int, ...], num_shards: tuple[int, ...]) -> bool:
+        """Whether every set of m weights lies within one of the shards."""
+        axis = self.axis % len(shape)
+        is_sharded = num_shards[axis] > 1
+        return not is_sharded or shape[axis] % (self.m * num_shards[axis]) == 0
+
+    def unit_scores(self, *score_arguments: Any) -> list[jax.Array] | None:
+        """Return None: scores are computed in each pass and are not stored."""
+        if type(self).scores is not NM.scores:
+            # A derived class that overrides `scores` has unit scores of its own.
+            return super().unit_scores(*score_arguments)
+        return None
+
     def protected(
-        self, leaf: jax.Array, arrays: Any, key: Callable[[Any], jax.Array]
+        self,
+        criterion: _criterion.Criterion,
+        score_inputs: list[_criterion.Scored],
+        dtype: jnp.dtype,
+    ) -> list[jax.Array]:
+        """Return the n weights with the largest scores of every m, in each leaf."""
+        return _protected(self, criterion, score_inputs, dtype)
+
+    def _protected_weights(
+        self, leaf: jax.Array, inputs: Any, key: Callable[[Any], jax.Array]
     ) -> jax.Array:
-        """Which weights of a leaf are never pruned: bools in its shape.
+        """Return the n weights with the largest keys of every m: bools like the leaf.
 
         Args:
-          leaf: the weights, or anything in their shape and layout.
-          arrays: any tree of such.
-          key: elementwise, from the arrays to integers of at least 0 in the order of
+          leaf: an array in the shape and the layout of the leaf.
+          inputs: any tree of such arrays, the inputs of `key`.
+          key: elementwise, from the inputs to integers of at least 0 in the order of
             the scores.
         """
         axis = self.axis % leaf.ndim
         length = min(self.m, leaf.shape[axis])
         if length <= self.n:
             return laid_out_as(jnp.ones(leaf.shape, bool), leaf)
-        if length > _SORTED:
-            # Beyond the far edge stands what is worse than any.
-            keys = tiling.split(key(arrays), self._lengths(leaf.shape), fill=-1)
-            return tiling.joined(_best(self.n, keys, 2 * axis + 1), leaf)
+        if length > _MAX_SORTED:
+            # The padding of the last set sorts below every key, which is at least 0.
+            keys = tiling.split(key(inputs), self._set_lengths(leaf.shape), fill=-1)
+            return tiling.joined(_is_top_n(self.n, keys, 2 * axis + 1), leaf)
 
-        def found(arrays: Any) -> tuple[jax.Array, jax.Array]:
-            return _worst_kept(self.n, self._members(leaf, arrays, key))
+        def nth_largest(inputs: Any) -> tuple[jax.Array, jax.Array]:
+            return _sorting_network.nth_largest(
+                self.n, self._members(leaf, inputs, key)
+            )
 
-        # Else a group would be sorted anew for each of its weights.
-        worst, place = stored(found, arrays)
+        limit, first_kept_tie = stored(nth_largest, inputs)
 
-        def of_each(found: jax.Array) -> jax.Array:
-            """Each weight's group's entry."""
-            groups = jnp.expand_dims(found, 2 * axis + 1)
-            shape = list(groups.shape)
+        def of_weights(of_sets: jax.Array) -> jax.Array:
+            """Return each weight's set's entry."""
+            tiles = jnp.expand_dims(of_sets, 2 * axis + 1)
+            shape = list(tiles.shape)
             shape[2 * axis + 1] = length
-            return tiling.joined(jnp.broadcast_to(groups, shape), leaf)
+            return tiling.joined(jnp.broadcast_to(tiles, shape), leaf)
 
-        # In the shape of the leaf: what is read in another order is not updated in
-        # place.
-        keys, worst, first = key(arrays), of_each(worst), of_each(place)
-        at = jax.lax.broadcasted_iota(jnp.int32, leaf.shape, axis) % length
-        return (keys > worst) | ((keys == worst) & (at >= first))
+        # Compared in the leaf's own shape: XLA updates donated weights in place only
+        # where they are read in the order in which they are written.
+        keys = key(inputs)
+        limit, first_kept_tie = of_weights(limit), of_weights(first_kept_tie)
+        position = jax.lax.broadcasted_iota(jnp.int32, leaf.shape, axis) % length
+        return (keys > limit) | ((keys == limit) & (position >= first_kept_tie))
 
     def _members(
-        self, leaf: jax.Array, arrays: Any, key: Callable[[Any], jax.Array]
+        self, leaf: jax.Array, inputs: Any, key: Callable[[Any], jax.Array]
     ) -> list[jax.Array]:
-        """The keys of each first, second, ... weight of those that stand together.
+        """Return the keys of the first member of each set, of the second, and so on.
 
-        From parts of the arrays: parts of keys would be stored.
+        The inputs are sliced before `key` is applied: XLA:CPU (jaxlib 0.10) would store
+        all keys if they were sliced themselves.
         """
         axis = self.axis % leaf.ndim
-        lengths = self._lengths(leaf.shape)
-        split = jax.tree.map(lambda array: tiling.split(array, lengths), arrays)
+        lengths = self._set_lengths(leaf.shape)
+        tiles = jax.tree.map(lambda array: tiling.split(array, lengths), inputs)
         length = min(self.m, leaf.shape[axis])
-        left_over = leaf.shape[axis] % length or length
+        last_length = leaf.shape[axis] % length or length
         members = []
         for i in range(length):
             take = functools.partial(
                 jax.lax.index_in_dim, index=i, axis=2 * axis + 1, keepdims=False
             )
-            keys = key(jax.tree.map(take, split))
-            if i >= left_over:  # beyond the far edge of the last group
-                group = jax.lax.broadcasted_iota(jnp.int32, keys.shape, 2 * axis)
-                is_last = group == keys.shape[2 * axis] - 1
+            keys = key(jax.tree.map(take, tiles))
+            if i >= last_length:  # padding of the last set
+                set_number = jax.lax.broadcasted_iota(jnp.int32, keys.shape, 2 * axis)
+                is_last = set_number == keys.shape[2 * axis] - 1
                 keys = jnp.where(is_last, -1, keys)
             members.append(keys)
         return members
 
-    def sizes(self, shape: tuple[int, ...]) -> int:
-        """One weight each."""
-        _structure.normalized_axes([self.axis], shape)
-        return 1
-
-    def expand(self, groups: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The groups themselves."""
-        del shape
-        return groups
-
-    def fits_part(self, shape: tuple[int, ...]) -> bool:
-        """Whether all of the m weights are in the same part of a leaf."""
-        return shape[self.axis % len(shape)] % self.m == 0
-
-    def fits_mesh(self, shape: tuple[int, ...], parts: tuple[int, ...]) -> bool:
-        """The same of a whole leaf that has parts along its axes."""
-        axis = self.axis % len(shape)
-        return parts[axis] == 1 or shape[axis] % (self.m * parts[axis]) == 0
-
-    def _lengths(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _set_lengths(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         axis = self.axis % len(shape)
         return tuple(self.m if i == axis else 1 for i in range(len(shape)))
 
-    @property
-    def greatest_sparsity(self) -> tuple[int, int]:
-        """The largest fraction that can be pruned, as numerator and denominator."""
-        return self.m - self.n, self.m
+
+# Jitted as a whole, so that outside of jit no keys are stored.
+@functools.partial(jax.jit, static_argnames=("structure", "criterion", "dtype"))
+def _protected(
+    structure: NM,
+    criterion: _criterion.Criterion,
+    score_inputs: list[_criterion.Scored],
+    dtype: jnp.dtype,
+) -> list[jax.Array]:
+    masks = []
+    for weights, statistic, extra_inputs in score_inputs:
+        key = functools.partial(_sort_key, criterion, statistic, dtype)
+        inputs = weights, extra_inputs
+        if criterion.by_weight:
+            masks.append(structure._protected_weights(weights, inputs, key))
+        else:
+            # A score that depends on the position cannot be computed from slices.
+            keys = key(inputs)
+            masks.append(structure._protected_weights(weights, keys, lambda keys: keys))
+    return masks
 
 
-def _worst_kept(
-    count: int, members: Sequence[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """The least of the best, and from which place on its equals are among them.
-
-    Args:
-      count: how many are the best, fewer than there are.
-      members: integers, the first of each group, the second, and so on.
-
-    Returns:
-      Of each group, in the shape of a member.
-    """
-    limit = _sorted(members)[len(members) - count]
-    return limit, _first_kept(count, members, limit)
-
-
-def _sorted(members: Sequence[jax.Array]) -> list[jax.Array]:
-    """The members in ascending order, element by element.
-
-    Source: Batcher's odd-even merge sort, "Sorting networks and their applications"
-    (1968).
-    """
-    ordered = list(members)
-    for i, j in _network(len(members)):
-        pair = ordered[i], ordered[j]
-        ordered[i], ordered[j] = jnp.minimum(*pair), jnp.maximum(*pair)
-    return ordered
-
-
-@functools.cache
-def _network(length: int) -> list[tuple[int, int]]:
-    """The pairs of places to compare and exchange, in their order."""
-    pairs = []
-    run = 1
-    while run < length:  # runs of this length are sorted, and merged two by two
-        apart = run
-        while apart:
-            for start in range(apart % run, length - apart, 2 * apart):
-                for i in range(start, min(start + apart, length - apart)):
-                    if i // (2 * run) == (i + apart) // (2 * run):
-                        pairs.append((i, i + apart))
-            apart //= 2
-        run *= 2
-    return pairs
-
-
-def _first_kept(
-    count: int, members: Sequence[jax.Array], limit: jax.Array
+def _sort_key(
+    criterion: _criterion.Criterion,
+    statistic: Any,
+    dtype: jnp.dtype,
+    inputs: tuple[jax.Array, _criterion.Evidence],
 ) -> jax.Array:
-    """From which place on those that equal the limit are among the best."""
-    greater = [(member > limit).astype(jnp.uint8) for member in members]
-    left = np.uint8(count) - sum(greater[1:], greater[0])
-    place, found = jnp.zeros_like(left), jnp.zeros_like(left)
-    for i in reversed(range(len(members))):
-        equal = members[i] == limit
-        found = found + equal.astype(jnp.uint8)
-        place = jnp.where(equal & (found <= left), np.uint8(i), place)
-    return place
+    weights, extra_inputs = inputs
+    return sort_keys.to_key(
+        _criterion.magnitudes(criterion, weights, statistic, extra_inputs, dtype)
+    )
 
 
-def _best(count: int, keys: jax.Array, axis: int) -> jax.Array:
-    """Which keys are the best along an axis, of equal ones the last.
+def _is_top_n(n: int, keys: jax.Array, axis: int) -> jax.Array:
+    """Return which keys are among the n largest along an axis, the last of equals.
 
-    Each is compared with all others, in a loop.
+    A loop compares each key with all others.
     """
-    place = jax.lax.broadcasted_iota(jnp.int32, keys.shape, axis)
+    position = jax.lax.broadcasted_iota(jnp.int32, keys.shape, axis)
 
-    def compare(i: jax.Array, better: jax.Array) -> jax.Array:
-        other = jax.lax.dynamic_index_in_dim(keys, i, axis)
-        wins = jnp.where(i > place, other >= keys, other > keys)
-        return better + wins.astype(jnp.uint8)
+    def compare(i: jax.Array, num_larger: jax.Array) -> jax.Array:
+        key = jax.lax.dynamic_index_in_dim(keys, i, axis)
+        is_larger = jnp.where(i > position, key >= keys, key > keys)
+        return num_larger + is_larger.astype(jnp.uint8)
 
     zeros = jnp.zeros_like(keys, dtype=jnp.uint8)
     length = keys.shape[axis]
-    found = jax.lax.fori_loop(0, length, compare, zeros, unroll=_UNROLLED)
-    return found < count
+    num_larger = jax.lax.fori_loop(0, length, compare, zeros, unroll=_UNROLLED)
+    return num_larger < n

@@ -1,0 +1,133 @@
+"""The scores of weights, and the thresholds below which they are pruned."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import optax
+from jax.typing import ArrayLike
+
+from swd_jax._arrays import sort_keys
+from swd_jax._arrays.manual_sharding import AxisName
+from swd_jax._targets.extra_inputs import check_extra_args
+from swd_jax._targets.resolve import rank, resolve
+from swd_jax._targets.target import Targets, as_targets
+
+Tree = TypeVar("Tree")
+
+
+def scores(
+    params: Tree,
+    target: Targets,
+    *,
+    axis_name: AxisName = None,
+    extra_args: Mapping[str, Any] | None = None,
+) -> Tree:
+    """Return the scores by which a target ranks the weights: the lowest are pruned.
+
+    A weight has the score of the unit that it is pruned with: its own, that of its
+    block or channel, or, with `CoupledChannels`, the lowest of the channels that it
+    belongs to. Scores of either sign (`Criterion.signed`) are mapped to magnitudes in
+    the same order. A weight with an infinite score is never pruned.
+
+    Where it stands: beside a training loop, to plot or to log what is being ranked. It
+    can be jitted.
+
+    Args:
+      params: any tree of arrays.
+      target: what is pruned, as for `prune`. The sparsity has no influence.
+      axis_name: as for `prune`.
+      extra_args: as for `prune`.
+
+    Returns:
+      The tree of the parameters with an array of scores, float32 at least, in the shape
+      of every prunable leaf, and `optax.MaskedNode` for all other leaves.
+
+    Raises:
+      ValueError: if the target does not fit the parameters, or an extra argument is
+        missing.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, swd_jax
+      >>> params = {"kernel": jnp.array([[0.25, -4.0], [2.0, 0.5]])}
+      >>> target = swd_jax.Target(0.5)
+      >>> print(swd_jax.scores(params, target)["kernel"])
+      [[0.25 4.  ]
+       [2.   0.5 ]]
+      >>> below = jax.tree.map(
+      ...     lambda score, threshold: score < threshold,
+      ...     swd_jax.scores(params, target),
+      ...     swd_jax.thresholds(params, target),
+      ... )
+      >>> print(below["kernel"])
+      [[ True False]
+       [False  True]]
+
+    Source: `Target(criterion=...)`; section 3.1 of arXiv 2011.10520 for magnitudes.
+    """
+    targets = as_targets(target)
+    check_extra_args(targets, extra_args)
+    resolved = resolve(targets, params)
+    entries: dict[int, Any] = dict.fromkeys(
+        range(len(resolved.tree.leaves)), optax.MaskedNode()
+    )
+    for ranked in rank(resolved, axis_name, extra_args=extra_args):
+        arrays = ranked.ranking.weight_scores()
+        for leaf, array in zip(ranked.leaves, arrays, strict=True):
+            entries[leaf.position] = array
+    return resolved.tree.rebuilt(entries)
+
+
+def thresholds(
+    params: Tree,
+    target: Targets,
+    *,
+    step: ArrayLike | None = None,
+    axis_name: AxisName = None,
+    extra_args: Mapping[str, Any] | None = None,
+) -> Tree:
+    """Return the threshold of every prunable leaf: lower scores are selected.
+
+        tau = the greatest score below which there are at most k = floor(s n) weights
+
+    in the leaf's pool; lower for a leaf that would keep less than `min_kept`. All
+    leaves have the same threshold with scope="global". `swd` selects the weights that
+    are strictly below, and `prune` some of those that tie with it as well, so that
+    exactly k are pruned.
+
+    Where it stands: beside a training loop, to plot or to log; the state of `swd` has
+    the thresholds of its last update. It can be jitted.
+
+    Args:
+      params: any tree of arrays.
+      target: what is pruned, as for `prune`.
+      step: as for `prune`.
+      axis_name: as for `prune`.
+      extra_args: as for `prune`.
+
+    Returns:
+      The tree of the parameters with a number, float32 at least, for every prunable
+      leaf, to be compared with its `scores`, and `optax.MaskedNode` for all others.
+
+    Raises:
+      ValueError: as `prune`.
+
+    Examples:
+      >>> import jax.numpy as jnp, swd_jax
+      >>> params = {"kernel": jnp.array([[0.25, -4.0], [2.0, 0.5]])}
+      >>> print(swd_jax.thresholds(params, 0.5)["kernel"])
+      2.0
+
+    Source: section 3.1 of arXiv 2011.10520.
+    """
+    targets = as_targets(target)
+    check_extra_args(targets, extra_args)
+    resolved = resolve(targets, params)
+    entries: dict[int, Any] = dict.fromkeys(
+        range(len(resolved.tree.leaves)), optax.MaskedNode()
+    )
+    for ranked in rank(resolved, axis_name, extra_args=extra_args):
+        ranking = ranked.ranking
+        keys = ranking.find_thresholds(ranked.budgets(step)).leaf_thresholds
+        for leaf, key in zip(ranked.leaves, keys, strict=True):
+            entries[leaf.position] = sort_keys.from_key(key, ranking.dtype)
+    return resolved.tree.rebuilt(entries)

@@ -1,0 +1,76 @@
+"""Accumulators: arrays that criteria gather from step to step, one for each leaf."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from swd_jax._arrays import sort_keys, tree_paths
+from swd_jax._targets.resolve import ResolvedTargets
+
+
+def init(resolved: ResolvedTargets) -> Any:
+    """Return zeros for what criteria accumulate; () if no criterion does.
+
+    Returns:
+      A tree like the parameters, of float32 at least, with `optax.MaskedNode` where
+      nothing is accumulated.
+    """
+    accumulating = [
+        entry for entry in resolved.targets if entry.target.criterion.tracked
+    ]
+    if not accumulating:
+        return ()
+    tree = resolved.tree
+    entries: dict[int, Any] = {i: optax.MaskedNode() for i in range(len(tree.leaves))}
+    for entry in accumulating:
+        for leaf in entry.leaves:
+            dtype = sort_keys.score_dtype(leaf.weights.dtype)
+            entries[leaf.position] = jnp.zeros_like(leaf.weights, dtype=dtype)
+    return tree.rebuilt(entries)
+
+
+def update(
+    resolved: ResolvedTargets, accumulated: Any, gradient: Any, how_to_pass: str
+) -> Any:
+    """Return what criteria have accumulated after one more step.
+
+    Args:
+      resolved: the targets and their leaves.
+      accumulated: the tree of the previous step, from `init` at first.
+      gradient: a tree like the parameters; None if there is none.
+      how_to_pass: a format string for errors, which says how the caller's user passes
+        the extra argument `name`.
+
+    Raises:
+      ValueError: if a criterion accumulates gradients and there are none.
+    """
+    accumulating = [
+        entry for entry in resolved.targets if entry.target.criterion.tracked
+    ]
+    if not accumulating:
+        return accumulated
+    if gradient is None:
+        raise ValueError(
+            f"criterion {accumulating[0].target.criterion!r} gathers gradients: give "
+            f"{how_to_pass.format(name='gradient')}"
+        )
+    previous = tree_paths.flatten(accumulated)
+    positions = {path: i for i, path in enumerate(previous.paths)}
+    gradients = tree_paths.flatten(gradient)
+    gradient_at = dict(zip(gradients.paths, gradients.leaves, strict=True))
+    updated = {}
+    for entry in accumulating:
+        accumulator = entry.target.criterion.tracked
+        assert accumulator is not None
+        for leaf in entry.leaves:
+            position = positions[leaf.path]
+            previous_array = previous.leaves[position]
+            weights, gradient_array = (
+                sort_keys.widen(jnp.asarray(array), previous_array.dtype)
+                for array in (leaf.weights, gradient_at[leaf.path])
+            )
+            updated[position] = accumulator.advance(
+                previous_array, weights, gradient_array
+            )
+    return previous.rebuilt(updated)
