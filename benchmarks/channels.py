@@ -37,11 +37,11 @@ def targets(groups: swd_jax.channels.ChannelGroups, sparsity: float) -> dict[str
     """What is timed: each score, and the two modes of the paper."""
     of = functools.partial(swd_jax.CoupledChannels, groups)
     structures = {
-        "CoupledChannels, bn_scale": of(score="bn_scale"),
-        "CoupledChannels, bn_scale, scales only": of(score="bn_scale", decays="scales"),
-        "CoupledChannels, rms": of(score="rms"),
-        "CoupledChannels, mean": of(score="mean"),
-        "CoupledChannels, rms, multiples of 8": of(score="rms", multiple_of=8),
+        "CoupledChannels, bn_scale": of(norm="bn_scale"),
+        "CoupledChannels, bn_scale, scales only": of(norm="bn_scale", decays="scales"),
+        "CoupledChannels, rms": of(norm="rms"),
+        "CoupledChannels, mean": of(norm="mean"),
+        "CoupledChannels, rms, multiples of 8": of(norm="rms", multiple_of=8),
     }
     return {BASE: swd_jax.Target(sparsity)} | {
         name: swd_jax.Target(sparsity, structure=structure)

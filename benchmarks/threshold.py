@@ -39,4 +39,4 @@ def from_state(
     params: Any, target: swd_jax.Target, state: swd_jax.SwdState
 ) -> tuple[jax.Array, jax.Array]:
     """The same as the optimizer's next step, from the state of `swd`."""
-    return find(params, target, (state.threshold, state.threshold_change))
+    return find(params, target, (state.selection.threshold, state.selection.threshold_change))

@@ -14,7 +14,7 @@ from experiments.method import Method, Training
 
 def coupled(training: Training, sparsity: Any) -> swd_jax.Target:
     structure = swd_jax.CoupledChannels(
-        training.groups(), score="bn_scale", min_channels=training.run.min_channels
+        training.groups(), norm="bn_scale", min_channels=training.run.min_channels
     )
     return swd_jax.Target(sparsity, structure=structure)
 

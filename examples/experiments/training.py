@@ -191,7 +191,7 @@ class Program:
         total = sum(weights.size for _, _, weights in leaves)
         point["migrated_in"] = sum(jnp.sum(old & ~new) for old, new in pairs) / total
         point["migrated_out"] = sum(jnp.sum(~old & new) for old, new in pairs) / total
-        for name in ("multiplier", "threshold", "selected_fraction", "pruned_fraction"):
+        for name in ("multiplier", "threshold", "selected_fraction", "selected_fraction"):
             value = optax.tree_utils.tree_get(carry.optimizer_state, name)
             if value is not None:
                 point[name] = value

@@ -155,7 +155,7 @@ class TestAMapping:
             selected.append(int((updates["attention"]["query"] != 0).sum()))
             assert not updates["mlp"]["up"].any()
         assert selected == [0, 1, 2]
-        assert state.threshold.shape == (2,)  # of the query, and of the rest
+        assert state.selection.threshold.shape == (2,)  # of the query, and of the rest
 
     def test_a_pattern_that_matches_nothing_lists_the_paths(self):
         target = swd_jax.Target(0.5, scope={"attention": 0.25, "ffn": 0.5})
@@ -212,7 +212,7 @@ class TestAFloor:
         updates, state = jax.jit(tx.update)(zeros, tx.init(self.PARAMS), self.PARAMS)
         for name, kept in expected.items():
             np.testing.assert_array_equal(updates[name] == 0, kept)
-        assert state.selected_fraction == 0.5
+        assert state.selection.selected_fraction == 0.5
 
     def test_without_one_a_leaf_may_be_emptied_and_the_report_says_so(self):
         target = swd_jax.Target(0.5)

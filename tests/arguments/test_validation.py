@@ -233,7 +233,7 @@ def test_update_every_renews_the_threshold_every_so_many_steps(form, value):
     for scale in (1.0, 2.0, 4.0):
         params = {"kernel": scale * PARAMS["kernel"]}
         _, state = update(NO_GRADIENT, state, params)
-        thresholds.append(float(state.threshold))
+        thresholds.append(float(state.selection.threshold))
     # Of 1, 2, 3, 4 at s = 0.5 the third is tau; renewed at steps 0 and 2.
     assert thresholds == [3.0, 3.0, 12.0]
 

@@ -181,26 +181,26 @@ def test_a_weight_has_the_same_score_among_others(criterion):
         return
     rng = np.random.default_rng(8)
     leaf = rng.normal(size=(16, 48)).astype(np.float32)
-    evidence = {
+    extra_args = {
         name: np.abs(rng.normal(size=leaf.shape)).astype(np.float32)
         for name in criterion.evidence
     }
     [statistic] = _criterion.statistics(criterion, [jnp.asarray(leaf)], jnp.float32)
 
-    def scored(weights, evidence):
+    def scored(weights, extra_args):
         return _criterion.scores(
-            criterion, weights, statistic, evidence, jnp.dtype(jnp.float32)
+            criterion, weights, statistic, extra_args, jnp.dtype(jnp.float32)
         )
 
-    def of_parts(leaf, evidence):
+    def of_parts(leaf, extra_args):
         parts = [
-            scored(leaf[i::4], {name: each[i::4] for name, each in evidence.items()})
+            scored(leaf[i::4], {name: each[i::4] for name, each in extra_args.items()})
             for i in range(4)
         ]
         return jnp.stack(parts, axis=1).reshape(leaf.shape)
 
-    whole = jax.jit(scored)(leaf, evidence)
-    np.testing.assert_array_equal(jax.jit(of_parts)(leaf, evidence), whole)
+    whole = jax.jit(scored)(leaf, extra_args)
+    np.testing.assert_array_equal(jax.jit(of_parts)(leaf, extra_args), whole)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -311,8 +311,8 @@ def test_an_unknown_criterion_is_an_error_that_lists_the_known_ones(unknown):
         swd_jax.Target(0.5, criterion=unknown)
 
 
-def lost(params, target, **evidence):
-    mask = swd_jax.prune_mask(params, target, **evidence)
+def lost(params, target, **extra_args):
+    mask = swd_jax.prune_mask(params, target, **extra_args)
     return jax.tree.map(lambda kept: (~np.asarray(kept)).astype(int).tolist(), mask)
 
 
@@ -326,11 +326,11 @@ class TestSaliency:
     TARGET = swd_jax.Target(0.5, criterion=swd_jax.criteria.saliency)
 
     def test_pruning_takes_where_weight_times_gradient_is_least(self):
-        evidence = {"gradient": GRADIENT}
-        assert lost(KERNEL, self.TARGET, evidence=evidence) == LEAST_SALIENT
-        pruned = swd_jax.prune(KERNEL, self.TARGET, evidence=evidence)
+        extra_args = {"gradient": GRADIENT}
+        assert lost(KERNEL, self.TARGET, extra_args=extra_args) == LEAST_SALIENT
+        pruned = swd_jax.prune(KERNEL, self.TARGET, extra_args=extra_args)
         np.testing.assert_array_equal(pruned["kernel"], [[1, -2], [0, 0]])
-        assert swd_jax.summarize(KERNEL, self.TARGET, evidence=evidence).pruned == 2
+        assert swd_jax.summarize(KERNEL, self.TARGET, extra_args=extra_args).pruned == 2
 
     def test_it_is_the_change_of_a_loss_that_is_linear(self):
         """What the first order of Taylor's series means: then there is no other."""
@@ -349,7 +349,7 @@ class TestSaliency:
         mask = swd_jax.prune_mask(
             {"kernel": weights},
             self.TARGET,
-            evidence={"gradient": {"kernel": gradient}},
+            extra_args={"gradient": {"kernel": gradient}},
         )
         order = np.argsort(changes, axis=None)
         assert set(np.flatnonzero(~mask["kernel"])) == set(order[:12])
@@ -358,7 +358,7 @@ class TestSaliency:
         tx = swd_jax.swd(self.TARGET, weight_decay=1.0, a=1.0)
         updates, state = jax.jit(tx.update)(GRADIENT, tx.init(KERNEL), KERNEL)
         np.testing.assert_allclose(updates["kernel"], [[4, 1], [3.5, 3.9]])
-        assert state.threshold == 2.0
+        assert state.selection.threshold == 2.0
 
     @pytest.mark.parametrize("form", ["decoupled", "proximal", "pruning"])
     def test_after_it_they_are_an_extra_argument(self, form):
@@ -400,13 +400,13 @@ class TestWhatIsGathered:
         target = swd_jax.Target(0.25, criterion=swd_jax.criteria.movement)
         tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
         updates, state = run(tx, GRADIENTS)
-        np.testing.assert_array_equal(state.tracked["kernel"], [[-2, 0], [3, 0]])
+        np.testing.assert_array_equal(state.selection.tracked["kernel"], [[-2, 0], [3, 0]])
         # Only the first moved towards zero, and it alone decays.
         np.testing.assert_array_equal(
             updates["kernel"] - GRADIENTS[1], [[1, 0], [0, 0]]
         )
-        evidence = {"tracked": optax.tree_utils.tree_get(state, "tracked")}
-        assert lost(KERNEL, target, evidence=evidence) == {"kernel": [[1, 0], [0, 0]]}
+        extra_args = {"tracked": optax.tree_utils.tree_get(state, "tracked")}
+        assert lost(KERNEL, target, extra_args=extra_args) == {"kernel": [[1, 0], [0, 0]]}
 
     def test_weights_that_move_away_from_zero_stay_whatever_their_size(self):
         """One SGD step moves the large weight towards zero and the small one away."""
@@ -418,8 +418,8 @@ class TestWhatIsGathered:
         target = swd_jax.Target(0.5, criterion="movement")
         tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
         _, state = tx.update(gradient, tx.init(params), params)
-        evidence = {"tracked": state.tracked}
-        assert lost(params, target, evidence=evidence) == {"kernel": [[1, 0]]}
+        extra_args = {"tracked": state.selection.tracked}
+        assert lost(params, target, extra_args=extra_args) == {"kernel": [[1, 0]]}
 
     def test_mean_saliency_is_the_running_mean(self):
         # |w g|: 1 2 3 4, then 1 2 6 4. Halves: .5 1 1.5 2, then .75 1.5 3.75 3.
@@ -427,7 +427,7 @@ class TestWhatIsGathered:
         tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
         updates, state = run(tx, GRADIENTS)
         np.testing.assert_array_equal(
-            state.tracked["kernel"], [[0.75, 1.5], [3.75, 3.0]]
+            state.selection.tracked["kernel"], [[0.75, 1.5], [3.75, 3.0]]
         )
         np.testing.assert_array_equal(
             updates["kernel"] - GRADIENTS[1], [[1, -2], [0, 4]]
@@ -440,12 +440,12 @@ class TestWhatIsGathered:
         tx = swd_jax.swd(
             swd_jax.Target(0.5, criterion="movement"), weight_decay=1.0, a=1.0
         )
-        [tracked] = jax.tree.leaves(tx.init(params).tracked)
+        [tracked] = jax.tree.leaves(tx.init(params).selection.tracked)
         assert tracked.shape == (6, 4)
         assert tracked.dtype == jnp.float32
         # And nothing for a criterion that remembers nothing.
         plain = swd_jax.swd(0.5, weight_decay=1.0, a=1.0).init(params)
-        assert jax.tree.leaves(plain.tracked) == []
+        assert jax.tree.leaves(plain.selection.tracked) == []
 
     @pytest.mark.parametrize("form", ["decoupled", "proximal", "pruning"])
     def test_after_the_optimizer_it_gathers_an_extra_argument(self, form):
@@ -456,7 +456,7 @@ class TestWhatIsGathered:
             updates, state = tx.update(
                 zeros, state, KERNEL, gradient={"kernel": gradient}
             )
-        np.testing.assert_array_equal(state.tracked["kernel"], [[-2, 0], [3, 0]])
+        np.testing.assert_array_equal(state.selection.tracked["kernel"], [[-2, 0], [3, 0]])
         np.testing.assert_array_equal(updates["kernel"] != 0, [[1, 0], [0, 0]])
         with pytest.raises(ValueError, match=r"movement gathers gradients: give"):
             tx.update(zeros, state, KERNEL)
@@ -465,7 +465,7 @@ class TestWhatIsGathered:
         params = {"kernel": np.array([[np.nan, 1, 2, 3]], np.float32)}
         zeros = {"kernel": np.zeros((1, 4), np.float32)}
         target = swd_jax.Target(0.25, criterion="movement")
-        assert lost(params, target, evidence={"tracked": zeros}) == {
+        assert lost(params, target, extra_args={"tracked": zeros}) == {
             "kernel": [[0, 1, 0, 0]]
         }
 
@@ -481,8 +481,8 @@ class TestFisher:
     def test_it_is_the_magnitude_times_the_root_of_the_second_moment(self):
         # |w| sqrt(nu) = 4, 2, 6, 2: the two least go.
         nu = {"kernel": np.array([[16.0, 1], [4, 0.25]], np.float32)}
-        evidence = {"nu": nu}
-        assert lost(KERNEL, self.TARGET, evidence=evidence) == {
+        extra_args = {"nu": nu}
+        assert lost(KERNEL, self.TARGET, extra_args=extra_args) == {
             "kernel": [[0, 1], [0, 1]]
         }
 
@@ -497,18 +497,18 @@ class TestFisher:
             return tx.update(gradient, state, KERNEL, nu=nu)
 
         _, state = update(GRADIENT, tx.init(KERNEL))
-        assert state[0].selected_fraction == 0  # all scores are 0
+        assert state[0].selection.selected_fraction == 0  # all scores are 0
         _, after = update(GRADIENT, state)
         # nu is 0.001 g^2 after a step without decay: |w g| again.
-        assert after[0].selected_fraction == 0.5
-        assert float(after[0].threshold) == pytest.approx(2 * 0.001**0.5, rel=1e-6)
+        assert after[0].selection.selected_fraction == 0.5
+        assert float(after[0].selection.threshold) == pytest.approx(2 * 0.001**0.5, rel=1e-6)
 
     def test_without_it_the_error_says_how_to_hand_it_over(self):
         tx = swd_jax.swd(self.TARGET, weight_decay=1.0, a=1.0)
         with pytest.raises(ValueError, match=r"fisher needs nu.*params, nu=\.\.\."):
             tx.update(GRADIENT, tx.init(KERNEL), KERNEL)
         with pytest.raises(
-            ValueError, match=r"fisher needs nu.*evidence={'nu': \.\.\.}"
+            ValueError, match=r"fisher needs nu.*extra_args={'nu': \.\.\.}"
         ):
             swd_jax.prune(KERNEL, self.TARGET)
 
@@ -587,9 +587,9 @@ class TestAPlainFunction:
 
 
 @pytest.mark.parametrize(
-    ("evidence", "message"),
+    ("extra_args", "message"),
     [
-        ({"gradient": GRADIENT, "nu": GRADIENT}, r"evidence has 'nu'.*needs gradient"),
+        ({"gradient": GRADIENT, "nu": GRADIENT}, r"extra_args has 'nu'.*needs gradient"),
         ({"gradient": {}}, r"gradient must be a tree like the parameters.*'kernel'"),
         (
             {"gradient": {"kernel": np.ones((3, 2))}},
@@ -597,10 +597,10 @@ class TestAPlainFunction:
         ),
     ],
 )
-def test_evidence_that_does_not_fit_is_an_error(evidence, message):
+def test_evidence_that_does_not_fit_is_an_error(extra_args, message):
     target = swd_jax.Target(0.5, criterion="saliency")
     with pytest.raises(ValueError, match=message):
-        swd_jax.prune(KERNEL, target, evidence=evidence)
+        swd_jax.prune(KERNEL, target, extra_args=extra_args)
 
 
 def test_a_small_weight_of_a_large_leaf_is_compared_by_its_leafs_typical_size():

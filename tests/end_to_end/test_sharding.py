@@ -61,7 +61,7 @@ def test_an_axis_that_is_not_there_is_named(use):
             0.5, weight_decay=0.5, a=1.0, learning_rate=1.0, **axis
         ),
         lambda **axis: swd_jax.methods.magnitude_pruning(0.5, **axis),
-        lambda **axis: swd_jax.methods.soft_pruning(0.5, every=1, **axis),
+        lambda **axis: swd_jax.methods.soft_pruning(0.5, update_every=1, **axis),
     ],
 )
 def test_every_form_counts_along_the_named_axis(make):

@@ -163,10 +163,10 @@ def test_what_a_criterion_gathers_in_training_decides_what_is_pruned(task, crite
     for _ in range(2):
         carry, _ = program._step(carry, batch, task.data, known)
     method = program.method(0.9)
-    evidence = choices.evidence(
+    extra_args = choices.evidence(
         method.target.known_criterion, carry.gradient, carry.optimizer_state
     )
-    [name] = evidence
+    [name] = extra_args
     kept = program._look(jax.tree.map(jax.numpy.copy, carry), task.data, known)[0].kept
     scored = {
         "saliency": lambda w, g: np.abs(w * g),
@@ -177,7 +177,7 @@ def test_what_a_criterion_gathers_in_training_decides_what_is_pruned(task, crite
     scores, masks = [], []
     for _, path, weights in prunable_leaves(carry.params, method.target):
         layer = path.split("/")[0]
-        seen = np.asarray(evidence[name][layer]["kernel"].get_value())
+        seen = np.asarray(extra_args[name][layer]["kernel"].get_value())
         scores.append(scored(np.asarray(weights), seen).ravel())
         masks.append(np.asarray(kept[layer]["kernel"].get_value()).ravel())
     scores, masks = np.concatenate(scores), np.concatenate(masks)

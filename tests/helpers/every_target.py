@@ -81,23 +81,23 @@ def random_case(seed: int, dtype) -> tuple[dict, dict]:
     }
 
 
-def needed(target: swd_jax.Target, evidence: dict) -> dict:
+def needed(target: swd_jax.Target, extra_args: dict) -> dict:
     """What a target's criterion looks at; none but movement gathers what has a sign."""
-    found = {name: evidence[name] for name in target.criterion.evidence}
+    found = {name: extra_args[name] for name in target.criterion.evidence}
     if "tracked" in found and not target.criterion.signed:
         found["tracked"] = {name: np.abs(e) for name, e in found["tracked"].items()}
     return found
 
 
 def expected_masks(
-    structure: str, criterion: str, scope: str, params: dict, evidence: dict
+    structure: str, criterion: str, scope: str, params: dict, extra_args: dict
 ) -> dict[str, np.ndarray]:
     """What is kept, by brute force: each group's score and cost, sorted."""
     target = target_of(structure, criterion, scope)
     leaves = [*params.values()]
     scores = [
         np.asarray(each)
-        for each in _scores(target.criterion, leaves, needed(target, evidence))
+        for each in _scores(target.criterion, leaves, needed(target, extra_args))
     ]
     found = [_groups(target, each) for each in scores]
     _, ranked, sparsities = SCOPES[scope]
@@ -142,7 +142,7 @@ def _told_apart(scores: np.ndarray) -> np.ndarray:
 
 
 def _scores(
-    criterion: swd_jax.criteria.Criterion, leaves: list, evidence: dict
+    criterion: swd_jax.criteria.Criterion, leaves: list, extra_args: dict
 ) -> list:
     """Scores of single weights, which test_criteria.py holds against NumPy."""
     leaves = [jnp.asarray(leaf) for leaf in leaves]
@@ -150,14 +150,14 @@ def _scores(
     statistics = _criterion.statistics(criterion, leaves, dtype)
 
     @jax.jit
-    def scored(leaf, statistic, evidence):
-        return _criterion.scores(criterion, leaf, statistic, evidence, dtype)
+    def scored(leaf, statistic, extra_args):
+        return _criterion.scores(criterion, leaf, statistic, extra_args, dtype)
 
     return [
         scored(
             leaf,
             statistic,
-            {n: jnp.asarray([*e.values()][i]) for n, e in evidence.items()},
+            {n: jnp.asarray([*e.values()][i]) for n, e in extra_args.items()},
         )
         for i, (leaf, statistic) in enumerate(zip(leaves, statistics, strict=True))
     ]

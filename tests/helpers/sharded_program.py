@@ -342,20 +342,20 @@ def one_target(
 ) -> None:
     """What a target prunes of sharded leaves, next to brute force."""
     target = targets.target_of(*names)
-    params, evidence = targets.random_case(seed, dtype)
-    evidence = targets.needed(target, evidence)
+    params, extra_args = targets.random_case(seed, dtype)
+    extra_args = targets.needed(target, extra_args)
     spread = {
         name: {
             leaf: jax.device_put(array, NamedSharding(mesh, specs[leaf]))
             for leaf, array in tree.items()
         }
-        for name, tree in {"params": params, **evidence}.items()
+        for name, tree in {"params": params, **extra_args}.items()
     }
     found = swd_jax.prune_mask(
-        spread["params"], target, evidence={name: spread[name] for name in evidence}
+        spread["params"], target, extra_args={name: spread[name] for name in extra_args}
     )
     jax.block_until_ready(found)
-    assert_same(found, targets.expected_masks(*names, params, evidence))
+    assert_same(found, targets.expected_masks(*names, params, extra_args))
 
 
 def each_for_itself() -> None:

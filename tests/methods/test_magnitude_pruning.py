@@ -56,7 +56,7 @@ def test_gradual_pruning_is_that_of_a_sort_and_a_mask(every):
         np.testing.assert_array_equal(got == 0, expected == 0)
         np.testing.assert_allclose(got, expected, atol=1e-5)
     last = counts[24 - 24 % every]
-    np.testing.assert_allclose(state[-1].pruned_fraction, last / 600, rtol=1e-6)
+    np.testing.assert_allclose(state[-1].selection.selected_fraction, last / 600, rtol=1e-6)
 
 
 def test_a_pruned_weight_stays_zero_through_momentum_and_decay():
@@ -157,7 +157,7 @@ def test_between_renewals_only_zeros_are_held():
 
 def test_soft_pruning_zeroes_at_the_start_of_each_period_and_lets_go():
     seen, _ = run(
-        optax.chain(optax.sgd(1.0), swd_jax.methods.soft_pruning(0.5, every=3)),
+        optax.chain(optax.sgd(1.0), swd_jax.methods.soft_pruning(0.5, update_every=3)),
         WEIGHTS,
         [np.full_like(WEIGHTS, 0.01)] * 7,
     )
@@ -199,7 +199,7 @@ def test_subnormal_weights_are_no_zeros():
     "make",
     [
         lambda value: swd_jax.methods.magnitude_pruning(0.5, update_every=value),
-        lambda value: swd_jax.methods.soft_pruning(0.5, every=value),
+        lambda value: swd_jax.methods.soft_pruning(0.5, update_every=value),
     ],
 )
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "often"])
@@ -215,7 +215,7 @@ def test_a_sparsity_out_of_range_is_an_error(sparsity):
 
 
 def test_missing_weights_are_an_error_that_says_who_needs_them():
-    tx = swd_jax.methods.soft_pruning(0.5, every=2)
+    tx = swd_jax.methods.soft_pruning(0.5, update_every=2)
     params = {"kernel": jnp.asarray(WEIGHTS)}
     with pytest.raises(ValueError, match="params is None, but soft_pruning needs"):
         tx.update(params, tx.init(params))

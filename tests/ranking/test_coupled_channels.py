@@ -216,7 +216,7 @@ class TestScores:
             powers = np.abs(weights) ** power
             one = powers.sum(1) if score in ("l2", "l1") else powers.mean(1)
             scores.append(one ** (1 / power))
-        kept = swd_jax.channels.kept_channels(PARAMS, coupled(score=score))
+        kept = swd_jax.channels.kept_channels(PARAMS, coupled(norm=score))
         assert same(vectors(kept), reference(GROUPS, scores, 0.5))
 
     def test_come_from_the_criterion(self):
@@ -248,7 +248,7 @@ class TestScores:
         )
         products = jax.tree.map(jnp.multiply, PARAMS, gradient)
         kept = swd_jax.channels.kept_channels(
-            PARAMS, target, evidence={"gradient": gradient}
+            PARAMS, target, extra_args={"gradient": gradient}
         )
         scores = rms(GROUPS, {"params": products})
         assert same(vectors(kept), reference(GROUPS, scores, 0.5))
@@ -320,8 +320,8 @@ class TestSwd:
         wanted = members_of([~vector for vector in kept], roles)
         jax.tree.map(np.testing.assert_array_equal, masks, wanted)
         fraction = 1 - GROUPS.parameters(kept) / GROUPS.parameters()
-        assert float(state.selected_fraction) == pytest.approx(fraction, rel=1e-6)
-        assert state.threshold.shape == ()
+        assert float(state.selection.selected_fraction) == pytest.approx(fraction, rel=1e-6)
+        assert state.selection.threshold.shape == ()
 
     @pytest.mark.parametrize("scope", ["global", "local"])
     def test_of_scales_that_are_all_one_selects_nothing(self, scope):
@@ -331,10 +331,10 @@ class TestSwd:
             else layer
             for name, layer in PARAMS.items()
         }
-        masks, _ = selected(coupled(0.5, score="bn_scale", scope=scope), fresh)
+        masks, _ = selected(coupled(0.5, norm="bn_scale", scope=scope), fresh)
         assert not any(mask.any() for mask in jax.tree.leaves(masks))
         # Pruning has to choose: the first ones, but of each group one is left.
-        kept = swd_jax.channels.kept_channels(fresh, coupled(0.5, score="bn_scale"))
+        kept = swd_jax.channels.kept_channels(fresh, coupled(0.5, norm="bn_scale"))
         assert kept["params/a"].sum() < 12
 
     def test_rises_with_a_schedule_and_ends_pruned(self):
@@ -368,7 +368,7 @@ class TestSwd:
 
     def test_beside_another_target(self):
         targets = [
-            coupled(0.3, score="bn_scale", decays="scales"),
+            coupled(0.3, norm="bn_scale", decays="scales"),
             swd_jax.Target(0.5, prunable="head/kernel"),
         ]
         pruned = swd_jax.prune(PARAMS, targets)
@@ -378,7 +378,7 @@ class TestSwd:
         tx = swd_jax.swd(targets, weight_decay=1.0, a=1.0)
         state = tx.init(PARAMS)
         _, state = jax.jit(tx.update)(PARAMS, state, PARAMS)
-        assert state.threshold.shape == (2,)
+        assert state.selection.threshold.shape == (2,)
         with pytest.raises(ValueError, match="two targets prune 'head/kernel'"):
             swd_jax.prune(PARAMS, [coupled(0.3), targets[1]])
 
@@ -392,7 +392,7 @@ class TestSwd:
 
     def test_accepts_a_tree_without_leaves(self):
         tx = swd_jax.swd(coupled(), weight_decay=1.0, a=1.0)
-        assert tx.init({}).threshold.shape == ()
+        assert tx.init({}).selection.threshold.shape == ()
         tx.update({}, tx.init({}), {})
 
 
@@ -474,7 +474,7 @@ class TestPruning:
 
         whole = variables()
         groups = swd_jax.channels.channel_groups(bare, whole, X)
-        structure = swd_jax.CoupledChannels(groups, score="bn_scale", decays="scales")
+        structure = swd_jax.CoupledChannels(groups, norm="bn_scale", decays="scales")
         target = swd_jax.Target(0.5, structure=structure)
         pruned = swd_jax.prune(whole["params"], target)
         with pytest.raises(ValueError, match="not zero all the same"):
@@ -548,7 +548,7 @@ class TestMultiples:
     def test_of_ties_the_first_go(self):
         params = jax.tree.map(jnp.ones_like, PARAMS)
         kept = swd_jax.channels.kept_channels(
-            params, coupled(0.5, multiple_of=4, score="l1")
+            params, coupled(0.5, multiple_of=4, norm="l1")
         )
         scores = [np.full(12, 27), np.full(9, 24)]
         assert same(vectors(kept), in_multiples(scores, 4, 0.5))
@@ -616,10 +616,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"score": "bn"}, "score of CoupledChannels must be one of"),
+            ({"score": "bn"}, "norm of CoupledChannels must be one of"),
             ({"count": "macs"}, "count of CoupledChannels must be one of"),
             ({"decays": "bn"}, "decays of CoupledChannels must be one of"),
-            ({"decays": "scales"}, "decays='scales' needs score='bn_scale'"),
+            ({"decays": "scales"}, "decays='scales' needs norm='bn_scale'"),
             ({"min_channels": -1}, "min_channels must be a number of channels"),
             ({"min_channels": 1.5}, "min_channels must be a number of channels"),
             ({"multiple_of": 0}, "multiple_of must be a whole number of at least 1"),
@@ -636,7 +636,7 @@ class TestErrors:
         params = {"first": jnp.ones((6, 5)), "second": jnp.ones((5, 2))}
         groups = swd_jax.channels.channel_groups(other, params, X)
         with pytest.raises(ValueError, match="none of the groups has a batch norm"):
-            swd_jax.CoupledChannels(groups, score="bn_scale")
+            swd_jax.CoupledChannels(groups, norm="bn_scale")
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -379,15 +379,15 @@ def test_between_renewals_the_state_of_the_selection_stays_as_it_is(
         else:
             groups = [[leaf] for leaf in params] if scope == "local" else [params]
             taus = [reference.threshold(group, 0.5) for group in groups]
-            np.testing.assert_array_equal(np.atleast_1d(after.threshold), taus)
+            np.testing.assert_array_equal(np.atleast_1d(after.selection.threshold), taus)
             assert min(taus) > 0
             selected = sum(
                 (reference.magnitudes(group) < tau).sum()
                 for group, tau in zip(groups, taus, strict=True)
             )
-            assert round(after.selected_fraction * 54) == selected
+            assert round(after.selection.selected_fraction * 54) == selected
             if scale == 1 and step:
-                assert (after.threshold_change > 0).all()
+                assert (after.selection.threshold_change > 0).all()
 
 
 SHAPES_OF_MASKS = [
@@ -583,7 +583,7 @@ def test_a_step_is_traced_once_however_often_it_starts_warm():
     state, thresholds = tx.init(params), []
     for _ in range(5):
         params, state = step(params, state)
-        thresholds.append(float(state.threshold))
+        thresholds.append(float(state.selection.threshold))
     # Of 1 to 20, here the updates too, those below 11 grow, by a thousandth a step.
     assert thresholds == [11.0] * 5
     assert traces == [1]
@@ -717,7 +717,7 @@ def run(request):
         ranking = rank(params, swd_jax.Target(0.0))
         counts = counts_of(ranking, exact_counts.sparsity_at(sparsity, state[0].count))
         last = warm_start.Last(
-            state[0].threshold[None], state[0].threshold_change[None]
+            state[0].selection.threshold[None], state[0].selection.threshold_change[None]
         )
         readings = ranking.thresholds(counts, last=last).readings
         gradients = jax.grad(loss)(params, images, labels)
@@ -750,15 +750,15 @@ def test_along_a_training_run_every_threshold_is_that_of_a_sort(run):
     weights = sum(leaf.size for leaf in run[0].weights)
     for i, step in enumerate(run):
         tau = reference.threshold(step.weights, step.sparsity)
-        assert step.after.threshold == tau, i
+        assert step.after.selection.threshold == tau, i
         selected = (reference.magnitudes(step.weights) < tau).sum()
-        assert round(step.after.selected_fraction * weights) == selected, i
+        assert round(step.after.selection.selected_fraction * weights) == selected, i
         assert selected <= reference.pruned_count(step.sparsity, weights)
 
 
 def test_what_happens_along_the_run_is_what_upsets_thresholds(run):
     # The test of the test: it has equal, zero, infinite and very different thresholds.
-    at = [float(step.after.threshold) for step in run]
+    at = [float(step.after.selection.threshold) for step in run]
     assert at[0] == 0.125
     assert at[200] > 100 * at[199]
     assert at[201] < at[200] / 100
@@ -781,9 +781,9 @@ def test_a_threshold_is_found_in_a_few_readings_while_the_weights_train(run):
 
 def test_the_change_is_how_far_the_threshold_moved(run):
     for step in run[1:]:
-        old, new = step.before.threshold, step.after.threshold
+        old, new = step.before.selection.threshold, step.after.selection.threshold
         if np.isfinite(old) and np.isfinite(new):
-            assert step.after.threshold_change == new - old
+            assert step.after.selection.threshold_change == new - old
         else:
-            assert step.after.threshold_change == 0
-    assert run[0].after.threshold_change == 0
+            assert step.after.selection.threshold_change == 0
+    assert run[0].after.selection.threshold_change == 0

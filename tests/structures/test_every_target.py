@@ -25,14 +25,14 @@ def check(structure, criterion, scope, seeds):
     target = target_of(structure, criterion, scope)
     for seed in seeds:
         dtype = ml_dtypes.bfloat16 if seed % 3 == 2 else np.float32
-        params, evidence = random_case(seed, dtype)
-        evidence = needed(target, evidence)
-        found = swd_jax.prune_mask(params, target, evidence=evidence)
-        expected = expected_masks(structure, criterion, scope, params, evidence)
+        params, extra_args = random_case(seed, dtype)
+        extra_args = needed(target, extra_args)
+        found = swd_jax.prune_mask(params, target, extra_args=extra_args)
+        expected = expected_masks(structure, criterion, scope, params, extra_args)
         for name in SHAPES:
             np.testing.assert_array_equal(found[name], expected[name], str(seed))
-    prune = quickly.jit(lambda params, e: swd_jax.prune(params, target, evidence=e))
-    for name, leaf in prune(params, evidence).items():
+    prune = quickly.jit(lambda params, e: swd_jax.prune(params, target, extra_args=e))
+    for name, leaf in prune(params, extra_args).items():
         kept = np.where(expected[name], params[name], 0)
         np.testing.assert_array_equal(leaf, kept.astype(dtype))
 

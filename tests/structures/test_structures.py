@@ -101,7 +101,7 @@ def test_what_is_selected_is_what_loses_strictly(name):
     for update, leaf, lost in zip(updates, leaves, expected, strict=True):
         np.testing.assert_array_equal(update, np.where(lost, leaf, 0))
     share = sum(map(np.sum, expected)) / sum(leaf.size for leaf in leaves)
-    np.testing.assert_allclose(state.selected_fraction, share, rtol=1e-6)
+    np.testing.assert_allclose(state.selection.selected_fraction, share, rtol=1e-6)
 
 
 @pytest.mark.parametrize("length", [31, 32, 33, 200, 5000])

@@ -67,15 +67,15 @@ def test_each_selects_its_own_leaves(form):
     assert_same(together["attention"], apart[0][0]["attention"])
     assert_same(together["mlp"], apart[1][0]["mlp"])
     assert not together["embedding"].any()
-    assert state.threshold.shape == (2,)
+    assert state.selection.threshold.shape == (2,)
     assert_same(
-        state.threshold,
-        np.concatenate([np.ravel(alone.threshold) for _, alone in apart]),
+        state.selection.threshold,
+        np.concatenate([np.ravel(alone.selection.threshold) for _, alone in apart]),
     )
     # Each by its own leaves: of 64 weights and of 256.
-    share = [float(alone.selected_fraction) for _, alone in apart]
+    share = [float(alone.selection.selected_fraction) for _, alone in apart]
     expected = (64 * share[0] + 256 * share[1]) / 320
-    np.testing.assert_allclose(state.selected_fraction, expected, rtol=1e-6)
+    np.testing.assert_allclose(state.selection.selected_fraction, expected, rtol=1e-6)
 
 
 def test_training_with_several_ends_where_pruning_changes_nothing():

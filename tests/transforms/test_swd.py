@@ -147,7 +147,7 @@ def test_ties_at_the_threshold_are_all_kept():
     updates, state = tx.update(weights, tx.init(weights), weights)
     # k = 3, tau = the fourth smallest = 2: only what is strictly below.
     np.testing.assert_array_equal(updates["kernel"], [[2.0, -2.0, 2.0, 2.0, 5.0]])
-    assert float(state.selected_fraction) == pytest.approx(0.2)
+    assert float(state.selection.selected_fraction) == pytest.approx(0.2)
 
 
 def test_one_threshold_rules_all_prunable_leaves_and_no_others():
@@ -160,7 +160,7 @@ def test_one_threshold_rules_all_prunable_leaves_and_no_others():
     np.testing.assert_array_equal(updates["large"]["kernel"], np.full((2, 2), 10.0))
     np.testing.assert_array_equal(updates["large"]["bias"], [0.0, 0.0])
     np.testing.assert_array_equal(updates["small"]["kernel"], [[2, 4], [6, 8]])
-    assert float(state.threshold) == 10
+    assert float(state.selection.threshold) == 10
 
 
 def test_a_local_target_has_a_threshold_for_each_leaf():
@@ -170,7 +170,7 @@ def test_a_local_target_has_a_threshold_for_each_leaf():
     updates, state = tx.update(weights, tx.init(weights), weights)
     np.testing.assert_array_equal(updates["low"], [[2.0, 2.0]])
     np.testing.assert_array_equal(updates["top"], [[20.0, 20.0]])
-    np.testing.assert_array_equal(state.threshold, [2.0, 20.0])
+    np.testing.assert_array_equal(state.selection.threshold, [2.0, 20.0])
 
 
 def test_a_normalised_criterion_compares_shares_of_the_leaf_norm():
@@ -181,7 +181,7 @@ def test_a_normalised_criterion_compares_shares_of_the_leaf_norm():
     updates, state = tx.update(weights, tx.init(weights), weights)
     np.testing.assert_array_equal(updates["low"], [[3.0, 4.0]])
     np.testing.assert_array_equal(updates["top"], np.float32([[6.0, 49.91]]))
-    assert float(state.threshold) == pytest.approx(0.6)
+    assert float(state.selection.threshold) == pytest.approx(0.6)
 
 
 def test_the_threshold_is_renewed_every_m_steps_and_the_selection_at_every_step():
@@ -192,13 +192,13 @@ def test_the_threshold_is_renewed_every_m_steps_and_the_selection_at_every_step(
     thresholds, selected = [], []
     for factor in [1.0, 2.0, 0.5, 2.0]:
         updates, state = tx.update(zero, state, factor * weights)
-        thresholds.append(float(state.threshold))
+        thresholds.append(float(state.selection.threshold))
         selected.append((np.asarray(updates) != 0).sum())
     # Renewed at steps 0 and 3; between them 2, 4, 6, 8 and then 0.5, 1, 1.5, 2 are
     # compared with 3.
     assert thresholds == [3.0, 3.0, 3.0, 6.0]
     assert selected == [2, 1, 4, 2]
-    assert float(state.selected_fraction) == 0.5
+    assert float(state.selection.selected_fraction) == 0.5
 
 
 def test_a_scheduled_target_selects_what_its_value_asks_for():
@@ -208,7 +208,7 @@ def test_a_scheduled_target_selects_what_its_value_asks_for():
     state, counts = tx.init(weights), []
     for _ in range(6):
         _, state = tx.update(weights, state, weights)
-        counts.append(round(100 * float(state.selected_fraction)))
+        counts.append(round(100 * float(state.selection.selected_fraction)))
     # 90 (1 - (1 - t/4)^3): 0, 52.03, 78.75, 88.59, 90, 90.
     assert counts == [0, 52, 78, 88, 90, 90]
 
@@ -219,7 +219,7 @@ def test_nan_and_infinite_weights_are_neither_selected_nor_hidden():
     updates, state = tx.update(jnp.ones((1, 5)), tx.init(weights), weights)
     # k = 4, but only three are finite: those below infinity.
     np.testing.assert_array_equal(updates, [[2.0, 1.0, 1.0, 3.0, 4.0]])
-    assert float(state.threshold) == np.inf
+    assert float(state.selection.threshold) == np.inf
 
 
 def test_a_selected_zero_weight_leaves_an_infinite_gradient_as_it_is():

@@ -70,7 +70,7 @@ FORMS = {
         swd_jax.methods.magnitude_pruning(RISING, update_every=2),
         True,
     ),
-    "soft_pruning": (swd_jax.methods.soft_pruning(0.5, every=2), True),
+    "soft_pruning": (swd_jax.methods.soft_pruning(0.5, update_every=2), True),
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 
@@ -452,5 +452,5 @@ def test_it_chains_with_any_optimizer(form, base):
     assert types(after) == types(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
     if form != "keep_pruned":
-        name = "pruned_fraction" if "pruning" in form else "selected_fraction"
+        name = "selected_fraction" if "pruning" in form else "selected_fraction"
         assert 0 < float(optax.tree_utils.tree_get(state, name)) <= 0.75
