@@ -130,6 +130,18 @@ def main() -> None:
         )
     )(params)
     assert digest(by_hand) == digest(pruned)
+    # The mask is sharded over all processes: a step that closed over it would be
+    # refused by jax.
+    tuning = optax.chain(optax.sgd(0.1, momentum=0.9), swd_jax.keep_pruned(mask))
+    fine_tuned, tuning_state = pruned, tuning.init(pruned)
+    tuning_step = make_step(tuning)
+    for _ in range(3):
+        fine_tuned, tuning_state = jax.block_until_ready(
+            tuning_step(fine_tuned, tuning_state)
+        )
+    held = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf != 0, tree))(fine_tuned)
+    assert digest(held["kernel"]) == digest(mask["kernel"])
+    assert digest(fine_tuned["kernel"]) != digest(pruned["kernel"])
     print("result", digest((params, state)), digest((mask, pruned)), flush=True)
 
 

@@ -187,8 +187,10 @@ def test_subnormal_weights_are_no_zeros():
     weights = np.array([[1e-40, 1.0, 2.0, 3.0]], np.float32)
     tx = swd_jax.methods.magnitude_pruning(0.25, update_every=2)
     params = {"kernel": jnp.asarray(weights)}
-    state = tx.init(params)._replace(
-        count=jnp.asarray(1), threshold=jnp.asarray(0.5, jnp.float32)
+    state = tx.init(params)
+    threshold = jnp.asarray(0.5, jnp.float32)
+    state = state._replace(
+        count=jnp.asarray(1), selection=state.selection._replace(threshold=threshold)
     )
     update = {"kernel": jnp.ones((1, 4))}
     held, _ = quickly.jit(tx.update)(update, state, params)

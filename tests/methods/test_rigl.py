@@ -18,17 +18,24 @@ def make(name, sparsity=0.5, optimizer=None, **options):
     optimizer = optimizer or optax.sgd(0.1)
     if name == "rigl":
         options = {"until": 100} | options
-    make = getattr(swd_jax, name)
+    make = getattr(swd_jax.methods, name)
     return make(optimizer, sparsity, update_every=EVERY, **options)
 
 
 every_form = pytest.mark.parametrize("name", ["rigl", "sparse_evolution"])
 
 
+def masks_of(state):
+    """The masks of the prunable leaves, in the order of the tree."""
+    return jax.tree.leaves(state.active)
+
+
 def with_active(tx, params, *active):
-    return tx.init(params)._replace(
-        count=jnp.asarray(EVERY, jnp.int32), active=[jnp.asarray(a) for a in active]
+    state = tx.init(params)
+    active = jax.tree.unflatten(
+        jax.tree.structure(state.active), [jnp.asarray(mask) for mask in active]
     )
+    return state._replace(count=jnp.asarray(EVERY, jnp.int32), active=active)
 
 
 def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest():
@@ -41,13 +48,13 @@ def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest():
     # The weight of 1 goes. Its own gradient is the largest among the inactive ones,
     # so it is also the one that becomes active again, from zero.
     np.testing.assert_array_equal(updates["kernel"], [[-1, 0, 0, 0, 0, 0, 0, 0]])
-    np.testing.assert_array_equal(state.active[0], [[True] * 4 + [False] * 4])
+    np.testing.assert_array_equal(masks_of(state)[0], [[True] * 4 + [False] * 4])
     gradient = {"kernel": gradient["kernel"].at[0, 0].set(0.0)}
     state = with_active(tx, params, [[True] * 4 + [False] * 4])
     updates, after = quickly.jit(tx.update)(gradient, state, params)
     np.testing.assert_array_equal(updates["kernel"], [[-1, 0, 0, 0, 0, 0, 0, 0]])
     expected = [[False, True, True, True, False, True, False, False]]
-    np.testing.assert_array_equal(after.active[0], expected)
+    np.testing.assert_array_equal(masks_of(after)[0], expected)
     # No step of the optimizer was taken.
     jax.tree.map(np.testing.assert_array_equal, after.inner, state.inner)
 
@@ -78,10 +85,10 @@ def test_its_sparsity_is_the_same_at_every_step(name):
         gradient = {key: jnp.asarray(rng.normal(size=s)) for key, s in shapes.items()}
         updates, state = update(gradient, state, params)
         params = optax.apply_updates(params, updates)
-        assert [int(mask.sum()) for mask in state.active] == [40, 63 - 50]
-        for mask, weights in zip(state.active, params.values(), strict=True):
+        assert [int(mask.sum()) for mask in masks_of(state)] == [40, 63 - 50]
+        for mask, weights in zip(masks_of(state), params.values(), strict=True):
             np.testing.assert_array_equal(weights[~mask], 0)
-        masks.append(np.asarray(state.active[0]))
+        masks.append(np.asarray(masks_of(state)[0]))
     exchanged = [bool((a != b).any()) for a, b in itertools.pairwise(masks)]
     # Counts 2, 4 and 6 are times to exchange: the third, fifth and seventh step.
     assert exchanged == [False, True, False, True, False, True, False]
@@ -94,18 +101,18 @@ def test_under_a_global_target_zeros_move_between_leaves():
     tx = make("rigl", target, drop_fraction=0.99, until=10_000)
     state = with_active(tx, params, [[True, True]], [[False, False]])
     _, state = tx.update(gradient, state, params)
-    np.testing.assert_array_equal(state.active[0], [[False, True]])
-    np.testing.assert_array_equal(state.active[1], [[False, True]])
+    np.testing.assert_array_equal(masks_of(state)[0], [[False, True]])
+    np.testing.assert_array_equal(masks_of(state)[1], [[False, True]])
 
 
 def test_rigl_stops_exchanging():
     params = {"kernel": jnp.arange(8.0).reshape(1, 8)}
     tx = make("rigl", until=2)
     state, update = tx.init(params), quickly.jit(tx.update)
-    first = state.active[0]
+    first = masks_of(state)[0]
     for _ in range(7):
         _, state = update(params, state, params)
-    np.testing.assert_array_equal(state.active[0], first)
+    np.testing.assert_array_equal(masks_of(state)[0], first)
 
 
 @every_form
@@ -119,13 +126,13 @@ def test_a_gradient_that_is_not_finite_does_not_change_how_many_are_active(name)
     # The exchange, without jit.
     _, state = tx.update({"kernel": bad}, state, params)
     assert state.count == EVERY + 1
-    assert state.active[0].sum() == 4
+    assert masks_of(state)[0].sum() == 4
 
 
 @every_form
 def test_seeds_differ_and_repeat(name):
     params = {"kernel": jnp.ones((8, 8))}
-    masks = [make(name, seed=seed).init(params).active[0] for seed in (0, 0, 1)]
+    masks = [masks_of(make(name, seed=seed).init(params))[0] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(masks[0], masks[1])
     assert (masks[0] != masks[2]).any()
 
@@ -149,3 +156,48 @@ def test_what_does_not_fit_is_an_error(name):
 def test_until_is_a_number_of_steps():
     with pytest.raises(ValueError, match="until must be a whole number"):
         make("rigl", until=0)
+
+
+class TestState:
+    """The state is a tree like the parameters, wherever optax or a mesh looks at it."""
+
+    PARAMS = {"kernel": jnp.arange(8.0).reshape(2, 4), "bias": jnp.zeros(4)}
+
+    @every_form
+    def test_masks_are_a_tree_like_the_parameters(self, name):
+        active = make(name).init(self.PARAMS).active
+        assert active["kernel"].shape == (2, 4)
+        assert active["bias"] == optax.MaskedNode()
+
+    @every_form
+    def test_optax_maps_it_like_parameters(self, name):
+        tx = make(name, optimizer=optax.adam(0.1))
+        state = tx.init(self.PARAMS)
+        doubled = optax.tree.map_params(tx, lambda array: array + array, state)
+        assert doubled.count == state.count
+        np.testing.assert_array_equal(
+            doubled.active["kernel"], state.active["kernel"] + state.active["kernel"]
+        )
+
+    @every_form
+    def test_gradients_through_the_update_are_finite_differences(self, name):
+        """An inactive weight's update is -w, whose derivative is -1."""
+        tx = make(name, optimizer=optax.sgd(0.1))
+        target = np.random.default_rng(0).normal(size=(2, 4))
+
+        def loss(params):
+            state = tx.init(self.PARAMS)._replace(count=jnp.asarray(1, jnp.int32))
+            gradient = jax.tree.map(jnp.square, params)
+            updates, _ = tx.update(gradient, state, params)
+            kernel = params["kernel"] + updates["kernel"]
+            return jnp.sum((kernel - target) ** 2)
+
+        gradient = jax.grad(loss)(self.PARAMS)["kernel"]
+        step = 1e-2
+        for index in np.ndindex(2, 4):
+            moved = [
+                loss(self.PARAMS | {"kernel": self.PARAMS["kernel"].at[index].add(d)})
+                for d in (step, -step)
+            ]
+            expected = (moved[0] - moved[1]) / (2 * step)
+            np.testing.assert_allclose(gradient[index], expected, rtol=2e-3, atol=2e-2)

@@ -162,8 +162,31 @@ class TestUpdate:
         updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=1.0, loss=None)
         assert jax.tree.structure(updates) == jax.tree.structure(PARAMS)
 
-    def test_needs_no_state(self):
-        assert swd_jax.keep_pruned(MASK).init(PARAMS) == optax.EmptyState()
+    def test_keeps_its_mask_in_the_state_and_not_in_the_program(self):
+        """A constant would be uploaded with every program, and cannot be sharded."""
+        params = {"w": jnp.ones((64, 64))}
+        tx = swd_jax.keep_pruned({"w": jnp.eye(64, dtype=bool)})
+        state = tx.init(params)
+        np.testing.assert_array_equal(state.mask["w"], np.eye(64))
+        jaxpr = jax.make_jaxpr(tx.update)(params, state, params)
+        assert sum(np.size(const) for const in jaxpr.consts) < 64
+
+    def test_its_state_may_be_donated_and_the_mask_used_again(self):
+        params = {"w": jnp.ones((2, 2))}
+        mask = {"w": jnp.eye(2, dtype=bool)}
+        tx = swd_jax.keep_pruned(mask)
+        update = jax.jit(tx.update, donate_argnums=1)
+        for _ in range(2):
+            updates, _ = update(params, tx.init(params), params)
+            np.testing.assert_array_equal(updates["w"], [[1, -1], [-1, 1]])
+
+    def test_optax_maps_its_state_like_parameters(self):
+        tx = swd_jax.keep_pruned(MASK)
+        inverted = optax.tree.map_params(tx, jnp.logical_not, tx.init(PARAMS))
+        for mask, expected in zip(
+            jax.tree.leaves(inverted.mask), jax.tree.leaves(MASK), strict=True
+        ):
+            np.testing.assert_array_equal(mask, ~np.asarray(expected))
 
     def test_takes_masks_of_numpy_and_masks_made_by_comparison(self):
         for mask in (
@@ -216,8 +239,12 @@ class TestErrors:
         tx = swd_jax.keep_pruned(mask)
         with pytest.raises(ValueError, match=f"(?s)^mask must have .*{words}"):
             tx.init(PARAMS)
-        with pytest.raises(ValueError, match=f"(?s)^mask must have .*{words}"):
-            tx.update(PARAMS, optax.EmptyState(), PARAMS)
+
+    def test_a_state_that_does_not_fit_names_the_path(self):
+        tx = swd_jax.keep_pruned({"kernel": MASK["kernel"]})
+        state = tx.init({"kernel": PARAMS["kernel"]})
+        with pytest.raises(ValueError, match="^the state's mask must .* at 'bias'"):
+            tx.update(PARAMS, state, PARAMS)
 
     def test_missing_params_are_named(self):
         tx = swd_jax.keep_pruned(MASK)

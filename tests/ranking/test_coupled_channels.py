@@ -309,8 +309,8 @@ class TestSwd:
         ("options", "roles"),
         [
             ({}, ALL),
-            ({"score": "bn_scale"}, ALL),
-            ({"score": "bn_scale", "decays": "scales"}, ("scale", "bias")),
+            ({"norm": "bn_scale"}, ALL),
+            ({"norm": "bn_scale", "decays": "scales"}, ("scale", "bias")),
         ],
     )
     def test_decays_all_members_that_it_should(self, options, roles):
@@ -399,7 +399,7 @@ class TestSwd:
 class TestPruning:
     @pytest.mark.parametrize(
         "options",
-        [{}, {"score": "bn_scale", "decays": "scales"}],
+        [{}, {"norm": "bn_scale", "decays": "scales"}],
         ids=["all", "scales"],
     )
     def test_and_shrinking_give_the_same_outputs(self, options):
@@ -460,7 +460,7 @@ class TestPruning:
         assert kept[0].all()
         assert not kept[1].all()
         # The first group has two producers.
-        with pytest.raises(ValueError, match="none of the groups"):
+        with pytest.raises(ValueError, match="none of the channel groups"):
             bad = swd_jax.Target(0.3, structure=structure, prunable="^a/")
             swd_jax.prune(PARAMS, bad)
 
@@ -590,7 +590,7 @@ class TestMultiples:
 
     def test_at_least_so_many_are_a_multiple_too(self):
         structure = swd_jax.CoupledChannels(GROUPS, min_channels=5, multiple_of=4)
-        assert [structure.least_kept(group) for group in GROUPS] == [8, 8]
+        assert [structure.min_channels_of(group) for group in GROUPS] == [8, 8]
         with pytest.raises(ValueError, match="multiple_of"):
             swd_jax.channels.kept_channels(
                 PARAMS, swd_jax.Target(0.9, structure=structure)
@@ -616,7 +616,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"score": "bn"}, "norm of CoupledChannels must be one of"),
+            ({"norm": "bn"}, "norm of CoupledChannels must be one of"),
             ({"count": "macs"}, "count of CoupledChannels must be one of"),
             ({"decays": "bn"}, "decays of CoupledChannels must be one of"),
             ({"decays": "scales"}, "decays='scales' needs norm='bn_scale'"),
