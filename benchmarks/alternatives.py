@@ -1,6 +1,6 @@
-"""Other ways to the threshold, which is the weight of rank k by magnitude.
+"""Other ways to find the threshold, the magnitude of rank k, and plain reads.
 
-And the plain reads of all weights by which the ways are measured.
+A plain read of all weights is what the ways are compared with.
 """
 
 import functools
@@ -17,12 +17,12 @@ Weights = list[jax.Array]
 
 
 def prunable(weights: Weights) -> Weights:
-    """The leaves that are ranked."""
+    """Return the leaves that are ranked."""
     return [leaf for leaf in weights if swd_jax.is_weight("w", leaf)]
 
 
-def wanted(leaves: Weights, sparsity: float) -> int:
-    """k: how many of the weights are to be below the threshold."""
+def budget(leaves: Weights, sparsity: float) -> int:
+    """Return k, the number of weights below the threshold."""
     return int(Fraction(str(sparsity)) * sum(leaf.size for leaf in leaves))
 
 
@@ -36,14 +36,14 @@ def greatest(weights: Weights) -> jax.Array:
 
 def by_sorting(weights: Weights, sparsity: float) -> jax.Array:
     leaves = prunable(weights)
-    return jnp.sort(_magnitudes(leaves))[wanted(leaves, sparsity)]
+    return jnp.sort(_magnitudes(leaves))[budget(leaves, sparsity)]
 
 
 def by_top_k(weights: Weights, sparsity: float) -> jax.Array:
     leaves = prunable(weights)
     magnitudes = _magnitudes(leaves)
-    kept = magnitudes.size - wanted(leaves, sparsity)
-    return jax.lax.top_k(magnitudes, kept)[0][-1]
+    num_kept = magnitudes.size - budget(leaves, sparsity)
+    return jax.lax.top_k(magnitudes, num_kept)[0][-1]
 
 
 def _magnitudes(leaves: Weights) -> jax.Array:
@@ -51,10 +51,10 @@ def _magnitudes(leaves: Weights) -> jax.Array:
 
 
 def by_partition(weights: Weights, sparsity: float) -> float:
-    """By NumPy, on the host."""
+    """Find the threshold with NumPy, on the host."""
     leaves = prunable(weights)
-    k = wanted(leaves, sparsity)
-    # bfloat16 as float32, which NumPy orders much faster.
+    k = budget(leaves, sparsity)
+    # NumPy partitions float32 much faster than bfloat16.
     arrays = [np.asarray(leaf).ravel() for leaf in leaves]
     magnitudes = np.concatenate(arrays, dtype=np.float32, casting="unsafe")
     np.abs(magnitudes, out=magnitudes)
@@ -63,25 +63,29 @@ def by_partition(weights: Weights, sparsity: float) -> float:
 
 
 def key_bits(weights: Weights) -> int:
-    """How many bits a magnitude has: all but the sign."""
+    """Return the number of bits of a magnitude: all but the sign."""
     return 8 * weights[0].dtype.itemsize - 1
 
 
 def by_bisection(weights: Weights, sparsity: float) -> jax.Array:
-    """Bit by bit, a counting read for each, compiled as well as ours."""
+    """Find the threshold bit by bit, with a pass for each bit.
+
+    The pass is built of the library's own counts, so that it compiles equally well.
+    """
     leaves = prunable(weights)
     bits = key_bits(leaves)
     integer = jnp.dtype(f"int{bits + 1}")
-    k = jnp.asarray(uint64.from_int(wanted(leaves, sparsity)))
+    k = jnp.asarray(uint64.from_int(budget(leaves, sparsity)))
 
     def settle_bit(i: jax.Array, low: jax.Array) -> jax.Array:
         candidate = low | jnp.left_shift(1, bits - 1 - i).astype(integer)
-        # So the compiler keeps no copy of all magnitudes as integers.
+        # Without the barrier XLA hoists the conversion to integers out of the loop, and
+        # keeps a copy of all weights.
         barred, candidate = jax.lax.optimization_barrier((leaves, candidate))
         keys = [jax.lax.bitcast_convert_type(jnp.abs(leaf), integer) for leaf in barred]
         counts = exact_sums.count_true([[key < candidate] for key in keys])
         below = uint64.sum_last_but_one(counts[:, 0])
         return jnp.where(uint64.less(k, below), low, candidate)
 
-    found = jax.lax.fori_loop(0, bits, settle_bit, jnp.zeros((), integer))
-    return jax.lax.bitcast_convert_type(found, leaves[0].dtype)
+    key = jax.lax.fori_loop(0, bits, settle_bit, jnp.zeros((), integer))
+    return jax.lax.bitcast_convert_type(key, leaves[0].dtype)

@@ -34,7 +34,7 @@ except ImportError as error:
 
 
 def targets(groups: swd_jax.channels.ChannelGroups, sparsity: float) -> dict[str, Any]:
-    """What is timed: each score, and the two modes of the paper."""
+    """Return the targets that are timed: each norm, and the two modes of the paper."""
     of = functools.partial(swd_jax.CoupledChannels, groups)
     structures = {
         "CoupledChannels, bn_scale": of(norm="bn_scale"),
@@ -50,7 +50,7 @@ def targets(groups: swd_jax.channels.ChannelGroups, sparsity: float) -> dict[str
 
 
 def main(config: Config) -> None:
-    # There is one network, whatever size was asked for.
+    # There is one network: the option `size` has no effect.
     config = dataclasses.replace(config, size="25.6M")
     console = new_console()
     model = nnx.eval_shape(lambda: imagenet_resnet(50, rngs=nnx.Rngs(0)))

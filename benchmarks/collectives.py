@@ -1,4 +1,4 @@
-"""What devices exchange in a compiled program."""
+"""Bytes that devices exchange in a compiled program."""
 
 import math
 import re
@@ -15,13 +15,13 @@ BITS |= {"f32": 32, "u64": 64, "s64": 64, "f64": 64}
 
 
 def bytes_exchanged(text: str) -> dict[str, int]:
-    """The bytes of the results of each kind of collective in a compiled program.
+    """Sum the bytes of the results of each kind of collective in a program.
 
     Args:
       text: `jax.jit(...).lower(...).compile().as_text()`. Every operation counts once,
         also in a loop.
     """
-    found: dict[str, int] = {}
+    exchanged: dict[str, int] = {}
     kinds = "|".join(COLLECTIVES)
     for line in text.splitlines():
         operation = re.search(rf"= (.*?) ({kinds})(?:-start)?\(", line)
@@ -30,5 +30,5 @@ def bytes_exchanged(text: str) -> dict[str, int]:
         results, kind = operation.groups()
         for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", results):
             elements = math.prod(map(int, filter(None, shape.split(","))))
-            found[kind] = found.get(kind, 0) + elements * BITS[dtype] // 8
-    return found
+            exchanged[kind] = exchanged.get(kind, 0) + elements * BITS[dtype] // 8
+    return exchanged

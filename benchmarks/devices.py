@@ -1,9 +1,9 @@
-"""Count what eight devices exchange to find a threshold among sharded weights.
+"""Count the bytes that eight devices exchange to find a threshold.
 
     python benchmarks/devices.py
 
-The devices are simulated, and nothing is run: programs are compiled for weights of
-which there are only the shapes, and their collectives are read off. Prints a table and
+The devices are simulated, and nothing is run: programs are compiled for the shapes of
+sharded weights, and their collectives are counted. Prints a table and
 writes JSON.
 """
 
@@ -41,29 +41,29 @@ class Config:
     """Which trees."""
 
     sides: tuple[int, ...] = (448, 896, 1792, 3584)
-    """Leaves are so many weights square."""
+    """Leaves are square: so many weights along each side."""
     leaves: tuple[int, ...] = (5, 161)
-    """How many there are: the last with the smallest of the sides only."""
+    """Number of leaves: the last one with the smallest side only."""
     out: Path = RESULTS
     """Folder for the JSON file."""
 
 
 def specs(leaves: int) -> list[PartitionSpec]:
-    """Some divided by rows, some by columns."""
+    """Shard leaves by rows and by columns in turn."""
     return [ROWS if i % 2 else COLUMNS for i in range(leaves)]
 
 
 def ways(leaves: int, mesh: jax.sharding.Mesh) -> dict[str, Callable[..., Any]]:
     tx = swd_jax.swd(SPARSITY, weight_decay=5e-4, a=1.0)
     by_hand = swd_jax.swd(SPARSITY, weight_decay=5e-4, a=1.0, axis_name=("x", "y"))
-    divided, none = specs(leaves), PartitionSpec()
+    sharded, replicated = specs(leaves), PartitionSpec()
     return {
         "swd under jit": lambda w, state: tx.update(w, state, w),
         "swd in shard_map, axis_name": jax.shard_map(
             lambda w, state: by_hand.update(w, state, w),
             mesh=mesh,
-            in_specs=(divided, none),
-            out_specs=(divided, none),
+            in_specs=(sharded, replicated),
+            out_specs=(sharded, replicated),
         ),
         "prune under jit": lambda w, state: swd_jax.prune(w, SPARSITY),
         "jnp.sort": lambda w, state: alternatives.by_sorting(w, SPARSITY),
@@ -74,7 +74,7 @@ def ways(leaves: int, mesh: jax.sharding.Mesh) -> dict[str, Callable[..., Any]]:
 def main(config: Config) -> None:
     flags = f"--xla_force_host_platform_device_count={DEVICES}"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
-    # XLA warns of each array that a sort has it gather.
+    # XLA warns of every array that it gathers for a sort.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     console = new_console()
     mesh = jax.make_mesh((2, 4), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
@@ -118,7 +118,7 @@ def main(config: Config) -> None:
     console.print(shown)
     options = dataclasses.asdict(config) | {"devices": DEVICES, "sparsity": SPARSITY}
     del options["out"]
-    notes = {"bytes": "of the results of collectives; one reading of the search"}
+    notes = {"bytes": "of the results of collectives; one pass of the search"}
     results = {"config": options, "notes": notes, **environment(), "entries": rows}
     write(config.out / "devices-cpu.json", results, console)
 

@@ -1,11 +1,11 @@
-"""What measurements depend on besides their configuration."""
+"""Environment of measurements: free memory, versions, hardware and commit."""
 
 import sys
 from pathlib import Path
 
 import jax
 
-# The experiments say the same of their results.
+# The experiments record the same environment.
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 from experiments.environment import environment

@@ -34,18 +34,18 @@ except ImportError as error:
     sys.exit(f"{error}. Install the extra: pip install 'swd-jax[imagenet]'")
 
 
-# Of the three ways to get images, each so many steps.
+# Number of turns in which each of the three sources of images is timed.
 ROUNDS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is timed, and how often."""
+    """Programs to time, and number of repeats."""
 
     data: Path | None = None
     """Folder with train/<class>/*.JPEG. Without one only the steps are timed."""
     depth: int = 50
-    """Of the network."""
+    """Number of layers of the network."""
     width: int = 64
     """Maps of its first convolution."""
     resolution: int = 64

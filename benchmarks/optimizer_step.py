@@ -4,8 +4,8 @@
     python benchmarks/optimizer_step.py --size 25.6M --dtype bf16
 
 Prints a table and writes JSON. Every entry has weights and a state of its own, which
-are carried from step to step, so the weights move and each threshold is looked for
-from the last one.
+are carried from step to step, so that the weights move and every search has a warm
+start.
 """
 
 import functools
@@ -27,7 +27,7 @@ try:
 except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 
-# So small that the weights stay what they are in networks, however many steps.
+# Small, so that the weights keep the distribution of a network's over all steps.
 LEARNING_RATE = 1e-5
 MOMENTUM = 0.9
 WEIGHT_DECAY, A = 5e-4, 1.0
@@ -38,9 +38,9 @@ NOTES = {
     "momentum": MOMENTUM,
     "gradients": "random, and the same at every step: adam moves each weight by about "
     "the learning rate, sgd by up to ten times the learning rate times its gradient",
-    "fixed threshold + adam": "decays the weights below a given threshold, which is "
-    "never looked for: what swd costs without its selection",
-    "readings": "of all weights, to find the threshold of the step after the last",
+    "fixed threshold + adam": "decays the weights below a given threshold, without a "
+    "search: the cost of swd without its selection",
+    "readings": "passes over all weights in the search of the step after the last",
 }
 
 
@@ -49,7 +49,7 @@ class FixedThreshold(NamedTuple):
 
 
 def below_fixed_threshold(target: swd_jax.Target) -> optax.GradientTransformation:
-    """The decay of `swd` with the threshold of the first weights for ever."""
+    """Decay like `swd`, with the threshold of the initial weights throughout."""
 
     def init(params: Any) -> FixedThreshold:
         return FixedThreshold(find(params, target)[0][0])
@@ -58,7 +58,7 @@ def below_fixed_threshold(target: swd_jax.Target) -> optax.GradientTransformatio
         def decayed(update: jax.Array, weight: jax.Array) -> jax.Array:
             if not swd_jax.is_weight("w", weight):
                 return update
-            selected = jnp.abs(weight) < state.selection.threshold
+            selected = jnp.abs(weight) < state.threshold
             return jnp.where(selected, update + A * WEIGHT_DECAY * weight, update)
 
         return jax.tree.map(decayed, updates, params), state
@@ -67,7 +67,7 @@ def below_fixed_threshold(target: swd_jax.Target) -> optax.GradientTransformatio
 
 
 def entries(config: Config) -> tuple[list[Entry], dict[str, swd_jax.Target]]:
-    """Everything that is timed, and the targets of those that have one."""
+    """Return all entries to time, and the targets of those that have one."""
     dtype = DTYPES[config.dtype]
     keys = jax.random.split(jax.random.key(0), 2)
     gradients = random_leaves(keys[1], config.size, dtype)
@@ -118,26 +118,26 @@ def entries(config: Config) -> tuple[list[Entry], dict[str, swd_jax.Target]]:
     return measured, targets
 
 
-def add_readings(measured: list[Entry], targets: dict[str, swd_jax.Target]) -> None:
-    """How often the step after the last would read the weights for its threshold."""
+def add_passes(measured: list[Entry], targets: dict[str, swd_jax.Target]) -> None:
+    """Add the number of passes that the search of the step after the last makes."""
 
     def swd_state(states: Any) -> swd_jax.SwdState:
         return next(state for state in states if isinstance(state, swd_jax.SwdState))
 
-    ask = jax.jit(from_state, static_argnums=1)
+    search = jax.jit(from_state, static_argnums=1)
     for entry in measured:
         if entry.failure or entry.name not in targets:
             continue
         weights, states = entry.state
-        _, readings = ask(weights, targets[entry.name], swd_state(states))
-        entry.extra["readings"] = int(readings)
+        _, passes = search(weights, targets[entry.name], swd_state(states))
+        entry.extra["readings"] = int(passes)
 
 
 def main(config: Config) -> None:
     console = new_console()
     measured, targets = entries(config)
     measure(measured, config, console)
-    add_readings(measured, targets)
+    add_passes(measured, targets)
     [gradients] = measured[0].given  # in the shapes of the weights
     report(
         "optimizer_step",

@@ -1,4 +1,4 @@
-"""What was timed, as a table and as JSON."""
+"""Report of timings, as a table and as JSON."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def new_console() -> rich.console.Console:
 
 
 def as_row(entry: Entry, others: Sequence[Entry], weight_bytes: int) -> dict[str, Any]:
-    """What is reported of an entry."""
+    """Return the report of an entry."""
     if entry.failure:
         return {"name": entry.name, "failure": entry.failure}
     known = [e for e in others if e.name in entry.compared_with and not e.failure]
@@ -51,7 +51,7 @@ def table(rows: Sequence[dict[str, Any]], title: str) -> rich.table.Table:
         "ms": lambda row: f"{row['median_ms']:.4g}",
         "quartiles": lambda row: " - ".join(f"{q:.4g}" for q in row["quartiles_ms"]),
         "ratio": lambda row: _text(row["times_baseline"], ".2f"),
-        "readings": lambda row: _text(row.get("readings"), "d"),
+        "passes": lambda row: _text(row.get("readings"), "d"),
         "compile s": lambda row: f"{row['compile_seconds']:.2f}",
         "more": lambda row: _text(row["compile_seconds_extra"], "+.2f"),
         "temporary": lambda row: f"{row['temp_percent_of_weights']:.2f} %",

@@ -1,4 +1,4 @@
-"""Measure how long it takes to find the threshold, next to other ways to find it.
+"""Measure the time of the search for the threshold, next to other ways to find it.
 
     python benchmarks/selection.py
     python benchmarks/selection.py --size 25.6M --dtype bf16
@@ -26,7 +26,7 @@ except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 
 NOISE = 1e-3
-# Bytes a number that XLA's sorts on a CPU take beyond what its memory analysis counts
+# Bytes a number that a sort of XLA:CPU allocates and its memory analysis leaves out
 # (measured at 50 million float32: a peak of 20 bytes each, of which it counts 4).
 HIDDEN_IN_A_SORT = 16
 READS = {
@@ -47,7 +47,7 @@ NOTES = {
 
 
 def moved(weights: list[jax.Array], key: jax.Array) -> list[jax.Array]:
-    """The weights after a small random step, relative to each."""
+    """Return the weights after a small random step, relative to each weight."""
 
     def of_leaf(leaf: jax.Array, key: jax.Array) -> jax.Array:
         noise = jax.random.normal(key, leaf.shape)
@@ -59,7 +59,7 @@ def moved(weights: list[jax.Array], key: jax.Array) -> list[jax.Array]:
 
 
 def entries(config: Config) -> tuple[list[Entry], list[jax.Array]]:
-    """Everything that is timed, and the weights."""
+    """Return all entries to time, and the weights."""
     target = swd_jax.Target(config.sparsity)
     keys = jax.random.split(jax.random.key(0), 3)
     weights = random_leaves(keys[0], config.size, DTYPES[config.dtype])
@@ -72,12 +72,12 @@ def entries(config: Config) -> tuple[list[Entry], list[jax.Array]]:
 
     def ours(name: str, last: tuple[jax.Array, jax.Array] | None) -> Entry:
         def function(weights: Any, last: Any) -> tuple[jax.Array, jax.Array]:
-            thresholds, readings = find(weights, target, last)
-            return thresholds[0], readings
+            thresholds, passes = find(weights, target, last)
+            return thresholds[0], passes
 
         return Entry(name, function, (weights, last), compared_with=tuple(READS))
 
-    def other(name: str, way: Callable[..., Any], **options: Any) -> Entry:
+    def alternative(name: str, way: Callable[..., Any], **options: Any) -> Entry:
         def function(weights: Any) -> Any:
             return way(weights, config.sparsity)
 
@@ -85,7 +85,7 @@ def entries(config: Config) -> tuple[list[Entry], list[jax.Array]]:
 
     ranked = sum(leaf.size for leaf in alternatives.prunable(weights))
     hidden = HIDDEN_IN_A_SORT * ranked if jax.default_backend() == "cpu" else 0
-    found = [
+    measured = [
         *(
             Entry(name, read, (weights,), compared_with=tuple(READS))
             for name, read in READS.items()
@@ -93,28 +93,28 @@ def entries(config: Config) -> tuple[list[Entry], list[jax.Array]]:
         ours("swd_jax: warm, same weights", (now, jnp.zeros_like(now))),
         ours("swd_jax: warm, moved weights", (before, before - first)),
         ours("swd_jax: cold", None),
-        other(BISECTION, alternatives.by_bisection),
-        other(
+        alternative(BISECTION, alternatives.by_bisection),
+        alternative(
             PARTITION, alternatives.by_partition, on_host=True, temp_bytes=4 * ranked
         ),
-        other("jax.lax.top_k", alternatives.by_top_k, hidden_bytes=hidden),
-        other("jnp.sort", alternatives.by_sorting, hidden_bytes=hidden),
+        alternative("jax.lax.top_k", alternatives.by_top_k, hidden_bytes=hidden),
+        alternative("jnp.sort", alternatives.by_sorting, hidden_bytes=hidden),
     ]
-    return found, weights
+    return measured, weights
 
 
 def add_results(
     measured: list[Entry], weights: list[jax.Array], sparsity: float
 ) -> None:
-    """What was found, whether it is NumPy's, and the readings that it took."""
+    """Add the threshold, whether it equals NumPy's, and the number of passes."""
     expected = alternatives.by_partition(weights, sparsity)
     for entry in measured:
         if entry.failure or entry.name in READS:
             continue
         threshold = entry.result
         if entry.name.startswith("swd_jax"):
-            threshold, readings = entry.result
-            entry.extra["readings"] = int(readings)
+            threshold, passes = entry.result
+            entry.extra["readings"] = int(passes)
         elif entry.name == BISECTION:
             entry.extra["readings"] = alternatives.key_bits(weights)
         entry.extra["threshold"] = float(threshold)

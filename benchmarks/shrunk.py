@@ -1,4 +1,4 @@
-"""How much faster networks are once channels are cut out, by the operations removed.
+"""Measure the latency of networks whose channels are cut out.
 
     python benchmarks/shrunk.py
     python benchmarks/shrunk.py --networks resnet20 --batch-size 128
@@ -34,10 +34,10 @@ class Config:
     removed: tuple[float, ...] = (0.5, 0.75)
     """Fractions of the operations (FLOPs) that are removed."""
     scope: Literal["global", "local"] = "local"
-    """Whether channels are ranked together, or every group loses the same share."""
+    """Channels are ranked together, or every channel group loses the same share."""
     batch_size: int = 32
     runs: int = 10
-    """How often each network is measured."""
+    """Number of times that each network is measured."""
     multiple_of: int = 1
     """Sizes are multiples of this, where it is more than 1."""
     output: Path = Path("benchmarks/results/shrunk-cpu.json")

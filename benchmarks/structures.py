@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 
-# So small that the weights stay what they are in networks, however many steps.
+# Small, so that the weights keep the distribution of a network's over all steps.
 LEARNING_RATE = 1e-5
 WEIGHT_DECAY, A = 5e-4, 1.0
 BASE = "single weights, magnitude"
@@ -34,13 +34,13 @@ NOTES = {
     "ratio": f"to {BASE}",
     "step": "swd, then SGD without momentum",
     "sparsity": "that of the options, but a half for n of m",
-    "state_bytes": "what the transformation keeps from step to step",
+    "state_bytes": "of the transformation's state",
     "gradients": "random, and the same at every step; for fisher, their squares too",
 }
 
 
 def targets(sparsity: float) -> dict[str, swd_jax.Target]:
-    """What is timed: structures by magnitude, then single weights by other criteria."""
+    """Return the targets to time: structures by magnitude, then other criteria."""
     of = functools.partial(swd_jax.Target, sparsity)
     half = functools.partial(swd_jax.Target, 0.5)
     return {
@@ -76,7 +76,7 @@ def _square(weights: jax.Array) -> jax.Array:
 def entry(
     name: str, target: swd_jax.Target, make: Callable[[], Any], gradients: Any
 ) -> Entry:
-    """A step under a target, with weights that are made when it is timed."""
+    """Return a step under a target; its weights are made when it is timed."""
     swd = swd_jax.swd(target, weight_decay=WEIGHT_DECAY, a=A)
     tx = optax.chain(swd, optax.sgd(LEARNING_RATE))
 
@@ -90,11 +90,11 @@ def entry(
         return weights, tx.init(weights)
 
     given = (gradients,)
-    if "nu" in target.known_criterion.needs:
+    if "nu" in target.criterion.extra_args:
         given = (gradients, jax.tree.map(lambda g: g * g, gradients))
     _, states = jax.eval_shape(start)
-    kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states))
-    return Entry(name, step, given, start, (BASE,), extra={"state_bytes": kept})
+    state_bytes = sum(s.size * s.dtype.itemsize for s in jax.tree.leaves(states))
+    return Entry(name, step, given, start, (BASE,), extra={"state_bytes": state_bytes})
 
 
 def main(config: Config) -> None:

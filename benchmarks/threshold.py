@@ -1,6 +1,7 @@
 """The selection alone: the part of an optimizer step that finds the threshold.
 
-It is no part of the public interface, so this asks the library's private modules.
+Private modules are imported because `swd_jax.thresholds` has no warm start and does not
+return the number of passes.
 """
 
 from typing import Any
@@ -19,12 +20,12 @@ def find(
     target: swd_jax.Target,
     last: tuple[jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The thresholds of all groups, and how often the weights were read for them.
+    """Return the thresholds of all pools, and the number of passes over the weights.
 
     Args:
       params: the weights.
       target: what is selected.
-      last: the last threshold and how far it had moved, as in `SwdState`; None for a
+      last: the last threshold and its change, as in `SwdState.selection`; None for a
         cold start.
     """
     _, [of_target] = resolve.rank(params, [target])
@@ -38,5 +39,6 @@ def find(
 def from_state(
     params: Any, target: swd_jax.Target, state: swd_jax.SwdState
 ) -> tuple[jax.Array, jax.Array]:
-    """The same as the optimizer's next step, from the state of `swd`."""
-    return find(params, target, (state.selection.threshold, state.selection.threshold_change))
+    """Search as the optimizer's next step does, from the state of `swd`."""
+    selection = state.selection
+    return find(params, target, (selection.threshold, selection.threshold_change))

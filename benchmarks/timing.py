@@ -25,7 +25,7 @@ BYTES_TO_MAKE_ONE = 20
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is timed, and how often."""
+    """Entries to time, and number of repeats."""
 
     size: Size = "4.3M"
     """4.3M: ResNet-20 with 64 maps. 4.1M: 1,000 leaves of 64 x 64. 25.6M: ResNet-50.
@@ -35,7 +35,7 @@ class Config:
     sparsity: float = 0.9
     """Fraction of the weights that is selected."""
     repeats: int = 21
-    """How often each entry is timed."""
+    """Number of times that each entry is timed."""
     seconds_per_entry: float = 30.0
     """An entry that has taken so long is not timed again."""
     out: Path = RESULTS
@@ -59,7 +59,7 @@ class Entry:
     on_host: bool = False
     """NumPy: nothing to compile."""
     hidden_bytes: int = 0
-    """What it takes in passing that the compiler's own analysis does not count."""
+    """Temporary memory that the compiler's own analysis does not count."""
 
     call: Callable[..., Any] | None = None
     state: tuple[Any, ...] = ()
@@ -71,7 +71,7 @@ class Entry:
     samples: list[float] = dataclasses.field(default_factory=list)
     failure: str | None = None
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What else is reported."""
+    """Further fields of the report."""
 
     def compile(self) -> None:
         """Trace, lower and compile, before there is any memory taken."""
@@ -92,7 +92,7 @@ class Entry:
             )
 
     def carried_bytes(self) -> int:
-        """What the first arguments take, and what it takes to make the largest."""
+        """Return the memory of the first arguments, and that to make the largest."""
         shapes = jax.tree.leaves(jax.eval_shape(self.carried))
         largest = max((math.prod(leaf.shape) for leaf in shapes), default=0)
         held = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
@@ -111,7 +111,7 @@ class Entry:
         return (time.perf_counter() - start) / self.steps
 
     def times(self) -> list[float]:
-        """What was timed; if that took too long to repeat, the first time."""
+        """Return the samples, or the first time if it took too long to repeat."""
         return self.samples or [self.first_seconds]
 
     def median(self) -> float:
@@ -150,7 +150,7 @@ def measure(
 
 
 def _reserved(entry: Entry, reserve: int) -> int:
-    """What the entry needs in passing; MemoryError if there is no room for it."""
+    """Return the temporary memory of the entry; MemoryError if it does not fit."""
     room = available_bytes()
     needed = entry.needed_bytes + entry.hidden_bytes
     wanted = entry.carried_bytes() + max(reserve, needed)

@@ -4,9 +4,9 @@
     python benchmarks/trajectory.py --steps 600 --sparsity 0.98
 
 A perceptron of 4.1 million weights learns scikit-learn's handwritten digits under
-selective weight decay, with Adam and with SGD. At every step it is noted how often the
-weights are read to find the threshold from where the last one was, how long that takes,
-and whether the threshold is the one that NumPy finds. Prints a table and writes JSON.
+selective weight decay, with Adam and with SGD. Every step records the passes of a
+search with a warm start, the time that it takes, and whether NumPy finds the same
+threshold. Prints a table and writes JSON.
 """
 
 import dataclasses
@@ -47,18 +47,18 @@ FIFTHS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How the network is trained."""
+    """Training of the network."""
 
     steps: int = 150
     """Optimizer steps. The learning rate falls to a tenth after each third."""
     sparsity: float = 0.9
     """Fraction of the weights that is selected."""
     adam_learning_rate: float = 1e-3
-    """Of the first third."""
+    """Learning rate of the first third."""
     sgd_learning_rate: float = 0.1
-    """Of the first third; momentum 0.9."""
+    """Learning rate of the first third; momentum 0.9."""
     seed: int = 0
-    """Of the initial weights and the batches."""
+    """Seed of the initial weights and the batches."""
     out: Path = RESULTS
     """Folder for the JSON file."""
 
@@ -102,7 +102,7 @@ def falling(learning_rate: float, steps: int) -> optax.Schedule:
 
 
 def optimizers(config: Config) -> dict[str, optax.GradientTransformation]:
-    """The two chains, the threshold's state first in each."""
+    """Return the two chains; `swd` is first in each."""
     a = swd_jax.exponential_growth(A_MIN, A_MAX, config.steps)
     adam_rate = falling(config.adam_learning_rate, config.steps)
     sgd_rate = falling(config.sgd_learning_rate, config.steps)
@@ -129,24 +129,24 @@ def compiled_step(tx: optax.GradientTransformation) -> Callable[..., Any]:
 
 
 def follow(tx: optax.GradientTransformation, config: Config) -> dict[str, list[Any]]:
-    """Train, and find each step's threshold beside the step."""
+    """Train, and time each step's search apart from the step."""
     target = swd_jax.Target(config.sparsity)
     params = initial_weights(jax.random.key(config.seed))
     state = tx.init(params)
     step = compiled_step(tx)
     search = jax.jit(from_state, static_argnums=1)
-    jax.block_until_ready(search(params, target, state[0]))  # compiled before
+    jax.block_until_ready(search(params, target, state[0]))  # compile
     names = "readings milliseconds threshold exact loss accuracy".split()
     history: dict[str, list[Any]] = {name: [] for name in names}
     for images, labels in batches(config):
         jax.block_until_ready((params, state))
         start = time.perf_counter()
-        found = jax.block_until_ready(search(params, target, state[0]))
+        thresholds, passes = jax.block_until_ready(search(params, target, state[0]))
         seconds = time.perf_counter() - start
-        threshold, readings = float(found[0][0]), int(found[1])
+        threshold, passes = float(thresholds[0]), int(passes)
         exact = threshold == by_partition(kernels(params), config.sparsity)
         params, state, value, right = step(params, state, images, labels)
-        row = (readings, 1e3 * seconds, threshold, exact, float(value), float(right))
+        row = (passes, 1e3 * seconds, threshold, exact, float(value), float(right))
         for name, item in zip(names, row, strict=True):
             history[name].append(item)
     history["residual"] = [swd_jax.summarize(params, target).residual]
@@ -154,18 +154,18 @@ def follow(tx: optax.GradientTransformation, config: Config) -> dict[str, list[A
 
 
 def fifths(history: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """What each fifth of the training took."""
+    """Summarize each fifth of the training."""
     steps = len(history["readings"])
     bounds = [steps * i // FIFTHS for i in range(FIFTHS + 1)]
     rows = []
     for first, last in itertools.pairwise(bounds):
-        readings = history["readings"][first:last]
+        passes = history["readings"][first:last]
         rows.append(
             {
                 "steps": [first, last],
-                "readings_mean": statistics.mean(readings),
-                "readings_median": statistics.median(readings),
-                "readings_max": max(readings),
+                "readings_mean": statistics.mean(passes),
+                "readings_median": statistics.median(passes),
+                "readings_max": max(passes),
                 "median_ms": statistics.median(history["milliseconds"][first:last]),
                 "accuracy": history["accuracy"][last - 1],
             }
@@ -174,7 +174,7 @@ def fifths(history: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def table(runs: dict[str, Any]) -> rich.table.Table:
-    columns = "steps|readings: mean|median|most|ms, median|accuracy"
+    columns = "steps|passes: mean|median|most|ms, median|accuracy"
     shown = rich.table.Table("", *columns.split("|"))
     for name, run in runs.items():
         for row in run["fifths"]:

@@ -1,4 +1,4 @@
-"""Run the Python of pages: every ```python block, in order, one namespace a page.
+"""Run the ```python blocks of pages, in order, in one namespace for each page.
 
     python docs/check_snippets.py              # all pages in docs/
     python docs/check_snippets.py README.md    # these
@@ -38,11 +38,11 @@ def snippets(page: Path) -> Iterator[Snippet]:
 
 
 def run(page: Path) -> int:
-    """Run a page's snippets and return how many there are; raise where one fails."""
+    """Run a page's snippets and return their number; raise where one fails."""
     namespace = {"__name__": "__main__"}
-    found = list(snippets(page))
-    for snippet in found:
-        # Blank lines before it, so that a traceback tells the line of the page.
+    in_order = list(snippets(page))
+    for snippet in in_order:
+        # Blank lines before the code, so that a traceback has the page's line numbers.
         code = compile("\n" * snippet.line + snippet.code, str(page), "exec")
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -54,7 +54,7 @@ def run(page: Path) -> int:
         ):
             difference = checker.output_difference(example, printed.getvalue(), _FLAGS)
             raise AssertionError(f"{page}, after line {snippet.line}:\n{difference}")
-    return len(found)
+    return len(in_order)
 
 
 def main(pages: list[Path]) -> int:

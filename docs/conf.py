@@ -1,9 +1,12 @@
-"""How Sphinx builds these pages: `make docs`. Nothing is fetched from the network."""
+"""Configuration of Sphinx for `make docs`. Nothing is fetched from the network."""
 
+import pkgutil
 import re
 from importlib import metadata
 
 from sphinx.pycode import ModuleAnalyzer
+
+from swd_jax import criteria
 
 project = "swd_jax"
 author = "The swd_jax authors"
@@ -19,7 +22,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = False
-default_role = "py:obj"  # `swd` in a docstring is a link where there is something
+default_role = "py:obj"  # `swd` in a docstring is a link if there is such an object
 
 # Pages are Markdown, with $maths$ and ::: directives.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
@@ -32,7 +35,7 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_attr_annotations = False
 
-# Copy what is typed, not the prompts or what is printed.
+# The copy button copies the input, without prompts and printed output.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
@@ -42,26 +45,26 @@ html_static_path = ["_static"]
 
 
 _NORM = re.compile(r"\|+\w[\w ]*\|+(?: / \|+\w+\|+)?")
-# An indented paragraph in a docstring is a formula: shown as it is typed.
+# An indented paragraph in a docstring is a formula, shown as a literal block.
 _FORMULA = re.compile(r"(?<=\n\n) {4}\S[^\n]*(?:\n {4}[^\n]*)*(?=\n\n)")
 
 
-def _words_beside(name):
-    """What stands below a criterion, in the module that makes it."""
-    found = {}
-    for module in ("_criteria", "_gradient_criteria", "_lamp"):
-        found |= ModuleAnalyzer.for_module(f"swd_jax.{module}").find_attr_docs()
-    return found["", name]
+def _attribute_docstring(name):
+    """Return the string below the definition of a criterion, as lines."""
+    docstrings = {}
+    for module in pkgutil.iter_modules(criteria.__path__, "swd_jax.criteria."):
+        docstrings |= ModuleAnalyzer.for_module(module.name).find_attr_docs()
+    return docstrings["", name]
 
 
 def mend_docstring(app, what, name, *others):
     """Prepare a docstring for napoleon, which reads Google's style."""
     lines = others[-1]
-    if what == "data":  # its own words are beside it, not in its class
-        words = _words_beside(name.rpartition(".")[2])
-        lines[:] = [_NORM.sub("``\\g<0>``", line) for line in words]
+    if what == "data":  # autodoc takes the docstring of the class `Criterion`
+        docstring = _attribute_docstring(name.rpartition(".")[2])
+        lines[:] = [_NORM.sub("``\\g<0>``", line) for line in docstring]
     if what in {"attribute", "data"}:
-        lines.insert(0, "\\ ")  # or words before a colon would be taken for a type
+        lines.insert(0, "\\ ")  # napoleon takes words before a colon for a type
     rule, *sections = re.split(r"\n(?=Args:|Returns:)", "\n".join(lines), maxsplit=1)
     rule = _FORMULA.sub(lambda formula: f"::\n\n{formula[0]}", rule)
     lines[:] = "\n".join([rule, *sections]).split("\n")

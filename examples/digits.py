@@ -38,7 +38,7 @@ class Config:
     sparsity: float = 0.95
     """Fraction of the weights to prune: from 0 up to, but not including, 1."""
     epochs: int = 50
-    """How often training goes through the images. The sparser, the more it takes."""
+    """Passes through the training images. Sparser networks need more of them."""
     batch_size: int = 32
     """Images per optimizer step."""
     learning_rate: float = 3e-3
@@ -53,7 +53,7 @@ class Config:
     rise: float = 0.7
     """Part of the training in which the target rises from 0 to the sparsity."""
     seeds: int = 3
-    """How many networks each method trains. Each has its own initial weights."""
+    """Number of networks that each method trains, with different initial weights."""
     first_seed: int = 0
     """Seed of the first network. The others count up from there."""
     output: Path = Path("results/digits")
@@ -87,7 +87,7 @@ class Config:
 
 
 def pruning_target(config: Config) -> swd_jax.Target:
-    """What is pruned: one value for training, pruning and reporting."""
+    """Return what is pruned: one value for training, pruning and reporting."""
     end = max(1, round(config.rise * config.steps))
     return swd_jax.Target(swd_jax.cubic_sparsity(config.sparsity, begin=0, end=end))
 
@@ -179,7 +179,7 @@ def train(
     accuracies, residuals = [], []
     for epoch, now in enumerate(trainer.train(seed, config.epochs)):
         accuracies.append(trainer.test(now.params).accuracy)
-        # What pruning would take away now, from dense weights too.
+        # The share of the norm that pruning would take away, of dense weights too.
         residuals.append(swd_jax.summarize(now.params, target).residual)
         status = f"{accuracies[-1]:5.1f} %{decay_status(now.optimizer_state)}"
         progress.update(task, completed=epoch, status=status)
@@ -187,7 +187,7 @@ def train(
 
 
 def decay_status(optimizer_state: optax.OptState) -> str:
-    """What the selective decay does now, read from the state of the whole chain."""
+    """Read the state of the selective decay out of that of the whole chain."""
     multiplier, threshold, selected = (
         optax.tree_utils.tree_get(optimizer_state, name)
         for name in ("multiplier", "threshold", "selected_fraction")

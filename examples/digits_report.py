@@ -1,4 +1,4 @@
-"""What `digits.py` reports: a run, the table, and the numbers as JSON."""
+"""The report of `digits.py`: a run, the table, and the numbers as JSON."""
 
 import dataclasses
 import importlib.metadata
@@ -57,7 +57,7 @@ class Run:
         )
 
     def numbers(self) -> dict[str, float | None]:
-        """What the table shows, each as a number."""
+        """Return the numbers of the table by name."""
         after = self.after
         weights, kept = self.magnitudes.size, self.magnitudes_kept.size
         return {

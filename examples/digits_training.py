@@ -59,7 +59,7 @@ def initial_network(seed: int) -> tuple[Any, Any]:
 
 
 class Measure(NamedTuple):
-    """How well a network recognises images."""
+    """Loss and accuracy of a network on images."""
 
     loss: Any  # mean cross-entropy
     accuracy: Any  # in percent

@@ -93,7 +93,7 @@ def run(
 
 
 def place_of(name: str, folder: Path) -> Path:
-    """Where the results of an experiment are: newly made, or committed."""
+    """Return the place of an experiment's results: newly made, or committed."""
     registry.runs_of(name)  # or say what the names are
     made = folder / name
     committed = COMMITTED / f"{name}.jsonl"

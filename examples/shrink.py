@@ -43,35 +43,35 @@ class Config:
     data: Path | None = None
     """Folder with CIFAR-10, in the form in which people have it. The digits without."""
     train_images: int = 10_000
-    """Of CIFAR-10, the same number of each class."""
+    """Training images of CIFAR-10, the same number of each class."""
     test_images: int = 2_000
-    """Likewise."""
+    """Test images of CIFAR-10, the same number of each class."""
     depth: int = 8
-    """Of the network: 6 n + 2."""
+    """Layers of the network: 6 n + 2."""
     sparsities: tuple[float, ...] = (0.5, 0.75, 0.9)
-    """Fractions that shall disappear, each below 1."""
+    """Fractions to remove, each below 1."""
     count: Literal["parameters", "flops"] = "flops"
-    """Of what they are fractions."""
-    score: Literal["bn_scale", "rms"] = "bn_scale"
-    """What channels are ranked by."""
+    """Quantity of which the sparsities are fractions."""
+    norm: Literal["bn_scale", "rms"] = "bn_scale"
+    """Makes the score of a channel from the scores of its weights."""
     decays: Literal["all", "scales"] = "all"
     """Whether filters get the decay too, or only scales and biases."""
     multiple_of: int = 1
-    """What the numbers of channels that are left are multiples of."""
+    """Numbers of kept channels are multiples of this."""
     width: int = 32
     """Channels of the first stage."""
     epochs: int = 30
-    """How often training goes through the images."""
+    """Passes through the training images."""
     batch_size: int = 64
     """Images per optimizer step."""
     learning_rate: float = 0.05
-    """Of SGD with momentum 0.9. It falls to a hundredth along a cosine."""
+    """Learning rate of SGD with momentum 0.9; falls to a hundredth along a cosine."""
     a_max: float = 1e5
     """Multiplier of the selective decay at the last step. It grows from 0.1."""
     weight_decay: float = 5e-4
     """Strength of the selective decay, before the multiplier."""
     seed: int = 0
-    """Of the initial weights and the order of the images."""
+    """Seed of the initial weights and the order of the images."""
     export: bool = False
     """Whether to write the shrunk models as programs, and the test images."""
     output: Path = Path("results/shrink")
@@ -143,7 +143,7 @@ def main(config: Config) -> None:
     groups = swd_jax.channels.channel_groups(apply, example, test.pixels[:32])
     structure = swd_jax.CoupledChannels(
         groups,
-        score=config.score,
+        norm=config.norm,
         count=config.count,
         decays=config.decays,
         multiple_of=config.multiple_of,

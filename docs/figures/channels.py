@@ -1,4 +1,4 @@
-"""docs/images/channels.png: what docs/results/shrink.json says.
+"""docs/images/channels.png: accuracy and cost, from docs/results/shrink.json.
 
 python examples/shrink.py --width 16 --epochs 20
 python docs/figures/channels.py
@@ -27,13 +27,13 @@ accuracies.legend(frameon=False, fontsize=9)
 plain(costs, "What is left with SWD", removed, "of the dense network, %")
 of_swd = [run for run in runs if run["method"] == "SWD"]
 targets = [100 * run["sparsity"] for run in of_swd]
-for what, label, colour in (
+for quantity, label, colour in (
     ("parameters", "parameters", BLUE),
     ("flops", "operations", ORANGE),
     ("milliseconds", "time for 32 images", GREY),
 ):
-    left = [100 * run[f"after/{what}"] / run[f"before/{what}"] for run in of_swd]
-    costs.plot(targets, left, "o-", color=colour, label=label)
+    percent = [100 * r[f"after/{quantity}"] / r[f"before/{quantity}"] for r in of_swd]
+    costs.plot(targets, percent, "o-", color=colour, label=label)
 costs.set_ylim(0, 100)
 costs.legend(frameon=False, fontsize=9)
 save(figure, "channels")

@@ -64,8 +64,8 @@ def table() -> str:
         for of_size in (entry(r, name) for r in alone):
             cell = milliseconds(of_size["median_ms"])
             if "readings" in of_size:
-                cell += f", {of_size['readings']} reading"
-                cell += "s" if of_size["readings"] > 1 else ""
+                cell += f", {of_size['readings']} pass"
+                cell += "es" if of_size["readings"] > 1 else ""
             cells.append(cell)
         lines.append(row(label, cells))
     for step in steps[0]["entries"]:
@@ -79,7 +79,7 @@ def table() -> str:
 
 
 def steps_table() -> str:
-    """What a step with SWD costs next to its optimizer alone."""
+    """The cost of a step with SWD next to its optimizer alone."""
     steps = results("optimizer_step")[:2]
     heads = [f"{r['weights'] / 1e6:.1f} M weights" for r in steps]
     lines = [row("", heads), row("---", ["---:"] * len(heads))]
@@ -96,17 +96,17 @@ def steps_table() -> str:
 
 
 def structures_table() -> str:
-    """What each structure, criterion and scope costs."""
+    """The cost of each structure, criterion and scope."""
     return targets_table("structures")
 
 
 def channels_table() -> str:
-    """What coupled channels cost."""
+    """The cost of coupled channels."""
     return targets_table("channels")
 
 
 def targets_table(benchmark: str) -> str:
-    """What a step with each target costs, next to single weights."""
+    """The cost of a step with each target, next to single weights."""
     file = ROOT / "benchmarks" / "results" / f"{benchmark}-cpu-25.6M.json"
     rows = [
         row("", ["a step", "times plain magnitude", "temporary", "kept in the state"])
@@ -125,20 +125,20 @@ def targets_table(benchmark: str) -> str:
 
 
 def latencies() -> list[dict[str, Any]]:
-    """What was measured of shrunk networks, one entry for each."""
-    found = []
+    """The measurements of shrunk networks, one entry for each network."""
+    measured = []
     for file in ("shrunk-cpu", "shrunk-multiple8-cpu", "shrunk-multiple8-cpu-resnet50"):
         result = json.loads((ROOT / f"benchmarks/results/{file}.json").read_text())
         for entry in result["entries"]:
             name = entry["network"].replace("resnet", "ResNet-")
             multiple = result["config"]["multiple_of"]
             sizes = f"multiples of {multiple}" if multiple > 1 else "any"
-            found.append(entry | {"name": name, "sizes": sizes})
-    return found
+            measured.append(entry | {"name": name, "sizes": sizes})
+    return measured
 
 
 def latency_table() -> str:
-    """What shrunk networks take next to the whole ones."""
+    """The latency of shrunk networks next to the whole ones."""
     heads = ["sizes", "operations left", "before", "after", "times faster"]
     rows = [row("", heads), row("---", ["---", *["---:"] * 4])]
     for entry in latencies():

@@ -1,4 +1,4 @@
-"""docs/images/counting.png: two readings that find one of 400 keys by its rank.
+"""docs/images/counting.png: two passes that find one of 400 keys by its rank.
 
 python docs/figures/counting.py
 """
@@ -11,7 +11,7 @@ from style import BLUE, GREEN, GREY, INK, ORANGE, PALE, new_figure, plain, save
 
 RANK = 296
 DEVIATIONS = (-1.5, -0.5, 0.5, 1.5)
-GUESSES = [4700, 5700, 6050, 7100]
+FIRST_CANDIDATES = [4700, 5700, 6050, 7100]
 TEXT = {"fontsize": 9, "textcoords": "offset points"}
 keys = np.unique(np.random.default_rng(1).normal(5000, 1500, 400).astype(int))
 
@@ -22,14 +22,14 @@ def below(value: float) -> int:
 
 def interpolated(low: int, high: int) -> list[int]:
     """The next candidates in a bracket."""
-    held = below(high) - below(low)
-    share = (RANK + 0.5 - below(low)) / held
-    error = math.sqrt(share * (1 - share) / held)
+    in_bracket = below(high) - below(low)
+    share = (RANK + 0.5 - below(low)) / in_bracket
+    error = math.sqrt(share * (1 - share) / in_bracket)
     return [round(low + (high - low) * (share + d * error)) for d in DEVIATIONS]
 
 
 def draw(axes: Axes, candidates: list[int], low: int, high: int, title: str) -> None:
-    """The keys from low to high, and the counts of one reading."""
+    """Draw the keys from low to high, and the counts of one pass."""
     plain(axes, title, "key", "keys below")
     margin = 0.08 * (high - low)
     axes.set_xlim(low - margin, high + margin)
@@ -64,10 +64,10 @@ def draw(axes: Axes, candidates: list[int], low: int, high: int, title: str) -> 
 
 figure = new_figure(11, 3.6)
 left, right = figure.subplots(1, 2)
-draw(left, GUESSES, 4400, 7200, "First reading: four guesses, four counts")
+draw(left, FIRST_CANDIDATES, 4400, 7200, "First pass: four candidates, four counts")
 bracket = (
-    max(guess for guess in GUESSES if below(guess) <= RANK),
-    min(guess for guess in GUESSES if below(guess) > RANK),
+    max(key for key in FIRST_CANDIDATES if below(key) <= RANK),
+    min(key for key in FIRST_CANDIDATES if below(key) > RANK),
 )
 left.axvspan(*bracket, color=PALE, zorder=0)
 left.annotate("the bracket", (bracket[1], 200), (6, 0), color=INK, va="center", **TEXT)

@@ -1,4 +1,4 @@
-"""docs/images/devices.png: what eight devices exchange to find a threshold.
+"""docs/images/devices.png: bytes that eight devices exchange for a threshold.
 
 python docs/figures/devices.py
 """

@@ -1,4 +1,4 @@
-"""docs/images/latency.png: what shrunk networks take, from benchmarks/results/.
+"""docs/images/latency.png: latency of shrunk networks, from benchmarks/results/.
 
 python docs/figures/latency.py
 """
@@ -16,11 +16,11 @@ figure = new_figure(8, 0.62 * len(entries) + 1)
 axes = figure.subplots()
 plain(axes, "Times less than the whole network, 32 images on a CPU", "", "")
 places = np.arange(len(entries))[::-1]
-for what, label, colour, shift in (
+for quantity, label, colour, shift in (
     ("flops", "operations", BLUE, 0.2),
     ("milliseconds", "time", ORANGE, -0.2),
 ):
-    ratios = [e[f"before/{what}"] / e[f"after/{what}"] for e in entries]
+    ratios = [e[f"before/{quantity}"] / e[f"after/{quantity}"] for e in entries]
     bars = axes.barh(places + shift, ratios, 0.36, color=colour, label=label)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=9, color=INK)
 axes.axvline(1, color=GREY, linewidth=0.8)

@@ -14,32 +14,32 @@ from experiments import choice_figures, figures, results, tables  # noqa: E402
 PAGES = [ROOT / "docs" / "paper.md", ROOT / "docs" / "structures.md"]
 IMAGES = ROOT / "docs" / "images"
 PART = "<!-- table: {} -->\n", "<!-- end -->\n"
-# Those that one figure shows side by side.
+# Experiments that one figure shows side by side.
 CHOICES = ("digits-structures", "mnist-structures", "text-structures")
 
 
 def main() -> None:
     pages = {path: path.read_text() for path in PAGES}
     everything = "".join(pages.values())
-    found = {
+    committed = {
         place.stem: results.read(place)
         for place in sorted((ROOT / "docs" / "results").glob("*.jsonl"))
     }
-    for name, of_experiment in found.items():
+    for name, of_experiment in committed.items():
         for image in figures.draw(name, of_experiment, IMAGES):
             if image.name not in everything:
                 image.unlink()
         table = tables.markdown(of_experiment)
         pages = {path: filled(page, name, table) for path, page in pages.items()}
-    figure = choice_figures.draw({name: found[name] for name in CHOICES})
-    # No date or version inside: the same picture is the same file.
+    figure = choice_figures.draw({name: committed[name] for name in CHOICES})
+    # Without matplotlib's version in the metadata, equal pictures are equal files.
     figure.savefig(IMAGES / "structures.png", metadata={"Software": None})
     for path, page in pages.items():
         path.write_text(page)
 
 
 def filled(page: str, name: str, table: str) -> str:
-    """The page with the table between its marks, if it has them."""
+    """Return the page with the table between its marks, if it has them."""
     start, end = (part.format(name) for part in PART)
     if start not in page:
         return page

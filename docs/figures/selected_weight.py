@@ -1,4 +1,4 @@
-"""docs/images/selected_weight.png: one selected weight under each form, computed.
+"""docs/images/selected_weight.png: one selected weight under each form, simulated.
 
 python docs/figures/selected_weight.py
 
@@ -22,7 +22,7 @@ WINDOW = 20  # steps, of which the root mean square is drawn
 
 
 def follow(tx: optax.GradientTransformation) -> np.ndarray:
-    """|w| of the selected weight after every step."""
+    """Return |w| of the selected weight after every step."""
 
     def step(carry, noise):
         params, state = carry
@@ -74,7 +74,7 @@ def main() -> None:
 
     rate, sgd = 0.1, optax.sgd(0.1, momentum=MOMENTUM)
     limit = swd_jax.schedules.largest_stable_multiplier(
-        rate, WEIGHT_DECAY, momentum=MOMENTUM
+        learning_rate=rate, weight_decay=WEIGHT_DECAY, momentum=MOMENTUM
     )
     crossed = STEPS * np.log(limit / 0.1) / np.log(1e6 / 0.1)
     with_sgd.axvline(crossed, color=INK, lw=1, ls=(0, (3, 2)))

@@ -1,4 +1,4 @@
-"""docs/images/step_cost.png: what the results in benchmarks/results/ say.
+"""docs/images/step_cost.png: times and passes, from benchmarks/results/.
 
 python docs/figures/step_cost.py
 """
@@ -27,11 +27,11 @@ def colour(name: str) -> str:
 
 
 def label(axes: Axes, entry: dict[str, Any], offset: int) -> None:
-    """The milliseconds, and how often the weights were read for the threshold."""
-    t, readings = entry["median_ms"], entry.get("readings")
+    """Write the milliseconds and the number of passes beside a bar or a point."""
+    t, passes = entry["median_ms"], entry.get("readings")
     text = f"{t:,.0f}" if t >= 100 else f"{t:.3g}"
-    if readings is not None:
-        text += f"   {readings} reading{'s' if readings > 1 else ''}"
+    if passes is not None:
+        text += f"   {passes} pass{'es' if passes > 1 else ''}"
     at = (t, entry["name"])
     axes.annotate(text, at, (offset, 0), textcoords="offset points", **TEXT)
 
@@ -44,11 +44,11 @@ for axes, benchmark, offset in (
     (steps, "optimizer_step", 5),
     (alone, "selection", 10),
 ):
-    group = entries(benchmark)
-    names = [entry["name"] for entry in group]
-    times = [entry["median_ms"] for entry in group]
+    measured = entries(benchmark)
+    names = [entry["name"] for entry in measured]
+    times = [entry["median_ms"] for entry in measured]
     colours = [colour(name) for name in names]
-    if axes is alone:  # bars need a zero, which a logarithmic axis has not
+    if axes is alone:  # bars start at zero, which a logarithmic axis cannot show
         axes.scatter(times, names, s=70, c=colours)
         axes.set(xscale="log", xlim=(min(times) / 3, 8 * max(times)))
         axes.margins(y=0.08)
@@ -58,7 +58,7 @@ for axes, benchmark, offset in (
     else:
         axes.barh(names, times, color=colours, height=0.62)
         axes.margins(x=0.35)
-    for entry in group:
+    for entry in measured:
         label(axes, entry, offset)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)

@@ -1,4 +1,4 @@
-"""What the figures share: colours that everybody can tell apart, and axes."""
+"""Style of the figures: colours for colour-blind readers too, and plain axes."""
 
 from pathlib import Path
 
@@ -26,5 +26,5 @@ def plain(axes: Axes, title: str, x: str, y: str) -> None:
 
 def save(figure: Figure, name: str) -> None:
     IMAGES.mkdir(exist_ok=True)
-    # No date or version inside: the same picture is the same file.
+    # Without matplotlib's version in the metadata, equal pictures are equal files.
     figure.savefig(IMAGES / f"{name}.png", metadata={"Software": None})

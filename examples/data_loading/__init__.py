@@ -27,7 +27,7 @@ __all__ = ["NAMES", "BadFile", "Graph", "Images", "MissingData", "Text", "load"]
 
 
 class _Reader(NamedTuple):
-    """How one data set is read: `None` where the search does not find it."""
+    """Reader of one data set; its `None` means that the search does not find it."""
 
     read: Callable[[str, Search, Path | None], Images | Graph | Text | None]
     source: str  # where to get it

@@ -1,4 +1,4 @@
-"""What a data set consists of, checked: later code need not doubt it."""
+"""Data sets: images, text and graphs, checked once for all later code."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,7 +99,7 @@ class Text:
 
 
 def _balanced(labels: np.ndarray, count: int | None, what: str) -> np.ndarray:
-    """Where the first images of each class are, `count` in all."""
+    """Return the positions of the first images of each class, `count` in all."""
     if count is None:
         return np.arange(len(labels))
     if not 1 <= count <= len(labels):

@@ -17,7 +17,7 @@ HUGGING_FACE = {
 
 
 class Unavailable(Exception):
-    """It cannot be downloaded, and why."""
+    """A download that failed, with the reason."""
 
 
 def download(name: str) -> Images:

@@ -1,4 +1,4 @@
-"""What can be wrong with data: it is not there, or it is not what it should be."""
+"""Errors of data: a file is missing, or its content is not what it should be."""
 
 import lzma
 import pickle
@@ -18,7 +18,7 @@ class BadFile(ValueError):
     """A file is damaged, or is not what its name promises."""
 
 
-# What the libraries raise on damaged files. `SyntaxError` is Pillow's, on a PNG.
+# Errors of the libraries on damaged files. Pillow raises `SyntaxError` on a PNG.
 DAMAGE = (
     EOFError,
     IndexError,

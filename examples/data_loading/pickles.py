@@ -21,7 +21,7 @@ class SparseRows:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """What pickles of old protocols call to make bytes."""
+    """Make bytes, as pickles of old protocols do by `codecs.encode`."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
     return text.encode("latin1")

@@ -65,7 +65,7 @@ class Search:
         return None
 
     def report(self, name: str, source: str, download: str) -> str:
-        """What was looked for and where to get it."""
+        """Say which files were looked for and where to get them."""
         if self._folder is None:
             where = "no folder was given to look in for"
         else:

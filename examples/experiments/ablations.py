@@ -45,7 +45,7 @@ class Frozen(NamedTuple):
 
 
 def frozen_selection(training: Training) -> Method:
-    """What is selected after a tenth of the training stays selected."""
+    """Freeze the selection after a tenth of the training."""
     target = training.target(training.sparsity)
     begin = training.at(0.1)
 

@@ -12,7 +12,7 @@ from experiments import tables
 from experiments.plain import INK
 
 USUAL = "unstructured, by magnitude, global"
-"""What the rows that choose something differ from."""
+"""Choices of the row that all others are compared with."""
 
 # Characters in a line of a label, of which two fit.
 _LABEL = 48

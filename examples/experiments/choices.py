@@ -1,4 +1,4 @@
-"""What a run may choose of its target by name: structure, criterion, leaves."""
+"""Choices that a run names for its target: structure, criterion, leaves."""
 
 import re
 from collections.abc import Mapping
@@ -30,13 +30,14 @@ CRITERIA: dict[str, swd_jax.criteria.Criterion] = {
     )
 } | {
     "mean_saliency": swd_jax.criteria.mean_saliency(),
-    # The same numbers for every seed of the training: one program trains them all.
+    # One seed for every training: a criterion is static, so that another seed would
+    # compile another program.
     "random": swd_jax.criteria.random_scores(seed=0),
 }
 
 
 def structure(name: str) -> swd_jax.structures.Structure:
-    """The structure of that name.
+    """Return the structure of that name.
 
     Raises:
       ValueError: if there is none.
@@ -45,7 +46,7 @@ def structure(name: str) -> swd_jax.structures.Structure:
 
 
 def criterion(name: str) -> swd_jax.criteria.Criterion:
-    """The criterion of that name.
+    """Return the criterion of that name.
 
     Raises:
       ValueError: if there is none.
@@ -54,33 +55,40 @@ def criterion(name: str) -> swd_jax.criteria.Criterion:
 
 
 def prunable(path: str, leaf: Any, *, spared: str) -> bool:
-    """Whether a leaf is a weight that is not spared."""
+    """Tell whether a leaf is a weight that is not spared."""
     is_spared = bool(spared) and re.search(spared, path) is not None
     return swd_jax.is_weight(path, leaf) and not is_spared
 
 
-def extra_arguments(
+def update_args(
     criterion: swd_jax.criteria.Criterion, gradient: Any, optimizer_state: Any
 ) -> dict[str, Any]:
-    """What the chain is told at a step, for the criterion: trees like the parameters.
+    """Return the extra arguments of a chain's `update`: trees like the parameters.
 
-    Of the optimizer it is what is known before the step.
+    Args:
+      criterion: by which the chain selects weights.
+      gradient: of this step.
+      optimizer_state: before this step, where Adam's second moment is.
     """
-    known = {"gradient": gradient} if criterion.evidence else {}
-    if "nu" in criterion.needs:
-        known["nu"] = optax.tree_utils.tree_get(optimizer_state, "nu")
-    return known
+    reads = bool(criterion.extra_args) or criterion.accumulator is not None
+    arguments = {"gradient": gradient} if reads else {}
+    if "nu" in criterion.extra_args:
+        arguments["nu"] = optax.tree_utils.tree_get(optimizer_state, "nu")
+    return arguments
 
 
-def evidence(
+def extra_args(
     criterion: swd_jax.criteria.Criterion, gradient: Any, optimizer_state: Any
 ) -> dict[str, Any]:
-    """What pruning is told, for the criterion, after a step with that gradient."""
+    """Return the `extra_args` of pruning after a step with that gradient."""
+    names = criterion.extra_args
+    if criterion.accumulator is not None:
+        names = (*names, "accumulated")
     return {
         name: gradient
         if name == "gradient"
         else optax.tree_utils.tree_get(optimizer_state, name)
-        for name in criterion.evidence
+        for name in names
     }
 
 

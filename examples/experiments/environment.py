@@ -1,4 +1,4 @@
-"""What results depend on besides their settings."""
+"""Versions, hardware and commit, on which results depend besides their settings."""
 
 import datetime
 import os

@@ -112,7 +112,7 @@ def _label_at_the_right(axes: Axes, ends: dict[str, float]) -> None:
 
 
 def curves_figure(results: Sequence[tables.Result]) -> Figure:
-    """What happens while one network becomes sparse: one seed, the hardest target."""
+    """Draw the training of one network: one seed, the hardest target."""
     column = tables.columns_of(results)[-1]
     shown = {row for row in STYLES if not re.search("normalized|min_channels", row)}
     chosen = [

@@ -12,7 +12,7 @@ OF_METHOD: dict[str, dict[str, Any]] = {
     # Its paper's penalty, and on held-out data the best at hard targets.
     "slimming-tuned": {"mu": 1e-4},
 }
-"""What a method has its own value of."""
+"""Settings that a method has instead of those of the grid."""
 
 
 def grid(

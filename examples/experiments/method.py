@@ -1,4 +1,4 @@
-"""What a method is made of: a chain, a target, and the training they are part of."""
+"""`Method`: a chain and a target; `Training`: the training that they are part of."""
 
 import functools
 from collections.abc import Callable
@@ -19,13 +19,13 @@ class Method(NamedTuple):
 
     transform: optax.GradientTransformation
     target: swd_jax.Target
-    """What is pruned in the end, or would be at any step."""
+    """The target of pruning at the end, or at any step."""
     trained: Callable[[Any, jax.Array], Any] = lambda params, step: params
     """(params, step) -> the parameters with which the network computes."""
 
 
 class Training(NamedTuple):
-    """What a method may need to know of the training that it is part of."""
+    """Facts about the training from which a method is made."""
 
     run: Run
     sparsity: Any  # a number, or a tracer where one program trains for all of them

@@ -112,8 +112,8 @@ def _pruned_at(
 def soft(training: Training) -> Method:
     target = training.target(training.sparsity)
     # An epoch; on graphs, whose epoch is a step, a hundredth of the training.
-    every = max(training.steps_per_epoch, training.steps // 100, 1)
-    pruning = swd_jax.methods.soft_pruning(target, update_every=every)
+    update_every = max(training.steps_per_epoch, training.steps // 100, 1)
+    pruning = swd_jax.methods.soft_pruning(target, update_every=update_every)
     return Method(optax.chain(training.optimizer(), pruning), target)
 
 

@@ -1,4 +1,4 @@
-"""What all figures of results have in common: colours, and axes without ornament."""
+"""Style of the figures of results: colours, and axes without ornament."""
 
 from matplotlib.axes import Axes
 

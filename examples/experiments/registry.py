@@ -79,7 +79,7 @@ def digits_grid() -> list[Run]:
 
 
 def digits_ablations() -> list[Run]:
-    """What each part of SWD is good for: with one of them left out, 5 seeds."""
+    """The effect of each part of SWD: one of them left out, 5 seeds."""
     base = digits_base("digits-ablations")
     rows = [
         ("swd-rising", {}),

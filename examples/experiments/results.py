@@ -11,7 +11,7 @@ from typing import Any
 from experiments.run import Run
 
 FORMAT = 1
-"""Of the files. A reader takes no other."""
+"""Version of the files. Files of other versions are refused."""
 
 _DIGITS = 6
 

@@ -20,7 +20,7 @@ class Run:
     sparsity: float
     """Fraction of the weights to prune. 0 for dense training."""
     seed: int
-    """Of the initial weights, the batches and everything else that is random."""
+    """Seed of the initial weights, the batches and everything else that is random."""
     epochs: int
     """In all, fine-tuning included: the same for every method."""
     learning_rate: float
@@ -30,7 +30,7 @@ class Run:
     optimizer: Literal["adam", "sgd"] = "adam"
     """SGD has a momentum of 0.9."""
     decay: Literal["constant", "cosine", "steps"] = "cosine"
-    """How the learning rate falls: not, to 0, or to a tenth at each third."""
+    """Fall of the learning rate: none, to 0, or to a tenth at each third."""
     weight_decay: float = 0.0
     """Ordinary decay (L2) of all weights of two or more dimensions."""
     strong_decay: float = 1e-3
@@ -50,20 +50,20 @@ class Run:
     spared: str = ""
     """Pattern of the paths of leaves that stay dense."""
     min_channels: float = 1
-    """How many channels each layer keeps, or below 1 which part of them, in methods
-    that take whole channels."""
+    """Number of channels that each layer keeps, or below 1 the part of them, in methods
+    that prune whole channels."""
     rise: float = 0.7
     """Part of the training in which a rising target rises."""
     dense_part: float = 2 / 3
     """Part of the training before a method that prunes at once does so."""
     update_every: int = 1
-    """Optimizer steps between two renewals of the threshold."""
+    """Optimizer steps from one refresh of the threshold to the next."""
     train_images: int | None = None
     """A reduced budget: so many of the training images, or windows of text an epoch."""
     test_images: int | None = None
     """A reduced budget: so many of the test images, or windows of text."""
     variant: str = ""
-    """What tells runs apart that differ in other numbers than sparsity and seed."""
+    """Suffix of runs that differ in other settings than sparsity and seed."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
@@ -80,12 +80,12 @@ class Run:
 
     @property
     def kept_percent(self) -> str:
-        """What is left, as it is written: "0.5"."""
+        """Percentage of the weights kept, as it is written: "0.5"."""
         return f"{round(100 * (1 - self.sparsity), 6):g}"
 
     @property
     def name(self) -> str:
-        """Of the result file: letters that every file system takes."""
+        """Name of the result file, in letters that every file system takes."""
         variant = self.variant.replace(" ", "_").replace("=", "").replace(",", "")
         parts = [self.method, variant, f"kept{self.kept_percent}", f"seed{self.seed}"]
         return "-".join(part for part in parts if part)
@@ -97,7 +97,7 @@ class Run:
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """What a run had that was written before there was a choice."""
+        """Return the settings of runs that were written before a setting existed."""
         return {
             field.name: field.default
             for field in dataclasses.fields(cls)

@@ -130,7 +130,7 @@ def _result(
     trained: Trained,
     position: int,
 ) -> dict[str, Any]:
-    """What is written of one of the networks that were trained together."""
+    """Return the result of one of the networks that were trained together."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf[position]), trained.params)
     final = {key: float(values[position]) for key, values in trained.final.items()}
     target = program.method(run.sparsity).target
@@ -145,10 +145,10 @@ def _result(
         parameters_left, whole = structure.groups.parameters(left), True
     else:
         parameters_left -= weights - kept
-    # What the target counts: parameters of the whole network, or weights.
+    # The kept fraction of what the target counts: all parameters, or weights.
     part = parameters_left / parameters if whole else kept / max(weights, 1)
     curves = {
-        # Of a local target there is a threshold for each leaf: these have no curve.
+        # A local target has a threshold for each leaf, which are not drawn as a curve.
         key: values[:, position].tolist()
         for key, values in trained.curves.items()
         if values.ndim == 2

@@ -9,14 +9,14 @@ import rich.table
 Result = dict[str, Any]
 
 CHOICES = ("structure", "criterion", "scope")
-"""What rows may choose that have all else in common, written "scope=local"."""
+"""Choices in which rows of one table may differ, written "scope=local"."""
 
 MEASURES = {"test": "", "test_bits": "Bits per character, fewer are better"}
-"""What is measured before and after pruning, and its title."""
+"""Measures before and after pruning, with the titles of their tables."""
 
 
 class Cell(NamedTuple):
-    """What several seeds have in common."""
+    """Mean and spread over several seeds."""
 
     mean: float
     spread: float
@@ -80,7 +80,7 @@ def _cell(group: list[Result], measure: str) -> Cell:
 
 
 def kept_of(results: Sequence[Result]) -> str:
-    """What the columns are percents of: thin networks are sparse in nothing else."""
+    """Name the percentage of the columns: of all parameters where a row is thin."""
     whole = any(result["run"]["method"] == "thin" for result in results)
     return f"% of the {'parameters' if whole else 'weights'} kept"
 
@@ -102,7 +102,7 @@ def lines(
 
 
 def place_of(row: str) -> int:
-    """Where it stands: first what all others are compared with."""
+    """Return the rank of a row: first the one that all others are compared with."""
     choice = choice_of(row)
     return 1 + CHOICES.index(choice) if choice else 0
 
@@ -112,13 +112,13 @@ def _text(cell: Cell | None, places: int) -> str:
         return ""
     text = f"{cell.mean:.{places}f}"
     text += f" ± {cell.spread:.{places}f}" if cell.seeds > 1 else ""
-    # What pruning itself cost, where it did.
+    # The points that pruning itself cost, if it cost any.
     seen = abs(cell.lost) >= 0.5 * 10**-places
     return f"{text} ({-cell.lost:+.{places}f})" if seen else text
 
 
 def remarks(results: Sequence[Result]) -> list[str]:
-    """Where not as much was pruned as asked, or a leaf has no weight left."""
+    """Report rows that were pruned less than asked, and leaves without a weight."""
     found = []
     for row, columns in sorted(grouped(results).items(), key=lambda i: place_of(i[0])):
         kept = [
@@ -143,7 +143,7 @@ def remarks(results: Sequence[Result]) -> list[str]:
 
 
 def caption(results: Sequence[Result]) -> str:
-    """What was trained, on what, for how long: read from the results."""
+    """Name the network, the data and the epochs of results."""
     run = results[0]["run"]
     epochs = sorted({result["run"]["epochs"] for result in results})
     seeds = len({result["run"]["seed"] for result in results})
@@ -168,7 +168,7 @@ EXPLANATION = (
 
 
 def measures(results: Sequence[Result]) -> list[str]:
-    """What there is a table of."""
+    """Return the measures that results have, each of which has a table."""
     return [name for name in MEASURES if f"{name}_after" in results[0]["final"]]
 
 

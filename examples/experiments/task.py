@@ -1,4 +1,4 @@
-"""What there is to learn, and by which network."""
+"""`Task`: data, a network, and how they are trained and measured."""
 
 import functools
 from collections.abc import Callable
@@ -28,12 +28,12 @@ class Task(NamedTuple):
     accuracies: Callable[[nnx.Module, Any], dict[str, jax.Array]]
     """(model, data) -> percent, by the part of the data, and what else is measured."""
     uses: Callable[[], dict[str, Any]]
-    """How often each weight takes part in a multiply-add."""
+    """Number of multiply-adds in which each weight takes part, by leaf."""
     groups: Callable[[], swd_jax.channels.ChannelGroups]
     """The coupled channels of the network."""
     parameters: int
-    """Of the network that others are measured by: the dense one, even where the task
-    is that of a thin one."""
+    """Number of parameters of the dense network, even where the task is that of a thin
+    one."""
     thin: Callable[[float], "Task"] | None = None
     """sparsity -> the same for a network with as many maps fewer; None where none is
     to be had."""
@@ -66,7 +66,7 @@ def groups_of(
 
 
 def steps_in(count: int, batch: int | None) -> tuple[int, int]:
-    """How many batches an epoch of so many examples has, and their size.
+    """Return the number of batches in an epoch of so many examples, and their size.
 
     Raises:
       ValueError: if there is no such batch.

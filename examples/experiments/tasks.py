@@ -81,7 +81,7 @@ def _image_task(run: Run, images: Images) -> Task:
         return (pixels.astype(jnp.float32) - mean) / deviation
 
     def batches(key: jax.Array) -> jax.Array:
-        # What does not fill a batch has its turn in another epoch.
+        # Examples that do not fill a batch are left out of this epoch.
         return jax.random.permutation(key, count)[: steps * batch].reshape(steps, batch)
 
     def loss(

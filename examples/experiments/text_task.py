@@ -56,7 +56,7 @@ def text_task(run: Run, text: Text) -> Task:
     def losses(
         model: nnx.Module, characters: jax.Array, starts: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Of each character of windows: what it cost, and whether it was right."""
+        """Return the loss of each character of windows, and whether it was right."""
         window = characters[starts[:, None] + jnp.arange(context + 1)[None]]
         logits, following = model(window[:, :-1]), window[:, 1:]
         right = jnp.argmax(logits, -1) == following

@@ -22,13 +22,13 @@ _POINTS = 30
 
 
 class Carry(NamedTuple):
-    """What goes from step to step."""
+    """State that is carried from step to step."""
 
     params: Any
     rest: Any
     optimizer_state: Any
     kept: Any
-    """What pruning would have kept when it was last looked at."""
+    """Mask of the weights that pruning would have kept at the last look."""
     step: jax.Array
     key: jax.Array
     gradient: Any = ()
@@ -108,8 +108,8 @@ class Program:
         _, params, rest = nnx.split(model, nnx.Param, ...)
         method = self.method(sparsity)
         kept = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
-        needs = method.target.known_criterion.needs
-        gradient = jax.tree.map(jnp.zeros_like, params) if "gradient" in needs else ()
+        names = method.target.criterion.extra_args
+        gradient = jax.tree.map(jnp.zeros_like, params) if "gradient" in names else ()
         start = jnp.zeros((), jnp.int32)
         state = method.transform.init(params)
         return Carry(params, rest, state, kept, start, key, gradient)
@@ -156,31 +156,35 @@ class Program:
             return value, nnx.split(model, nnx.Param, ...)[2]
 
         (value, rest), gradients = jax.value_and_grad(loss, has_aux=True)(carry.params)
-        criterion = method.target.known_criterion
+        criterion = method.target.criterion
         before = carry.optimizer_state
         update = optax.with_extra_args_support(method.transform).update
         updates, state = update(
             gradients,
             before,
             carry.params,
-            **choices.extra_arguments(criterion, gradients, before),
+            **choices.update_args(criterion, gradients, before),
         )
         params = optax.apply_updates(carry.params, updates)
         moved = carry._replace(params=params, rest=rest, optimizer_state=state)
-        if "gradient" in criterion.needs:
+        if "gradient" in criterion.extra_args:
             moved = moved._replace(gradient=gradients)
         return moved._replace(step=carry.step + 1), value
 
     def _look_one(
         self, carry: Carry, data: Any, sparsity: jax.Array
     ) -> tuple[Carry, dict[str, jax.Array]]:
-        """What is known of the network now, and what pruning it would do."""
+        """Measure the network now, and the effect of pruning it."""
         method, step = self.method(sparsity), carry.step
         params = method.trained(carry.params, step)
-        criterion = method.target.known_criterion
-        evidence = choices.evidence(criterion, carry.gradient, carry.optimizer_state)
+        criterion = method.target.criterion
         kept = swd_jax.prune_mask(
-            carry.params, method.target, step=step, evidence=evidence
+            carry.params,
+            method.target,
+            step=step,
+            extra_args=choices.extra_args(
+                criterion, carry.gradient, carry.optimizer_state
+            ),
         )
         pruned = jax.tree.map(lambda w, k: jnp.where(k, w, 0), carry.params, kept)
         point = {"step": step} | self._accuracies(params, carry.rest, data)
@@ -191,7 +195,7 @@ class Program:
         total = sum(weights.size for _, _, weights in leaves)
         point["migrated_in"] = sum(jnp.sum(old & ~new) for old, new in pairs) / total
         point["migrated_out"] = sum(jnp.sum(~old & new) for old, new in pairs) / total
-        for name in ("multiplier", "threshold", "selected_fraction", "selected_fraction"):
+        for name in ("multiplier", "threshold", "selected_fraction"):
             value = optax.tree_utils.tree_get(carry.optimizer_state, name)
             if value is not None:
                 point[name] = value

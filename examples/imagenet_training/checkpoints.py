@@ -1,4 +1,4 @@
-"""What a run goes on from after a kill: state, position in the data, and its config."""
+"""Checkpoints, from which a killed run goes on: state, position in the data, config."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ class Checkpoints:
         _check_same_run(config)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.keep_checkpoints,
-            # What a kill left half written.
+            # A checkpoint that a kill left half written.
             cleanup_tmp_directories=True,
         )
         self.manager = ocp.CheckpointManager(self.folder, options=options)

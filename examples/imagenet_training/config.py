@@ -35,7 +35,7 @@ class Config:
     """Compute in bfloat16. The weights are float32 either way."""
 
     epochs: int = 90
-    """How often training goes through the images."""
+    """Passes through the training images."""
     steps: int | None = None
     """Optimizer steps in all, instead of `epochs`: for tests and throughput."""
     batch_size: int = 1024
@@ -45,11 +45,11 @@ class Config:
     learning_rate: float = 0.1
     """For a batch of 256 images; it grows in proportion to the batch."""
     schedule: Literal["cosine", "thirds"] = "cosine"
-    """How the learning rate falls: along a cosine, or by ten at each third."""
+    """Fall of the learning rate: along a cosine, or by ten at each third."""
     warmup_epochs: float = 5.0
     """In which the learning rate rises from 0."""
     momentum: float = 0.9
-    """Of SGD and LARS."""
+    """Momentum of SGD and LARS."""
     nesterov: bool = True
     """Nesterov's momentum."""
     weight_decay: float = 5e-5
@@ -68,7 +68,7 @@ class Config:
     """Part of the training in which the target rises to it; 0: in force from the
     start, as in the paper."""
     criterion: Literal["magnitude", "normalized_magnitude"] = "magnitude"
-    """What weights are ranked by."""
+    """Criterion by which weights are ranked."""
     a_min: float = 0.1
     """Multiplier of the selective decay at the first step."""
     a_max: float = 1e5
@@ -86,12 +86,12 @@ class Config:
     coordinator: str | None = None
     """HOST:PORT of the first process. Known without on TPU pods and under Slurm."""
     process_count: int | None = None
-    """How many processes there are, where `coordinator` is given."""
+    """Number of processes, where `coordinator` is given."""
     process_index: int | None = None
     """Which of them this one is, from 0."""
 
     seed: int = 0
-    """Of the initial weights, the order of the images and their crops."""
+    """Seed of the initial weights, the order of the images and their crops."""
     threads: int = 16
     """That decode images, in every worker."""
     workers: int = 0
@@ -102,7 +102,7 @@ class Config:
     checkpoint_every: int = 1000
     """Steps after which a checkpoint is written."""
     keep_checkpoints: int = 2
-    """How many of them are kept."""
+    """Number of checkpoints that are kept."""
     log_every: int = 50
     """Steps after which the metrics are written."""
     tensorboard: bool = False
@@ -166,7 +166,7 @@ def _require_at_least(name: str, value: float, least: int) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
-# What may differ when a run goes on: it changes nothing in the result.
+# Options that may differ when a run goes on, since they do not change its result.
 MAY_CHANGE = frozenset(
     "data output val_folder threads workers distributed coordinator process_count "
     "process_index checkpoint_every keep_checkpoints log_every tensorboard "

@@ -1,4 +1,4 @@
-"""What a run trains and evaluates on: a folder of images, or noise."""
+"""Data of a run: a folder of images, or noise."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from imagenet_training.folder import BadFolder, find_images, find_validation_ima
 
 
 class Data(NamedTuple):
-    """Where the batches come from; None for noise."""
+    """Sizes of a data set, and its batches; None for noise."""
 
     images: int
     classes: int
@@ -21,7 +21,7 @@ class Data(NamedTuple):
 
 
 def find_data(config: Config) -> Data:
-    """What to train and evaluate on."""
+    """Return the data to train and to evaluate on."""
     if config.synthetic:
         return Data(IMAGENET_IMAGES, IMAGENET_CLASSES, "noise", None, None)
     if config.data is None:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 from PIL import Image
 
-# What Pillow raises on damaged files. `SyntaxError` is for PNG.
+# Errors of Pillow on damaged files. `SyntaxError` is for PNG.
 DAMAGE = (
     EOFError,
     IndexError,
@@ -16,7 +16,7 @@ DAMAGE = (
     Image.DecompressionBombError,
 )
 
-# Of the random crop: its part of the image's area, and width over height.
+# Ranges of the random crop: part of the image's area, and width over height.
 AREA = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
 ATTEMPTS = 10

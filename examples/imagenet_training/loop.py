@@ -213,7 +213,7 @@ def _add(total: Sums, sums: Sums) -> Sums:
 def _point(
     trainer: Trainer, state: TrainState, values: dict[str, jax.Array]
 ) -> dict[str, float]:
-    """What there is to say about a step, read from the devices."""
+    """Return the metrics of a step, read from the devices."""
     point = {name: float(value) for name, value in values.items()}
     point["learning_rate"] = float(trainer.learning_rate(int(state.step) - 1))
     for name in ("multiplier", "threshold", "selected_fraction"):

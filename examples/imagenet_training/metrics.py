@@ -1,4 +1,4 @@
-"""Where the numbers go: a progress bar, lines of JSON, and TensorBoard."""
+"""Output of metrics: a progress bar, lines of JSON, and TensorBoard."""
 
 import json
 import time

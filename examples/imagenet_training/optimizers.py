@@ -26,7 +26,7 @@ def learning_rate(config: Config, steps: int, steps_per_epoch: int) -> optax.Sch
 
 
 def pruning_target(config: Config, steps: int) -> swd_jax.Target:
-    """What is pruned: one value for training, pruning and reporting."""
+    """Return what is pruned: one value for training, pruning and reporting."""
     sparsity = config.sparsity
     if config.rise and sparsity:
         end = max(1, round(config.rise * steps))

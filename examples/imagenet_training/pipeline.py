@@ -18,7 +18,7 @@ from absl import flags
 from imagenet_training.folder import ImageFolder
 from imagenet_training.images import BadImage, evaluation_image, training_image
 
-# So many files in a row that cannot be decoded are no accident.
+# A run of so many files that cannot be decoded ends the training with an error.
 MOST_IN_A_ROW = 1000
 
 Batch = dict[str, np.ndarray]

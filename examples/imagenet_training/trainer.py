@@ -18,13 +18,13 @@ from imagenet_training.optimizers import (
 )
 from models.resnet import ResNet, cifar_resnet, imagenet_resnet
 
-# Of the colours of ImageNet's training images, from 0 to 255.
+# Mean and deviation of the colours of ImageNet's training images, from 0 to 255.
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
 
 
 class Network(NamedTuple):
-    """What a network is evaluated with."""
+    """Parameters and statistics with which a network is evaluated."""
 
     params: Any
     statistics: Any

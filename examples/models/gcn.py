@@ -88,7 +88,7 @@ class GCN(nnx.Module):
         return from_neighbours(x) + self.second.bias[None]
 
     def uses(self, graph: SparseGraph) -> dict[str, int | np.ndarray]:
-        """What `macs.uses` cannot see here: for one pass over the whole graph.
+        """Count the uses of weights in sparse products, which `macs.uses` cannot see.
 
         A row of the first kernel is used as often as its feature occurs, shape
         (features, 1); the second kernel once for every node; biases never. Sums over

@@ -1,4 +1,4 @@
-"""What the convolutional networks share: layers, and checks of arguments."""
+"""Layers of the convolutional networks, and checks of their arguments."""
 
 import jax
 from flax import nnx

@@ -29,7 +29,7 @@ UNSUPPORTED = "cond scan shard_map while".split()
 
 
 def uses(apply: Callable[..., Any], params: Any, *args: Any) -> dict[str, int]:
-    """How often each weight of a leaf takes part in a multiply-add, for every leaf.
+    """Count the multiply-adds in which each weight takes part, for every leaf.
 
     Args:
         apply: The model: `apply(params, *args)`. It is traced, not run.
@@ -124,7 +124,7 @@ def _follow_equation(
 
 
 def _products_in_a_sum(equation: JaxprEqn) -> int:
-    """How many products make up one element of the result."""
+    """Count the products that one element of the result sums."""
     left, right = (value.aval.shape for value in equation.invars)
     dimensions = equation.params["dimension_numbers"]
     if equation.primitive.name == "dot_general":

@@ -35,7 +35,7 @@ def make_shortcut(
     dtype: DTypeLike | None,
     rngs: nnx.Rngs,
 ) -> nnx.Module:
-    """What is added to a block's output: options A ("padding") and B of section 4.1."""
+    """Shortcut of a block: options A ("padding") and B of section 4.1."""
     same_shape = inputs == outputs and stride == 1
     if kind == "padding" or same_shape:  # nothing to pad: the identity
         return PaddingShortcut(inputs, outputs, stride)

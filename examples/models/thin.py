@@ -8,7 +8,7 @@ from flax import nnx
 
 
 def parameter_count(model: nnx.Module) -> int:
-    """How many numbers training changes: weights, biases and those of batch norm."""
+    """Count the trained numbers: weights, biases, scales and biases of batch norm."""
     leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
     return sum(math.prod(leaf.shape) for leaf in leaves)
 

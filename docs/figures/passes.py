@@ -1,6 +1,6 @@
-"""docs/images/readings.png: readings a step, from benchmarks/trajectory.py's results.
+"""docs/images/passes.png: passes in each step, from benchmarks/trajectory.py's results.
 
-python docs/figures/readings.py
+python docs/figures/passes.py
 """
 
 import json
@@ -20,7 +20,7 @@ for axes, (name, run), colour in zip(
     (BLUE, ORANGE),
     strict=True,
 ):
-    plain(axes, TITLES[name], "optimizer step", "readings of the weights")
+    plain(axes, TITLES[name], "optimizer step", "passes over the weights")
     axes.bar(range(steps), run["readings"], width=0.8, color=colour)
     most = max(run["readings"])
     for drop in (steps // 3, 2 * steps // 3):
@@ -35,4 +35,4 @@ for axes, (name, run), colour in zip(
     )
     axes.set(xlim=(-1, steps), yticks=range(0, most + 1, 2))
     axes.yaxis.set_tick_params(labelleft=True)
-save(figure, "readings")
+save(figure, "passes")
