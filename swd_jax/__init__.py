@@ -18,7 +18,7 @@ from swd_jax import reports as reports
 from swd_jax import schedules as schedules
 from swd_jax import structures as structures
 from swd_jax import typing as typing
-from swd_jax._allocation.prunable_leaves import is_weight as is_weight
+from swd_jax._allocation.weight_names import is_weight as is_weight
 from swd_jax._pruning.keep_pruned import KeepPrunedState as KeepPrunedState
 from swd_jax._pruning.keep_pruned import keep_pruned as keep_pruned
 from swd_jax._pruning.prune import prune as prune

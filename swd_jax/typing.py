@@ -1,8 +1,8 @@
 """Types that annotate configurations and criteria or structures of one's own."""
 
-from swd_jax._allocation.exact_counts import Sparsity as Sparsity
 from swd_jax._allocation.prunable_leaves import Prunable as Prunable
 from swd_jax._allocation.scopes import Scope as Scope
+from swd_jax._allocation.sparsity_values import Sparsity as Sparsity
 from swd_jax._arguments.validation import Number as Number
 from swd_jax._arrays.manual_sharding import AxisName as AxisName
 from swd_jax._arrays.manual_sharding import Shards as Shards

@@ -5,12 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-import jax
 from jax.typing import ArrayLike
 
 from swd_jax._allocation import scopes
-from swd_jax._allocation.exact_counts import Sparsity
+from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._allocation.scopes import Scope
+from swd_jax._allocation.sparsity_values import Sparsity
 from swd_jax._selection.order_statistics import Groups
 
 
@@ -36,7 +36,7 @@ class Allocation:
 
     def pool_sparsities(
         self, step: ArrayLike | None, shapes: Sequence[tuple[int, ...]], pools: Groups
-    ) -> Sequence[Fraction | jax.Array]:
+    ) -> PoolSparsities:
         """Return the sparsity of every pool of leaves at an optimizer step.
 
         Args:
@@ -44,7 +44,7 @@ class Allocation:
           shapes: the shapes of the unsharded leaves.
           pools: the positions of the leaves that share a threshold.
         """
-        return scopes.group_sparsities(self.scope, self.sparsity, step, shapes, pools)
+        return scopes.pool_sparsities(self.scope, self.sparsity, step, shapes, pools)
 
     def min_kept_of_leaf(self, size: int) -> int:
         """Return the number of weights that a leaf of this size keeps at least."""

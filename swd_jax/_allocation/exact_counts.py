@@ -1,117 +1,99 @@
-"""The target sparsity: checked, read as a decimal, turned into an exact count."""
+"""Exact counts k = floor(s n), where a schedule's float becomes a whole number.
 
-from collections.abc import Callable
+A schedule's value is a float32, and s n in floating point is off by one where the
+product is close to a whole number: 0.29 * 100 is 28.999999999999996. So the value is
+read as a decimal of seven places, and the product is computed in integers.
+"""
+
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.core import Tracer
-from jax.typing import ArrayLike
 
-from swd_jax._arguments import validation
 from swd_jax._arrays import uint64
 
-Sparsity: TypeAlias = validation.Number | optax.Schedule
-"""The fraction of weights to prune, in [0, 1), or a schedule of it."""
+PoolSparsities: TypeAlias = Sequence[Fraction | jax.Array] | jax.Array
+"""The sparsity of every pool: one by one, or as an array of shape (pools,)."""
 
-# A schedule's value is a float32; seven places are what it can tell apart near 1.
-_PLACES = 10**7
-_LATE_STEPS = (2**29, 2**30, 2**31 - 1)
-
-
-def check_sparsity(sparsity: Any) -> None:
-    """Raise if a number, or a schedule's value at step 0, is not in [0, 1)."""
-    number = validation.as_decimal("sparsity", validation.at_step(sparsity, 0))
-    if number is not None and not 0 <= number < 1:
-        raise ValueError(
-            "sparsity, the fraction of weights to prune, must be in [0, 1), got "
-            f"{validation.value_of(sparsity)}"
-        )
+# Decimals of seven places below 1 are distinct in float32, those of eight are not.
+PLACES = 10**7
 
 
-def sparsity_at(sparsity: Any, step: ArrayLike | None) -> Fraction | jax.Array:
-    """The sparsity in force at a step.
-
-    Args:
-      sparsity: a number or a schedule.
-      step: the optimizer step; None for the value on which a schedule has settled.
-
-    Returns:
-      A `Fraction`, or an array for what is traced and so unknown yet.
-
-    Raises:
-      ValueError: for a schedule that has not settled, if there is no step.
-    """
-    if not callable(sparsity):
-        exact = validation.as_decimal("sparsity", sparsity)
-        return jnp.asarray(sparsity, jnp.float32) if exact is None else exact
-    if step is not None:
-        value = validation.at_step(sparsity, step)
-    else:
-        value = settled_value("sparsity", sparsity)
-    value = jnp.asarray(value, jnp.float32)
-    return value if isinstance(value, Tracer) else _as_fraction(float(value))
+def nearest_decimal(value: float) -> Fraction:
+    """Read a concrete float32 as `pruned_counts` reads a traced one."""
+    clipped = min(value, 1.0) if value > 0 else 0.0
+    scaled = round(clipped * (1 << 24))
+    return Fraction((scaled * PLACES + (1 << 23)) >> 24, PLACES)
 
 
-def _as_fraction(value: float) -> Fraction:
-    """What `pruned_count` reads a traced float32 as, of a known one."""
-    inside = min(value, 1.0) if value > 0 else 0.0
-    binary = round(inside * (1 << 24))
-    return Fraction((binary * _PLACES + (1 << 23)) >> 24, _PLACES)
+def known_count(sparsity: Fraction, size: int) -> int:
+    """Compute k = floor(s n) of a known sparsity, at most n - 1."""
+    return min(int(sparsity * size), max(size - 1, 0))
 
 
-def settled_value(name: str, schedule: Callable[..., Any]) -> Any:
-    """The value that a schedule keeps in the end.
+def pruned_counts(sparsities: PoolSparsities, sizes: Sequence[int]) -> jax.Array:
+    """Compute k = floor(s n) of all pools together, in integer arithmetic.
 
-    Raises:
-      ValueError: if the schedule still changes after half a billion steps, or cannot
-        be asked for so late a step.
-    """
-    way_out = f"Give the step at which {name} is wanted, as step=..."
-    try:
-        values = [np.asarray(validation.at_step(schedule, s)) for s in _LATE_STEPS]
-    except Exception as error:
-        raise ValueError(
-            f"{name} is a schedule whose final value cannot be found: {error} {way_out}"
-        ) from error
-    if any(value != values[0] for value in values):
-        raise ValueError(
-            f"{name} is a schedule that never settles on a final value. {way_out}"
-        )
-    return values[0]
-
-
-def pruned_count(sparsity: Fraction | jax.Array, weights: int) -> jax.Array:
-    """k = floor(s n) as a wide number, in integer arithmetic.
+    The number of equations does not depend on the number of pools: known counts are
+    one constant, traced ones are computed as one array.
 
     Args:
-      sparsity: an exact fraction, or an array (traced or not) that is read as the
-        decimal of seven places nearest to it, and as 0 or 1 beyond these.
-      weights: n, how many weights are ranked together.
+      sparsities: s of every pool: a `Fraction`, or a traced float32 that is read as the
+        nearest decimal of seven places, and as 0 or 1 beyond these (NaN as 0); or all
+        of them as one array, shape (pools,).
+      sizes: n, the number of weights of every pool.
 
     Returns:
-      k, never more than n - 1: one weight is always kept.
+      k of every pool, at most n - 1, so that one weight is always kept: emulated
+      uint64, shape (pools, 4).
     """
-    if isinstance(sparsity, Fraction):
-        return jnp.asarray(uint64.from_int(known_count(sparsity, weights)))
-    value = jnp.where(sparsity > 0, jnp.minimum(sparsity, 1), 0)
-    # Times 2**24 is exact, and so is all that follows.
-    binary = uint64.from_uint32(jnp.round(value * (1 << 24)).astype(jnp.uint32))
-    half = jnp.asarray(uint64.from_int(1 << 23))
-    decimal = uint64.add(uint64.multiply(binary, _PLACES), half)
-    decimal = uint64.divide(uint64.divide(decimal, 1 << 12), 1 << 12)
-    count = uint64.multiply(decimal, weights)
-    count = uint64.divide(uint64.divide(count, 10**4), 10**3)
-    return uint64.minimum(count, jnp.asarray(uint64.from_int(max(weights - 1, 0))))
+    if isinstance(sparsities, jax.Array):
+        return _traced_counts(sparsities, sizes)
+    known = [isinstance(s, Fraction) for s in sparsities]
+    constants = _constants(
+        known_count(s, n) if isinstance(s, Fraction) else 0
+        for s, n in zip(sparsities, sizes, strict=True)
+    )
+    if all(known):
+        return constants
+    counts = _traced_counts(_stack_distinct(sparsities), sizes)
+    if not any(known):
+        return counts
+    return jnp.where(np.array(known)[:, None], constants, counts)
 
 
-def known_count(sparsity: Fraction, weights: int) -> int:
-    """The same for a sparsity that is known."""
-    return min(int(sparsity * weights), max(weights - 1, 0))
+def _stack_distinct(sparsities: Sequence[Fraction | jax.Array]) -> jax.Array:
+    """Stack the traced sparsities, with a placeholder for each known one.
+
+    A schedule that several pools share is one tracer, and is stacked once.
+    """
+    traced = {id(s): s for s in sparsities if not isinstance(s, Fraction)}
+    if len(traced) == 1:
+        [value] = traced.values()
+        return jnp.broadcast_to(value, (len(sparsities),))
+    rows = {key: row for row, key in enumerate(traced)}
+    indices = np.array([rows.get(id(s), 0) for s in sparsities])
+    return jnp.stack(list(traced.values()))[indices]
 
 
-def as_sparsity(s):
-    return s
+def _traced_counts(sparsities: jax.Array, sizes: Sequence[int]) -> jax.Array:
+    clipped = jnp.where(sparsities > 0, jnp.minimum(sparsities, 1), 0)
+    # Exact, because a factor of 2**24 changes only the exponent of a float32. The rest
+    # is integer arithmetic.
+    scaled = jnp.round(clipped * (1 << 24)).astype(jnp.uint32)
+    places, half = _constants([PLACES]), _constants([1 << 23])
+    decimals = uint64.add(uint64.multiply_each(places, scaled), half)
+    decimals = uint64.divide(uint64.divide(decimals, 1 << 12), 1 << 12)
+    # At most 10**7, which fits in the two low limbs.
+    factors = decimals[..., 0] + (decimals[..., 1] << uint64.LIMB_BITS)
+    counts = uint64.multiply_each(_constants(sizes), factors)
+    counts = uint64.divide(uint64.divide(counts, 10**4), 10**3)
+    return uint64.minimum(counts, _constants(max(n - 1, 0) for n in sizes))
+
+
+def _constants(values: Iterable[int]) -> jax.Array:
+    """Convert integers to one constant of emulated uint64, shape (values, 4)."""
+    return jnp.asarray(np.stack([uint64.from_int(value) for value in values]))

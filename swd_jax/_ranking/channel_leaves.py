@@ -10,8 +10,8 @@ from swd_jax._allocation.prunable_leaves import (
     Prunable,
     PrunableLeaf,
     find_prunable,
-    is_weight,
 )
+from swd_jax._allocation.weight_names import is_weight
 from swd_jax._arrays import tree_paths
 from swd_jax._coupling.channel_groups import ChannelGroup, ChannelGroups
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -70,10 +69,10 @@ class ChannelRanking(Ranking):
         """Return the cost of the whole model."""
         return [self.layout.cost_model.total]
 
-    def budgets(self, sparsities: Sequence[Fraction | jax.Array]) -> jax.Array:
+    def budgets(self, sparsities: exact_counts.PoolSparsities) -> jax.Array:
         """Return the cost that may be removed: emulated uint64, shape (1, 4)."""
         total = self.layout.cost_model.total
-        return jnp.stack([exact_counts.pruned_count(s, total) for s in sparsities])
+        return exact_counts.pruned_counts(sparsities, [total])
 
     @jax.jit
     def find_thresholds(

@@ -21,7 +21,7 @@ from swd_jax.criteria import _criterion, _magnitudes
 def ranked_scores(
     layout: ChannelLayout,
     criterion: _criterion.Criterion,
-    score_inputs: list[_criterion.Scored],
+    score_inputs: list[_criterion.ScoreInputs],
     dtype: jnp.dtype,
     is_local: bool,
 ) -> tuple[jax.Array, jax.Array]:
@@ -48,7 +48,7 @@ def ranked_scores(
 def _channel_scores(
     layout: ChannelLayout,
     criterion: _criterion.Criterion,
-    score_inputs: Sequence[_criterion.Scored],
+    score_inputs: Sequence[_criterion.ScoreInputs],
     dtype: jnp.dtype,
 ) -> jax.Array:
     scores = {

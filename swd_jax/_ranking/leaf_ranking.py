@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any
 
 import jax
@@ -30,7 +29,9 @@ class _WeightKey:
 
     def __call__(self, inputs: Any) -> jax.Array:
         *score_inputs, is_protected = inputs
-        scores = _criterion.magnitudes(self.criterion, *score_inputs, self.dtype)
+        scores = _criterion.nonnegative_scores(
+            self.criterion, *score_inputs, self.dtype
+        )
         if is_protected is not None:
             scores = jnp.where(is_protected, jnp.inf, scores)
         return sort_keys.to_key(scores)
@@ -67,7 +68,7 @@ class LeafRanking(Ranking):
     criterion: _criterion.Criterion
     dtype: jnp.dtype
     pools: order_statistics.Groups
-    extra_inputs: list[_criterion.Evidence]
+    extra_inputs: list[_criterion.ExtraInputs]
     structure: Structure
     unit_scores: list[jax.Array] | None = None
     protected: list[jax.Array] | None = None
@@ -103,13 +104,13 @@ class LeafRanking(Ranking):
 
     def _trailing_zero_bits(self) -> int:
         """Return how many of the lowest mantissa bits are zero in all scores."""
-        if not self.criterion.keeps_precision:
+        if not self.criterion.preserves_mantissa_bits:
             return 0
         widest = max((jnp.finfo(leaf.dtype).nmant for leaf in self.weights), default=0)
         return jnp.finfo(self.dtype).nmant - widest
 
     @property
-    def score_inputs(self) -> list[_criterion.Scored]:
+    def score_inputs(self) -> list[_criterion.ScoreInputs]:
         """The arguments of the criterion's score, leaf by leaf."""
         inputs = zip(self.weights, self.statistics, self.extra_inputs, strict=True)
         return list(inputs)
@@ -118,10 +119,9 @@ class LeafRanking(Ranking):
         """Return the number of weights of each pool, on all devices together."""
         return self.units.pool_sizes()
 
-    def budgets(self, sparsities: Sequence[Fraction | jax.Array]) -> jax.Array:
+    def budgets(self, sparsities: exact_counts.PoolSparsities) -> jax.Array:
         """Return k = floor(s n) of every pool."""
-        pairs = zip(sparsities, self.pool_sizes(), strict=True)
-        return jnp.stack([exact_counts.pruned_count(s, n) for s, n in pairs])
+        return exact_counts.pruned_counts(sparsities, self.pool_sizes())
 
     def find_thresholds(
         self,
@@ -209,7 +209,7 @@ class LeafRanking(Ranking):
         """Return a leaf with w (1 - threshold / score) where the score is above it."""
         weights, statistic, extra_inputs = self.score_inputs[leaf]
         if self.unit_scores is None:
-            scores = _criterion.magnitudes(
+            scores = _criterion.nonnegative_scores(
                 self.criterion, weights, statistic, extra_inputs, self.dtype
             )
         else:

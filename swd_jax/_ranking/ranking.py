@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -53,7 +52,7 @@ class Ranking(abc.ABC):
         """Return what each pool's sparsity is a fraction of, on all devices."""
 
     @abc.abstractmethod
-    def budgets(self, sparsities: Sequence[Fraction | jax.Array]) -> jax.Array:
+    def budgets(self, sparsities: exact_counts.PoolSparsities) -> jax.Array:
         """Return k = floor(s n) of every pool: emulated uint64, shape (pools, 4)."""
 
     @abc.abstractmethod

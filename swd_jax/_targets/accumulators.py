@@ -17,7 +17,7 @@ def init(resolved: ResolvedTargets) -> Any:
       nothing is accumulated.
     """
     accumulating = [
-        entry for entry in resolved.targets if entry.target.criterion.tracked
+        entry for entry in resolved.targets if entry.target.criterion.accumulator
     ]
     if not accumulating:
         return ()
@@ -46,7 +46,7 @@ def update(
       ValueError: if a criterion accumulates gradients and there are none.
     """
     accumulating = [
-        entry for entry in resolved.targets if entry.target.criterion.tracked
+        entry for entry in resolved.targets if entry.target.criterion.accumulator
     ]
     if not accumulating:
         return accumulated
@@ -61,7 +61,7 @@ def update(
     gradient_at = dict(zip(gradients.paths, gradients.leaves, strict=True))
     updated = {}
     for entry in accumulating:
-        accumulator = entry.target.criterion.tracked
+        accumulator = entry.target.criterion.accumulator
         assert accumulator is not None
         for leaf in entry.leaves:
             position = positions[leaf.path]
@@ -70,7 +70,7 @@ def update(
                 sort_keys.widen(jnp.asarray(array), previous_array.dtype)
                 for array in (leaf.weights, gradient_at[leaf.path])
             )
-            updated[position] = accumulator.advance(
+            updated[position] = accumulator.update(
                 previous_array, weights, gradient_array
             )
     return previous.rebuilt(updated)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arrays import tree_paths
 from swd_jax._targets.target import Target
-from swd_jax.criteria._criterion import Criterion, Evidence
+from swd_jax.criteria._criterion import Criterion, ExtraInputs
 
 AS_ARGUMENT = "extra_args={{{name!r}: ...}}"
 """How the extra argument `name` is passed to a function such as `prune`."""
@@ -22,7 +22,7 @@ def check_extra_args(
     targets: Sequence[Target], extra_args: Mapping[str, Any] | None
 ) -> None:
     """Raise if an extra argument is given that no criterion reads."""
-    names = {name for target in targets for name in target.criterion.evidence}
+    names = {name for target in targets for name in target.criterion.input_names}
     for name in extra_args or ():
         if name not in names:
             raise ValueError(
@@ -36,7 +36,7 @@ def of_leaves(
     leaves: Sequence[PrunableLeaf],
     extra_args: Mapping[str, Any],
     how_to_pass: str,
-) -> list[Evidence]:
+) -> list[ExtraInputs]:
     """Return the extra inputs of every leaf, without a gradient.
 
     Args:
@@ -51,7 +51,7 @@ def of_leaves(
       ValueError: if a tree is missing or does not have the leaves' arrays.
     """
     inputs: list[dict[str, jax.Array]] = [{} for _ in leaves]
-    for name in criterion.evidence if leaves else ():
+    for name in criterion.input_names if leaves else ():
         if extra_args.get(name) is None:
             raise ValueError(
                 f"criterion {criterion!r} needs {name}, a tree like the parameters: "

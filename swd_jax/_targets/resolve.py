@@ -1,12 +1,12 @@
 """Targets resolved against a tree of parameters: the prunable leaves, then rankings."""
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
 from jax.typing import ArrayLike
 
+from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arrays import tree_paths
 from swd_jax._arrays.manual_sharding import AxisName
@@ -31,7 +31,7 @@ class ResolvedTarget(NamedTuple):
         """Raise if the structure does not fit the leaves or cannot be as sparse."""
         self.target.structure.check_leaves(self.target.allocation, self.found)
 
-    def sparsities(self, step: ArrayLike | None) -> Sequence[Fraction | jax.Array]:
+    def sparsities(self, step: ArrayLike | None) -> PoolSparsities:
         """Return the sparsity of every pool at an optimizer step."""
         target = self.target
         return target.structure.sparsities(target.allocation, self.found, step)

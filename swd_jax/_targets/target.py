@@ -7,14 +7,19 @@ from typing import Any, TypeAlias
 
 import jax
 
-from swd_jax._allocation import exact_counts, prunable_leaves, scopes
+from swd_jax._allocation import (
+    prunable_leaves,
+    scopes,
+    sparsity_values,
+    weight_names,
+)
 from swd_jax._allocation.allocation import Allocation
-from swd_jax._allocation.exact_counts import Sparsity
 from swd_jax._allocation.prunable_leaves import Prunable
 from swd_jax._allocation.scopes import Scope
+from swd_jax._allocation.sparsity_values import Sparsity
 from swd_jax._arguments import validation
 from swd_jax._ranking.structure_protocol import Structure
-from swd_jax.criteria import _by_name
+from swd_jax.criteria import _as_criterion
 from swd_jax.criteria._criterion import Criterion
 from swd_jax.criteria._magnitudes import magnitude
 from swd_jax.structures import _leaf_structure
@@ -55,7 +60,10 @@ class Target:
         `sparsity`.
       criterion: `criteria.magnitude`, the paper's; `criteria.normalized_magnitude`,
         which divides by the leaf's L2 norm; another one of `criteria`; the name of
-        one; or a plain function of the weights, whose scores may have either sign.
+        one; or a plain function of the weights and of extra arguments by name, whose
+        scores may have either sign. (Scores that differ only in their last bit then
+        tie; `Criterion(..., signed=False)` is exact, and faster, for scores that are
+        never negative.)
       min_kept: the number of weights that every leaf keeps at least, or a fraction of
         the leaf below 1. The other leaves of its pool lose more instead.
 
@@ -88,7 +96,7 @@ class Target:
         self,
         sparsity: Sparsity,
         *,
-        prunable: Prunable = prunable_leaves.is_weight,
+        prunable: Prunable = weight_names.is_weight,
         structure: Structure | AbstractStructure = Unstructured(),
         scope: Scope = "global",
         criterion: Criterion | Callable[..., jax.Array] | str = magnitude,
@@ -96,13 +104,12 @@ class Target:
     ) -> None:
         # The arguments are converted here, once: the rest of the package reads fields
         # of one type each.
-        exact_counts.check_sparsity(sparsity)
         fields = {
-            "sparsity": exact_counts.as_sparsity(sparsity),
+            "sparsity": sparsity_values.as_sparsity(sparsity),
             "prunable": prunable_leaves.as_prunable(prunable),
             "structure": _leaf_structure.as_structure(structure),
             "scope": scopes.as_scope(scope),
-            "criterion": _by_name.as_criterion(criterion),
+            "criterion": _as_criterion.as_criterion(criterion),
             "min_kept": validation.as_floor(
                 "min_kept", min_kept, counted="weights", of="leaf"
             ),

@@ -130,7 +130,7 @@ def select(
     ranked = resolve.rank(
         resolved,
         axis_name,
-        extra_args={**extra_args, "tracked": accumulated},
+        extra_args={**extra_args, "accumulated": accumulated},
         how_to_pass=how_to_pass,
     )
     if not ranked:

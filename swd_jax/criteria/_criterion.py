@@ -1,8 +1,7 @@
-"""What a criterion is: the score by which weights are ranked. The lowest are pruned."""
+"""`Criterion`: the score by which weights are ranked. The lowest are pruned."""
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -12,140 +11,179 @@ import jax.numpy as jnp
 from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import Shards
 
-Evidence = Mapping[str, jax.Array]
-"""What a criterion looks at besides the weights of a leaf, by name: "gradient",
-"tracked", or an extra argument; arrays in the leaf's shape."""
+ExtraInputs: TypeAlias = Mapping[str, jax.Array]
+"""Arrays that a criterion reads besides the weights of a leaf, in the leaf's shape, by
+name: "gradient", "accumulated", or an extra argument."""
 
-
-Scored: TypeAlias = tuple[jax.Array, Any, Evidence]
-"""A leaf, what a criterion knows of it, and what it looks at besides."""
+ScoreInputs: TypeAlias = tuple[jax.Array, Any, ExtraInputs]
+"""A leaf's weights, its statistic, and its extra inputs."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Tracked:
-    """What a criterion gathers from step to step: an array for each prunable leaf.
+class Accumulator:
+    """An array per prunable leaf that a criterion updates at every step.
 
-    It is kept in the state of the transformation, as "tracked", and takes as much
-    memory as the prunable weights in float32.
+    The arrays are part of the state of the transformation, as "accumulated". They need
+    as much memory as the prunable weights in float32.
 
     Attributes:
-      advance: (tracked, weights, gradient) -> tracked, all of one leaf, in float32 at
-        least. It begins with zeros.
+      update: (accumulated, weights, gradient) -> accumulated, called once a step and
+        leaf with arrays in the leaf's shape, in float32 or float64. The first
+        `accumulated` is zeros. Must be elementwise, and hashable.
     """
 
-    advance: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    update: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Criterion:
-    """A score for every weight, in two parts that keep it from being stored.
+    """A scoring rule: an elementwise function of the weights and a number per leaf.
 
-    A plain function of the weights does as well: `Target(criterion=jnp.abs)`. What its
-    further parameters are called says what it needs (see `needs`).
+        score = f(w, statistic of the leaf, extra inputs at the weight's position)
+
+    Of the weights that share a threshold, those with the lowest scores are pruned. The
+    rule has two parts, so that no array of scores is stored: `statistics` is computed
+    once a step, and `score` is called again in every pass over the weights.
+
+    A plain function is enough for a rule without statistics and accumulator:
+    `Target(criterion=lambda weights, gradient: ...)`. The names of its parameters after
+    the first become `extra_args`, and its scores may have either sign.
+
+    Criteria are static arguments of compiled functions. Two criteria are equal if all
+    their attributes are, so give functions that are defined once, or callable frozen
+    dataclasses: a lambda that is made anew for each criterion is compiled anew.
 
     Attributes:
-      name: what it is called in errors, and, for those of this library, the name by
-        which `Target(criterion=...)` knows it too.
-      score: elementwise: the weights of a leaf and its statistic to scores of at least
-        zero, in float32 or float64. Called at every reading of the weights, so that no
-        array of scores need exist. What is in `needs` it gets by keyword.
-      statistics: of all leaves, what the score needs to know of each as a whole,
-        worked out once a step; None if nothing.
-      divided_statistics: the same of leaves divided by hand, of which each device has a
-        part: given these and the `Shards` that say how. None if it is not known.
-      keeps_precision: whether a score has no more significant bits than its weight, as
-        a magnitude has no more. Thresholds among weights of 16 bits are then found
-        sooner.
-      needs: the names of what it looks at besides the weights: "gradient", or extra
-        arguments of `update` that are trees like the parameters.
-      tracked: what it gathers from step to step, which its score gets as `tracked`;
-        None if nothing.
-      signed: whether scores may be negative. They are then told apart by 23 instead of
-        24 bits.
-      by_weight: whether the score of a weight is known, to the bit, from the weight,
-        its evidence and a statistic that is one number, wherever it stands. N of m
-        weights are then found without storing scores.
+      name: the name in error messages.
+      score: (weights, statistic, **extra inputs) -> scores in the shape of the weights.
+        Weights and extra inputs are float32, or float64 if a leaf is; the scores must
+        have that dtype. `statistic` is the leaf's entry of `statistics`, or None. Each
+        of `input_names` is passed by keyword. Weights whose score is infinite or NaN
+        are never pruned.
+      statistics: leaves -> one statistic for each leaf, any pytree of arrays. The
+        leaves are all those of a target, in float32 or float64. None if the score
+        needs none.
+      sharded_statistics: (leaves, shards) -> the same, for leaves of which each device
+        has a shard, inside `shard_map` or `pmap` with `axis_name`. `leaves` are then
+        this device's shards, and `shards`, a `swd_jax.typing.Shards`, says over which
+        mesh axes each leaf is sharded and sums over these axes. Every device must
+        compute the statistic of the whole leaf. None if that is not supported: a target
+        with `axis_name` then raises.
+      preserves_mantissa_bits: whether a score has no more significant bits than its
+        weight, as a magnitude has. Thresholds among 16-bit weights are then found in
+        fewer passes.
+      extra_args: names of trees like the parameters that the score reads besides the
+        weights: "gradient", which `swd` supplies itself, or extra arguments of
+        `update`.
+      accumulator: the array per leaf that the score reads as `accumulated`; None for
+        none.
+      signed: whether scores may be negative. Ordering signed scores costs one mantissa
+        bit: scores that differ only in the last bit tie. If False, the sign of a score
+        is ignored, so leave it False only if scores are at least 0.
+      elementwise: whether the score of a weight depends, to the bit, only on the weight
+        itself, its extra inputs and a statistic of shape (): not on its position. N:M
+        structures then need no array of scores.
+
+    Examples:
+      The distance from the leaf's mean, of sharded leaves too. `once` zeroes a sum on
+      all devices but one that have the same shard, `total` adds the sums up, and
+      `parts` is the number of shards:
+
+      >>> import jax.numpy as jnp, swd_jax
+      >>> def distance(weights, mean):
+      ...     return jnp.abs(weights - mean)
+      >>> def means(leaves):
+      ...     return [jnp.mean(leaf) for leaf in leaves]
+      >>> def sharded_means(leaves, shards):
+      ...     sums = [shards.once(i, jnp.sum(leaf)) for i, leaf in enumerate(leaves)]
+      ...     sizes = [leaf.size * shards.parts(i) for i, leaf in enumerate(leaves)]
+      ...     return [s / n for s, n in zip(shards.total(sums), sizes)]
+      >>> criterion = swd_jax.criteria.Criterion(
+      ...     "distance",
+      ...     distance,
+      ...     statistics=means,
+      ...     sharded_statistics=sharded_means,
+      ...     elementwise=True,
+      ... )
+      >>> params = {"kernel": jnp.array([[0.0, 1.0, 2.0, 3.0, 9.0]])}
+      >>> pruned = swd_jax.prune(params, swd_jax.Target(0.4, criterion=criterion))
+      >>> print(pruned["kernel"])
+      [[0. 1. 0. 0. 9.]]
+
+      The sum of the gradients' magnitudes over all steps, times an importance that the
+      caller passes to `update` as an extra argument:
+
+      >>> def add_magnitude(accumulated, weights, gradient):
+      ...     return accumulated + jnp.abs(gradient)
+      >>> def weighted(weights, statistic, *, accumulated, importance):
+      ...     return accumulated * importance
+      >>> criterion = swd_jax.criteria.Criterion(
+      ...     "weighted_gradients",
+      ...     weighted,
+      ...     extra_args=("importance",),
+      ...     accumulator=swd_jax.criteria.Accumulator(add_magnitude),
+      ...     elementwise=True,
+      ... )
+      >>> criterion.input_names
+      ('importance', 'accumulated')
     """
 
     name: str
     score: Callable[..., jax.Array]
     statistics: Callable[[Sequence[jax.Array]], Sequence[Any]] | None = None
-    divided_statistics: (
+    sharded_statistics: (
         Callable[[Sequence[jax.Array], Shards], Sequence[Any]] | None
     ) = None
-    keeps_precision: bool = False
-    needs: tuple[str, ...] = ()
-    tracked: Tracked | None = None
+    preserves_mantissa_bits: bool = False
+    extra_args: tuple[str, ...] = ()
+    accumulator: Accumulator | None = None
     signed: bool = False
-    by_weight: bool = False
+    elementwise: bool = False
 
     def __repr__(self) -> str:
-        return f"swd_jax.{self.name}"
+        return f"Criterion({self.name!r})"
 
     @property
-    def evidence(self) -> tuple[str, ...]:
-        """The names of all that it looks at besides the weights."""
-        return self.needs if self.tracked is None else (*self.needs, "tracked")
+    def input_names(self) -> tuple[str, ...]:
+        """Names of all that the score reads besides weights and statistic."""
+        if self.accumulator is None:
+            return self.extra_args
+        return (*self.extra_args, "accumulated")
 
 
-# One function is one criterion, whoever asks: what is compiled for it is found again.
-@functools.lru_cache(maxsize=256)
-def from_function(function: Callable[..., Any]) -> Criterion:
-    """A plain function of the weights, and perhaps of more, as a criterion.
+@dataclasses.dataclass(frozen=True, repr=False)
+class LibraryCriterion(Criterion):
+    """A criterion of this package, which prints as the expression that gives it."""
 
-    Raises:
-      ValueError: if it takes no weights, or a number of arguments that is not known.
-    """
-    name = getattr(function, "__name__", type(function).__name__)
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        parameters = []
-    required = [p for p in parameters if p.default is p.empty]
-    variadic = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
-    if not required or variadic:
-        raise ValueError(
-            f"criterion {name!r} must be a function of the weights, such as "
-            "lambda weights: ..., or of weights and what it needs besides them by "
-            "name, such as lambda weights, gradient: ..."
-        )
-    needs = tuple(p.name for p in required[1:])
-
-    def score(weights: jax.Array, statistic: None, **evidence: jax.Array) -> jax.Array:
-        del statistic
-        found = function(weights, **evidence)
-        if jnp.shape(found) != weights.shape:
-            raise ValueError(
-                f"criterion {name!r} must give scores in the shape of the weights, "
-                f"{weights.shape}, and gave {jnp.shape(found)}"
-            )
-        return found.astype(weights.dtype)
-
-    return Criterion(name, score, needs=needs)
+    def __repr__(self) -> str:
+        return f"swd_jax.criteria.{self.name}"
 
 
 def scores(
     criterion: Criterion,
     weights: jax.Array,
     statistic: Any,
-    evidence: Evidence,
+    inputs: ExtraInputs,
     dtype: jnp.dtype,
 ) -> jax.Array:
-    """One leaf's scores in the type in which leaves are ranked together."""
-    wide = {name: sort_keys.widen(each, dtype) for name, each in evidence.items()}
+    """Score one leaf in the dtype in which the leaves of a target are compared."""
+    wide = {name: sort_keys.widen(array, dtype) for name, array in inputs.items()}
     return criterion.score(sort_keys.widen(weights, dtype), statistic, **wide)
 
 
-def magnitudes(
+def nonnegative_scores(
     criterion: Criterion,
     weights: jax.Array,
     statistic: Any,
-    evidence: Evidence,
+    inputs: ExtraInputs,
     dtype: jnp.dtype,
 ) -> jax.Array:
-    """The scores in an order of magnitudes: those with signs moved to where none is."""
-    found = scores(criterion, weights, statistic, evidence, dtype)
-    return sort_keys.ordered(found) if criterion.signed else found
+    """Score one leaf, with signed scores mapped to non-negative floats in their order.
+
+    Of the result only the magnitude is significant.
+    """
+    values = scores(criterion, weights, statistic, inputs, dtype)
+    return sort_keys.ordered(values) if criterion.signed else values
 
 
 @functools.partial(jax.jit, static_argnames=("criterion", "dtype", "shards"))
@@ -155,15 +193,20 @@ def statistics(
     dtype: jnp.dtype,
     shards: Shards | None = None,
 ) -> list[Any]:
-    """What the criterion's score needs to know of each leaf."""
+    """Compute the statistic of each leaf; None for a criterion without statistics.
+
+    Raises:
+      ValueError: if leaves are sharded, and the criterion has statistics of whole
+        leaves only.
+    """
     if criterion.statistics is None or not leaves:
         return [None] * len(leaves)
     wide = [sort_keys.widen(leaf, dtype) for leaf in leaves]
     if shards is None:
         return [*criterion.statistics(wide)]
-    if criterion.divided_statistics is None:
+    if criterion.sharded_statistics is None:
         raise ValueError(
-            f"axis_name is {shards.axes}, but {criterion!r} knows statistics of whole "
-            "leaves only: give it divided_statistics, which add up what each device has"
+            f"axis_name is {shards.axes}, but {criterion!r} has statistics of whole "
+            "leaves only: give it sharded_statistics, which compute them from shards"
         )
-    return [*criterion.divided_statistics(wide, shards)]
+    return [*criterion.sharded_statistics(wide, shards)]

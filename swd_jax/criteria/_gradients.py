@@ -1,20 +1,24 @@
-"""The criteria that look at gradients, or at what an optimizer knows of them."""
+"""Criteria of the gradients, or of what an optimizer derives from them."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
 from swd_jax._arguments import validation
-from swd_jax.criteria._criterion import Criterion, Tracked
+from swd_jax.criteria._criterion import Accumulator, Criterion, LibraryCriterion
 
 
-def _product(weights: jax.Array, statistic: None, *, gradient: jax.Array) -> jax.Array:
+def _saliency(weights: jax.Array, statistic: None, *, gradient: jax.Array) -> jax.Array:
     del statistic
     return jnp.abs(weights * gradient)
 
 
-def _tracked(weights: jax.Array, statistic: None, *, tracked: jax.Array) -> jax.Array:
+def _accumulated(
+    weights: jax.Array, statistic: None, *, accumulated: jax.Array
+) -> jax.Array:
     del statistic
-    return jnp.where(jnp.isfinite(weights), tracked, jnp.inf)
+    return jnp.where(jnp.isfinite(weights), accumulated, jnp.inf)
 
 
 def _fisher(weights: jax.Array, statistic: None, *, nu: jax.Array) -> jax.Array:
@@ -22,8 +26,22 @@ def _fisher(weights: jax.Array, statistic: None, *, nu: jax.Array) -> jax.Array:
     return jnp.abs(weights) * jnp.sqrt(nu)
 
 
-def _moved(tracked: jax.Array, weights: jax.Array, gradient: jax.Array) -> jax.Array:
-    return tracked - weights * gradient
+def _add_movement(
+    accumulated: jax.Array, weights: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    return accumulated - weights * gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class _MeanSaliency:
+    """The running mean of the saliency. Equal for equal decays."""
+
+    decay: float
+
+    def __call__(
+        self, accumulated: jax.Array, weights: jax.Array, gradient: jax.Array
+    ) -> jax.Array:
+        return self.decay * accumulated + (1 - self.decay) * jnp.abs(weights * gradient)
 
 
 def mean_saliency(decay: float = 0.99) -> Criterion:
@@ -31,17 +49,17 @@ def mean_saliency(decay: float = 0.99) -> Criterion:
 
     .. math:: s_t = d\, s_{t-1} + (1 - d)\, |w\, g|
 
-    It tells apart what a single batch cannot. The means are kept in the state of the
-    transformation: a float32 array for each prunable leaf.
+    Less noisy than the saliency of a single batch. The means are part of the state of
+    the transformation: a float32 array for each prunable leaf.
 
     Args:
       decay: d, in [0, 1).
 
     Returns:
-      A criterion for `Target(criterion=...)`. It gathers gradients before the
-      optimizer, as in `swd`; transformations after it take them as the extra argument
-      `gradient`. `prune` takes what was gathered as
-      `evidence={"tracked": optax.tree_utils.tree_get(state, "tracked")}`.
+      A criterion for `Target(criterion=...)`; criteria of the same decay are equal. It
+      accumulates gradients before the optimizer, as in `swd`; transformations after the
+      optimizer take them as the extra argument `gradient`. `prune` takes the means as
+      `evidence={"accumulated": optax.tree_utils.tree_get(state, "accumulated")}`.
 
     Raises:
       ValueError: if the decay is out of range.
@@ -54,47 +72,51 @@ def mean_saliency(decay: float = 0.99) -> Criterion:
     Source: Molchanov et al., "Importance estimation for neural network pruning"
     (arXiv 1906.10771), section 3.
     """
-    known = validation.as_decimal("decay", decay)
-    if known is None or not 0 <= known < 1:
+    exact = validation.as_decimal("decay", decay)
+    if exact is None or not 0 <= exact < 1:
         raise ValueError(f"decay must be in [0, 1), got {decay!r}")
-
-    def advance(
-        tracked: jax.Array, weights: jax.Array, gradient: jax.Array
-    ) -> jax.Array:
-        return decay * tracked + (1 - decay) * jnp.abs(weights * gradient)
-
-    return Criterion(
-        f"mean_saliency({decay})", _tracked, tracked=Tracked(advance), by_weight=True
+    return LibraryCriterion(
+        f"mean_saliency({float(exact)})",
+        _accumulated,
+        accumulator=Accumulator(_MeanSaliency(float(exact))),
+        elementwise=True,
     )
 
 
-saliency = Criterion("saliency", _product, needs=("gradient",), by_weight=True)
-"""The saliency |w g|: how much the loss would change, to first order, without w.
+saliency: Criterion = LibraryCriterion(
+    "saliency", _saliency, extra_args=("gradient",), elementwise=True
+)
+"""The saliency |w g|: to first order, the change of the loss without w.
 
 It needs gradients. `swd`, which stands before the optimizer, takes the updates that
 reach it; transformations after the optimizer take the extra argument `gradient`, and
-`prune` takes `evidence={"gradient": gradients}`. One batch's gradients are noisy:
-`mean_saliency` takes the mean of many.
+`prune` takes `evidence={"gradient": gradients}`. The gradients of one batch are noisy:
+`mean_saliency` averages over many.
 
 Source: equation 3 of Molchanov et al., "Importance estimation for neural network
 pruning" (arXiv 1906.10771), and before it Mozer & Smolensky's skeletonization (1988).
 """
 
-movement = Criterion(
-    "movement", _tracked, tracked=Tracked(_moved), signed=True, by_weight=True
+movement: Criterion = LibraryCriterion(
+    "movement",
+    _accumulated,
+    accumulator=Accumulator(_add_movement),
+    signed=True,
+    elementwise=True,
 )
 """Movement: the sum over all steps of -w g. Weights that move towards zero go first.
 
-The sums are kept in the state of the transformation: a float32 array for each prunable
-leaf. Gradients as for `saliency`; for `prune` as for `mean_saliency`. It is made for
-fine-tuning a network that is trained already, whose magnitudes are those of another
-task.
+The sums are part of the state of the transformation: a float32 array for each prunable
+leaf. Gradients as for `saliency`; for `prune` as for `mean_saliency`. It is meant for
+fine-tuning a pretrained network, whose magnitudes are those of another task.
 
 Source: equation 3 of Sanh et al., "Movement pruning: adaptive sparsity by fine-tuning"
 (arXiv 2005.07683), with w for the masked weight.
 """
 
-fisher = Criterion("fisher", _fisher, needs=("nu",), by_weight=True)
+fisher: Criterion = LibraryCriterion(
+    "fisher", _fisher, extra_args=("nu",), elementwise=True
+)
 r"""The magnitude times the root of Adam's second moment: |w| sqrt(nu).
 
 The square is w^2 nu, twice the increase of the loss without w under a diagonal Fisher

@@ -160,12 +160,8 @@ def _random_masks(resolved: ResolvedTarget, seed: int) -> list[jax.Array]:
     ]
     everywhere = [jnp.ones_like(array, dtype=bool) for array in noise]
     pools: Groups = resolved.found.layout
-    budgets = jnp.stack(
-        [
-            exact_counts.pruned_count(sparsity, sum(noise[i].size for i in pool))
-            for sparsity, pool in zip(resolved.sparsities(None), pools, strict=True)
-        ]
-    )
+    pool_sizes = [sum(noise[i].size for i in pool) for pool in pools]
+    budgets = exact_counts.pruned_counts(resolved.sparsities(None), pool_sizes)
     pruned = _extreme_k_masks(noise, everywhere, pools, budgets)
     return [~mask for mask in pruned]
 
@@ -204,7 +200,7 @@ def _exchange(
         assert isinstance(sparsity, Fraction)
         size = sum(weights[i].size for i in pool)
         num_active.append(size - exact_counts.known_count(sparsity, size))
-    budgets = jnp.stack([exact_counts.pruned_count(fraction, n) for n in num_active])
+    budgets = exact_counts.pruned_counts([fraction] * len(num_active), num_active)
     dropped = _extreme_k_masks(weights, active, pools, budgets)
     kept = [old & ~drop for old, drop in zip(active, dropped, strict=True)]
     inactive = [~mask for mask in kept]

@@ -8,7 +8,7 @@ import optax
 
 from swd_jax._allocation.prunable_leaves import (
     Prunable,
-    check_prunable,
+    as_prunable,
     find_prunable,
 )
 from swd_jax._arguments import validation
@@ -87,7 +87,7 @@ def network_slimming(
     mentions.
     """
     validation.check_coefficient("strength", strength)
-    check_prunable(prunable)
+    prunable = as_prunable(prunable)
 
     def init_fn(params: optax.Params) -> optax.ScaleByScheduleState:
         find_prunable(prunable, tree_paths.flatten(params), params)

@@ -11,7 +11,7 @@ import optax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from swd_jax._allocation import exact_counts
+from swd_jax._allocation import sparsity_values
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arrays import exact_sums, leaf_norms, sort_keys, tree_paths, uint64
 from swd_jax._targets.extra_inputs import check_extra_args
@@ -126,7 +126,7 @@ def _target_sparsity(
 ) -> float:
     """Return the sparsity of all prunable weights: as given, if there is only one."""
     if len(targets) == 1 and isinstance(targets[0].scope, str):
-        return float(exact_counts.sparsity_at(targets[0].sparsity, step))
+        return float(sparsity_values.sparsity_at(targets[0].sparsity, step))
     pruned = sum(uint64.to_int(k) for pools in budgets for k in pools)
     total = sum(sum(ranked.ranking.pool_sizes()) for ranked in ranked_targets)
     return _ratio(pruned, total)
@@ -195,4 +195,4 @@ def _largest_stable_learning_rate(state: optax.OptState | None) -> float | None:
             "in it, or none"
         )
     coefficient = max(float(node.coefficient) for node in states)
-    return largest_stable_multiplier(1.0, coefficient)
+    return largest_stable_multiplier(learning_rate=1.0, weight_decay=coefficient)

@@ -1,8 +1,9 @@
-"""How large the multiplier may grow before SGD diverges."""
+"""The largest multiplier for which SGD is stable, and a bound that respects it."""
 
+import dataclasses
 import math
 import warnings
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,38 +11,37 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from swd_jax._arguments import validation
+from swd_jax._arguments import hashable, validation
 
-# A little below the limit, where what is left of the penalty still dies out.
+# At the limit itself the weights oscillate for ever; below it they decay.
 _MARGIN = 0.95
 
-# Dense enough to meet any growth, however long the training: 2 % apart.
+# Steps up to the largest int32, each at most 2 % beyond the one before.
 _PROBED_STEPS = np.unique(np.geomspace(1, 2**31 - 1, 1024).astype(np.int32)) - 1
 
 
 def largest_stable_multiplier(
+    *,
     learning_rate: float,
     weight_decay: float,
     momentum: float = 0.0,
-    *,
     nesterov: bool = False,
 ) -> float:
-    r"""The multiplier from which SGD with `swd` before it diverges.
+    r"""The multiplier above which SGD with `swd` before it diverges.
 
     Under the penalty alone a weight follows :math:`w \leftarrow w - \eta a \mu w`, with
-    momentum :math:`m` if there is one. That is a linear recursion, and it grows without
-    bound once
+    momentum :math:`m` if there is any. That is a linear recursion, and it diverges if
 
     .. math::
 
         \eta\, a\, \mu > 2 (1 + m), \quad\text{with Nesterov's momentum}\quad
         \eta\, a\, \mu > \frac{2 (1 + m)}{1 + 2 m}
 
-    The curvature of the loss comes on top. Optimizers that normalise the gradient, such
-    as Adam, have no such limit.
+    The curvature of the loss adds to the left-hand side. Optimizers that normalise the
+    gradient, such as Adam, have no such limit.
 
     Args:
-      learning_rate: the largest in use with that multiplier, at least 0.
+      learning_rate: the largest that is used with the multiplier, at least 0.
       weight_decay: mu, at least 0.
       momentum: of the SGD, in [0, 1).
       nesterov: whether the momentum is Nesterov's.
@@ -54,7 +54,9 @@ def largest_stable_multiplier(
 
     Examples:
       >>> import swd_jax
-      >>> limit = swd_jax.schedules.largest_stable_multiplier(0.1, 5e-4, momentum=0.9)
+      >>> limit = swd_jax.schedules.largest_stable_multiplier(
+      ...     learning_rate=0.1, weight_decay=5e-4, momentum=0.9
+      ... )
       >>> round(limit)
       76000
 
@@ -77,18 +79,18 @@ def bound_multiplier(
     momentum: float = 0.0,
     nesterov: bool = False,
 ) -> optax.Schedule:
-    r"""The multiplier a(t), kept where SGD is stable.
+    r"""The multiplier a(t), bounded so that SGD is stable.
 
     .. math:: \min\left(a(t),\; 0.95 \cdot \frac{2 (1 + m)}{\eta(t)\, \mu(t)}\right)
 
     (with the limit of `largest_stable_multiplier` for Nesterov's momentum).
 
-    Up to 95 % of the limit the rule is the paper's, untouched. A multiplier that would
-    go further is held there: the selected weights still shrink as fast as SGD allows,
-    and nothing diverges.
+    Up to 95 % of the limit the rule is the paper's. A larger multiplier is replaced by
+    95 % of the limit: the selected weights still shrink as fast as SGD allows, and
+    nothing diverges.
 
-    Where it stands: round the `a` of `swd` before SGD. Adam and its like need none, nor
-    do `decoupled_swd` and `proximal_swd`.
+    Where it stands: around the `a` of `swd` before SGD. Adam and similar optimizers
+    need no bound, nor do `decoupled_swd` and `proximal_swd`.
 
     Args:
       a: the multiplier, at least 0; a number or a schedule of the optimizer step.
@@ -98,14 +100,14 @@ def bound_multiplier(
       nesterov: whether the momentum is Nesterov's.
 
     Returns:
-      A schedule for `swd(a=...)`.
+      A schedule for `swd(a=...)`. Schedules of equal arguments are equal.
 
     Raises:
       ValueError: if a number is out of range.
 
     Warns:
-      UserWarning: if the bound will be met, from about which step on, and what can be
-        done about it. (Not where a number or a schedule is traced and so unknown.)
+      UserWarning: if the bound takes effect, from about which step on, and how to avoid
+        it. No warning is given for traced numbers and schedules.
 
     Examples:
       >>> import optax, swd_jax
@@ -123,47 +125,60 @@ def bound_multiplier(
     validation.check_coefficient("a", a)
     validation.check_coefficient("learning_rate", learning_rate)
     validation.check_coefficient("weight_decay", weight_decay)
-    largest = _MARGIN * _largest_stable_rate(momentum, nesterov)
-
-    def limit_at(step: ArrayLike) -> jax.Array:
-        rate = validation.coefficient_at(learning_rate, step)
-        return largest / (rate * validation.coefficient_at(weight_decay, step))
-
-    def bounded(step: ArrayLike) -> jax.Array:
-        return jnp.minimum(validation.coefficient_at(a, step), limit_at(step))
-
-    _warn_if_met(a, limit_at)
+    bounded = _BoundMultiplier(
+        hashable.hashable_number(a),
+        hashable.hashable_number(learning_rate),
+        hashable.hashable_number(weight_decay),
+        _MARGIN * _largest_stable_rate(momentum, nesterov),
+    )
+    _warn_if_bounded(bounded)
     return bounded
 
 
+@dataclasses.dataclass(frozen=True)
+class _BoundMultiplier:
+    a: Any
+    learning_rate: Any
+    weight_decay: Any
+    largest_rate: Any
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        multiplier = validation.coefficient_at(self.a, step)
+        return jnp.minimum(multiplier, self.limit_at(step))
+
+    def limit_at(self, step: ArrayLike) -> jax.Array:
+        rate = validation.coefficient_at(self.learning_rate, step)
+        return self.largest_rate / (
+            rate * validation.coefficient_at(self.weight_decay, step)
+        )
+
+
 def _largest_stable_rate(momentum: float, nesterov: bool) -> float:
-    """The limit of learning rate * a * mu."""
-    value = validation.as_decimal("momentum", momentum)
-    if value is not None and not 0 <= value < 1:
+    """Compute the limit of learning rate * a * mu."""
+    exact = validation.as_decimal("momentum", momentum)
+    if exact is not None and not 0 <= exact < 1:
         raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
     limit = 2 * (1 + momentum)
     return limit / (1 + 2 * momentum) if nesterov else limit
 
 
-def _warn_if_met(
-    a: validation.Number | optax.Schedule, limit_at: Callable[[ArrayLike], jax.Array]
-) -> None:
+def _warn_if_bounded(bounded: _BoundMultiplier) -> None:
+    def at_step(step: ArrayLike) -> tuple[jax.Array, jax.Array]:
+        return validation.coefficient_at(bounded.a, step), bounded.limit_at(step)
+
     try:
         with jax.ensure_compile_time_eval():
-            multiplier, limit = jax.vmap(
-                lambda step: (validation.coefficient_at(a, step), limit_at(step))
-            )(_PROBED_STEPS)
-            multiplier, limit = np.asarray(multiplier), np.asarray(limit)
+            values, limits = map(np.asarray, jax.vmap(at_step)(_PROBED_STEPS))
     except jax.errors.TracerArrayConversionError:
         return
-    met = np.flatnonzero(multiplier > limit)
-    if met.size:
-        worst = met[np.argmax(multiplier[met] / limit[met])]
+    exceeding = np.flatnonzero(values > limits)
+    if exceeding.size:
+        worst = exceeding[np.argmax(values[exceeding] / limits[exceeding])]
         warnings.warn(
-            f"The multiplier a reaches {multiplier[worst]:.3g}, where SGD with swd "
-            f"before it stays stable up to {limit[worst] / _MARGIN:.3g}: from about "
-            f"step {_PROBED_STEPS[met[0]]} on it is held at {_MARGIN:.0%} of that. For "
-            "the whole growth choose a smaller a_max, a learning rate that falls, or "
-            "proximal_swd, which has no such limit.",
+            f"The multiplier a reaches {values[worst]:.3g}, where SGD with swd "
+            f"before it stays stable up to {limits[worst] / _MARGIN:.3g}: from about "
+            f"step {_PROBED_STEPS[exceeding[0]]} on it is held at {_MARGIN:.0%} of "
+            "that. For the whole growth choose a smaller a_max, a learning rate that "
+            "falls, or proximal_swd, which has no such limit.",
             stacklevel=3,
         )

@@ -2,18 +2,17 @@
 
 import abc
 from collections.abc import Hashable, Sequence
-from fractions import Fraction
 from typing import Any, NamedTuple
 
-import jax
 from jax.typing import ArrayLike
 
 from swd_jax._allocation.allocation import Allocation
+from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._allocation.prunable_leaves import Prunable, PrunableLeaf
 from swd_jax._arrays import tree_paths
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._ranking.ranking import Ranking
-from swd_jax.criteria._criterion import Criterion, Evidence
+from swd_jax.criteria._criterion import Criterion, ExtraInputs
 
 
 class StructuredLeaves(NamedTuple):
@@ -73,7 +72,7 @@ class AbstractStructure(abc.ABC, Hashable):
     @abc.abstractmethod
     def sparsities(
         self, allocation: Allocation, found: StructuredLeaves, step: ArrayLike | None
-    ) -> Sequence[Fraction | jax.Array]:
+    ) -> PoolSparsities:
         """Return the sparsity of every pool at an optimizer step.
 
         Raises:
@@ -87,7 +86,7 @@ class AbstractStructure(abc.ABC, Hashable):
         allocation: Allocation,
         criterion: Criterion,
         found: StructuredLeaves,
-        extra_inputs: Sequence[Evidence],
+        extra_inputs: Sequence[ExtraInputs],
         axis_name: AxisName,
     ) -> Ranking:
         """Return the scored units of at least one leaf.

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from swd_jax._allocation import exact_counts
+from swd_jax._allocation import exact_counts, sparsity_values
 from swd_jax._allocation.allocation import Allocation
+from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._allocation.prunable_leaves import Prunable
 from swd_jax._arguments import validation
 from swd_jax._arrays import sort_keys, tree_paths
@@ -29,7 +30,7 @@ from swd_jax._ranking.channel_layout import (
 )
 from swd_jax._ranking.channel_ranking import ChannelRanking
 from swd_jax.criteria import _criterion
-from swd_jax.criteria._criterion import Criterion, Evidence
+from swd_jax.criteria._criterion import Criterion, ExtraInputs
 from swd_jax.structures._abstract import AbstractStructure, StructuredLeaves
 
 Decays: TypeAlias = Literal["all", "scales"]
@@ -233,16 +234,16 @@ class CoupledChannels(AbstractStructure):
         if not found.leaves:
             return
         try:
-            sparsity = exact_counts.sparsity_at(allocation.sparsity, None)
+            sparsity = sparsity_values.sparsity_at(allocation.sparsity, None)
         except ValueError:  # a schedule without a final value
             return
         _check_removable(found.layout, sparsity)
 
     def sparsities(
         self, allocation: Allocation, found: StructuredLeaves, step: ArrayLike | None
-    ) -> Sequence[Fraction | jax.Array]:
+    ) -> PoolSparsities:
         """Return the sparsity of the one pool at an optimizer step."""
-        sparsity = exact_counts.sparsity_at(allocation.sparsity, step)
+        sparsity = sparsity_values.sparsity_at(allocation.sparsity, step)
         _check_removable(found.layout, sparsity)
         return [sparsity]
 
@@ -251,7 +252,7 @@ class CoupledChannels(AbstractStructure):
         allocation: Allocation,
         criterion: Criterion,
         found: StructuredLeaves,
-        extra_inputs: Sequence[Evidence],
+        extra_inputs: Sequence[ExtraInputs],
         axis_name: AxisName,
     ) -> ChannelRanking:
         """Return the channels with their scores."""

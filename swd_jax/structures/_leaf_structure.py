@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from swd_jax._allocation import scopes
 from swd_jax._allocation.allocation import Allocation
+from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._allocation.prunable_leaves import Prunable, find_prunable
 from swd_jax._arguments import validation
 from swd_jax._arrays import sort_keys, tiling, tree_paths
@@ -21,7 +22,7 @@ from swd_jax._ranking.leaf_ranking import LeafRanking
 from swd_jax._ranking.structure_protocol import Structure
 from swd_jax._selection.order_statistics import Groups
 from swd_jax.criteria import _criterion
-from swd_jax.criteria._criterion import Criterion, Evidence
+from swd_jax.criteria._criterion import Criterion, ExtraInputs
 from swd_jax.structures import _unit_scores
 from swd_jax.structures._abstract import AbstractStructure, StructuredLeaves
 
@@ -66,7 +67,7 @@ class LeafStructure(AbstractStructure):
     def unit_scores(
         self,
         criterion: Criterion,
-        score_inputs: list[_criterion.Scored],
+        score_inputs: list[_criterion.ScoreInputs],
         dtype: jnp.dtype,
     ) -> list[jax.Array] | None:
         """Return the scores of each leaf's units; None if every weight is a unit."""
@@ -75,7 +76,7 @@ class LeafStructure(AbstractStructure):
     def protected(
         self,
         criterion: Criterion,
-        score_inputs: list[_criterion.Scored],
+        score_inputs: list[_criterion.ScoreInputs],
         dtype: jnp.dtype,
     ) -> list[jax.Array] | None:
         """Return the weights of each leaf that are never pruned; None if there is none.
@@ -105,7 +106,7 @@ class LeafStructure(AbstractStructure):
     ) -> StructuredLeaves:
         """Return the prunable leaves, and the pools that the scope makes of them."""
         leaves = find_prunable(prunable, tree, params)
-        pools = scopes.find_groups(allocation.scope, leaves)
+        pools = scopes.find_pools(allocation.scope, leaves)
         return StructuredLeaves(leaves, pools, len(pools))
 
     def check_leaves(self, allocation: Allocation, found: StructuredLeaves) -> None:
@@ -157,7 +158,7 @@ class LeafStructure(AbstractStructure):
 
     def sparsities(
         self, allocation: Allocation, found: StructuredLeaves, step: ArrayLike | None
-    ) -> Sequence[Fraction | jax.Array]:
+    ) -> PoolSparsities:
         """Return the sparsity of every pool at an optimizer step."""
         pools: Groups = found.layout
         shapes = [leaf.weights.shape for leaf in found.leaves]
@@ -168,7 +169,7 @@ class LeafStructure(AbstractStructure):
         allocation: Allocation,
         criterion: Criterion,
         found: StructuredLeaves,
-        extra_inputs: Sequence[Evidence],
+        extra_inputs: Sequence[ExtraInputs],
         axis_name: AxisName,
     ) -> LeafRanking:
         """Return the leaves with the scores of their units."""

@@ -115,7 +115,7 @@ class NM(LeafStructure):
     def protected(
         self,
         criterion: _criterion.Criterion,
-        score_inputs: list[_criterion.Scored],
+        score_inputs: list[_criterion.ScoreInputs],
         dtype: jnp.dtype,
     ) -> list[jax.Array]:
         """Return the n weights with the largest scores of every m, in each leaf."""
@@ -198,14 +198,14 @@ class NM(LeafStructure):
 def _protected(
     structure: NM,
     criterion: _criterion.Criterion,
-    score_inputs: list[_criterion.Scored],
+    score_inputs: list[_criterion.ScoreInputs],
     dtype: jnp.dtype,
 ) -> list[jax.Array]:
     masks = []
     for weights, statistic, extra_inputs in score_inputs:
         key = functools.partial(_sort_key, criterion, statistic, dtype)
         inputs = weights, extra_inputs
-        if criterion.by_weight:
+        if criterion.elementwise:
             masks.append(structure._protected_weights(weights, inputs, key))
         else:
             # A score that depends on the position cannot be computed from slices.
@@ -218,11 +218,13 @@ def _sort_key(
     criterion: _criterion.Criterion,
     statistic: Any,
     dtype: jnp.dtype,
-    inputs: tuple[jax.Array, _criterion.Evidence],
+    inputs: tuple[jax.Array, _criterion.ExtraInputs],
 ) -> jax.Array:
     weights, extra_inputs = inputs
     return sort_keys.to_key(
-        _criterion.magnitudes(criterion, weights, statistic, extra_inputs, dtype)
+        _criterion.nonnegative_scores(
+            criterion, weights, statistic, extra_inputs, dtype
+        )
     )
 
 

@@ -60,7 +60,7 @@ class Rectangles(LeafStructure):
     def unit_scores(
         self,
         criterion: _criterion.Criterion,
-        score_inputs: list[_criterion.Scored],
+        score_inputs: list[_criterion.ScoreInputs],
         dtype: jnp.dtype,
     ) -> list[jax.Array]:
         """Return the norms of each leaf's blocks."""

@@ -17,7 +17,7 @@ from swd_jax.criteria import _criterion, _magnitudes
 def unit_scores(
     structure: Structure,
     criterion: _criterion.Criterion,
-    score_inputs: list[_criterion.Scored],
+    score_inputs: list[_criterion.ScoreInputs],
     dtype: jnp.dtype,
     *,
     ignores_sign: bool = False,

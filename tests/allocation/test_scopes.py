@@ -1,6 +1,9 @@
-"""Scopes: what is ranked together, and how much of it goes."""
+"""Scopes: which leaves share a threshold, and at which sparsity."""
 
+import copy
+import pickle
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 
 import jax
@@ -9,111 +12,14 @@ import numpy as np
 import pytest
 
 import swd_jax
-from swd_jax._allocation import scopes
+from swd_jax._allocation import (
+    scopes,
+)
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
-def resnet50():
-    """Kernel shapes of ResNet-50, and the length of a side of what each computes."""
-    layers = [((7, 7, 3, 64), 112)]
-    inputs = 64
-    for stage, (width, blocks, side) in enumerate(
-        [(64, 3, 56), (128, 4, 28), (256, 6, 14), (512, 3, 7)]
-    ):
-        for block in range(blocks):
-            # The first convolution of a stage still sees the larger image.
-            larger = block == 0 and stage > 0
-            layers.append(((1, 1, inputs, width), 2 * side if larger else side))
-            layers.append(((3, 3, width, width), side))
-            layers.append(((1, 1, width, 4 * width), side))
-            if block == 0:
-                layers.append(((1, 1, inputs, 4 * width), side))
-            inputs = 4 * width
-    return [*layers, ((2048, 1000), 1)]
-
-
-# At 90 %, by hand: 1 - epsilon (sum of lengths) / (product of lengths), with an epsilon
-# of 48.786097; by it the smallest kernel would keep more than all, and so it is dense.
-AT_90_PERCENT = {
-    (7, 7, 3, 64): 0.579967,
-    (1, 1, 64, 64): 0,
-    (3, 3, 64, 64): 0.822663,
-    (1, 1, 64, 256): 0.041191,
-    (1, 1, 256, 64): 0.041191,
-    (1, 1, 256, 128): 0.425310,
-    (3, 3, 128, 128): 0.913317,
-    (1, 1, 128, 512): 0.522084,
-    (1, 1, 256, 512): 0.713400,
-    (1, 1, 512, 128): 0.522084,
-    (1, 1, 512, 256): 0.713400,
-    (3, 3, 256, 256): 0.957155,
-    (1, 1, 256, 1024): 0.761414,
-    (1, 1, 512, 1024): 0.856886,
-    (1, 1, 1024, 256): 0.761414,
-    (1, 1, 1024, 512): 0.856886,
-    (3, 3, 512, 512): 0.978701,
-    (1, 1, 512, 2048): 0.880800,
-    (1, 1, 1024, 2048): 0.928489,
-    (1, 1, 2048, 512): 0.880800,
-    (2048, 1000): 0.927393,
-}
-
-
-def test_erk_agrees_with_the_table_for_resnet_50():
-    shapes = [shape for shape, _ in resnet50()]
-    assert len(shapes) == 54
-    found = scopes.erk_sparsities(Fraction(9, 10), shapes)
-    expected = [AT_90_PERCENT[shape] for shape in shapes]
-    np.testing.assert_allclose(np.array(found, float), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("sparsity", "published"), [("0.8", 0.42), ("0.9", 0.24), ("0.95", 0.12)]
-)
-def test_erk_leaves_the_products_that_its_paper_counts(sparsity, published):
-    """The FLOPs for a test of ResNet-50, table 2 of arXiv 1911.11134."""
-    layers = resnet50()
-    found = scopes.erk_sparsities(Fraction(sparsity), [shape for shape, _ in layers])
-    products = [np.prod(shape) * side**2 for shape, side in layers]
-    left = sum(n * (1 - float(s)) for n, s in zip(products, found, strict=True))
-    assert left / sum(products) == pytest.approx(published, abs=0.01)
-
-
-@pytest.mark.parametrize("sparsity", ["0", "0.3", "0.8", "0.95", "0.999"])
-def test_erk_of_a_schedule_is_that_of_the_number(sparsity):
-    shapes = [shape for shape, _ in resnet50()]
-    exact = scopes.erk_sparsities(Fraction(sparsity), shapes)
-    traced = jax.jit(lambda s: scopes.erk_sparsities(s, shapes))(
-        jnp.float32(float(Fraction(sparsity)))
-    )
-    np.testing.assert_allclose(
-        np.array(traced), np.array(exact, float), atol=3e-6, rtol=1e-5
-    )
-    # And of all of them together it is what was asked for, but never more.
-    sizes = np.array([np.prod(shape) for shape in shapes], float)
-    whole = (np.array(exact, float) * sizes).sum() / sizes.sum()
-    assert float(Fraction(sparsity)) - 2e-7 <= whole + 1e-12
-    assert whole <= float(Fraction(sparsity)) + 1e-12
-
-
-def test_erk_prunes_each_leaf_to_its_own_sparsity():
-    # Ratios (4 + 4) / 16 and (8 + 8) / 64: a leaf's kept share is twice the other's,
-    # e/2 and e/4, and 8 e + 16 e = 40 kept weights: e = 5/3, 5/6 and 5/12.
-    rng = np.random.default_rng(0)
-    params = {
-        "small": rng.normal(size=(4, 4)).astype(np.float32),
-        "large": rng.normal(size=(8, 8)).astype(np.float32),
-    }
-    mask = swd_jax.prune_mask(params, swd_jax.Target(0.5, scope="erk"))
-    lost = {name: int((~leaf).sum()) for name, leaf in mask.items()}
-    assert lost == {"small": int(16 / 6), "large": int(64 * 7 / 12)}
-    for name, leaf in params.items():
-        order = np.argsort(np.abs(leaf), axis=None)[: lost[name]]
-        assert set(np.flatnonzero(~np.asarray(mask[name]))) == set(order)
-
-
-class TestAMapping:
+class TestMapping:
     PARAMS = {
         "attention": {"query": np.array([[4.0, 3, 2, 1]], np.float32)},
         "mlp": {
@@ -123,22 +29,22 @@ class TestAMapping:
         "head": {"kernel": np.array([[0.1, 0.2]], np.float32)},
     }
 
-    def lost(self, target):
+    def pruned(self, target):
         mask = swd_jax.prune_mask(self.PARAMS, target)
-        return jax.tree.map(lambda kept: (~kept).astype(int).tolist(), mask)
+        return jax.tree.map(lambda leaf: (~leaf).astype(int).tolist(), mask)
 
     def test_ranks_together_what_matches_and_the_rest_at_the_sparsity(self):
         target = swd_jax.Target(0, scope={"attention": 0.25, "^mlp/": 0.5})
-        assert self.lost(target) == {
+        assert self.pruned(target) == {
             "attention": {"query": [[0, 0, 0, 1]]},
-            # Of the eight of both, 1, 2, 3 and 4.
+            # 1, 2, 3 and 4 are the lowest half of both leaves.
             "mlp": {"up": [[0, 1, 0, 1]], "down": [[1, 0, 1, 0]]},
             "head": {"kernel": [[0, 0]]},
         }
 
     def test_the_first_pattern_that_matches_counts(self):
         target = swd_jax.Target(0.5, scope={"up": 0, "mlp": 0.5, "query|head": 0.5})
-        assert self.lost(target) == {
+        assert self.pruned(target) == {
             "attention": {"query": [[0, 0, 0, 1]]},
             "mlp": {"up": [[0, 0, 0, 0]], "down": [[1, 0, 1, 0]]},
             "head": {"kernel": [[1, 1]]},
@@ -155,7 +61,7 @@ class TestAMapping:
             selected.append(int((updates["attention"]["query"] != 0).sum()))
             assert not updates["mlp"]["up"].any()
         assert selected == [0, 1, 2]
-        assert state.selection.threshold.shape == (2,)  # of the query, and of the rest
+        assert state.threshold.shape == (2,)  # of the query, and of the other leaves
 
     def test_a_pattern_that_matches_nothing_lists_the_paths(self):
         target = swd_jax.Target(0.5, scope={"attention": 0.25, "ffn": 0.5})
@@ -177,72 +83,89 @@ class TestAMapping:
             ({"mlp": 1.5}, r"sparsity.*1\.5"),
         ],
     )
-    def test_one_that_can_never_do_is_an_error_at_once(self, scope, message):
+    def test_an_invalid_mapping_is_an_error_at_construction(self, scope, message):
         with pytest.raises(ValueError, match=message):
             swd_jax.Target(0.5, scope=scope)
 
     def test_patterns_may_be_compiled(self):
         target = swd_jax.Target(0, scope={re.compile("QUERY", re.IGNORECASE): 0.25})
-        assert self.lost(target)["attention"]["query"] == [[0, 0, 0, 1]]
+        assert self.pruned(target)["attention"]["query"] == [[0, 0, 0, 1]]
 
 
-class TestAFloor:
-    PARAMS = {
-        "small": np.array([[0.1, 0.3], [0.4, 0.2]], np.float32),
-        "large": np.arange(1.0, 9.0, dtype=np.float32).reshape(2, 4),
-    }
+class TestFrozenMapping:
+    ENTRIES = {"attention": 0.5, "mlp": swd_jax.cubic_sparsity(0.9, 0, 100)}
 
-    @pytest.mark.parametrize("floor", [2, 0.5, np.int64(2)])
-    def test_each_leaf_keeps_its_best_and_others_lose_more(self, floor):
-        # Of twelve six go: the small leaf keeps 0.3 and 0.4, and so 1 to 4 go.
-        target = swd_jax.Target(0.5, min_kept=floor)
-        expected = {
-            "small": [[False, True], [True, False]],
-            "large": [[False] * 4, [True] * 4],
-        }
-        for prune_mask in (
-            swd_jax.prune_mask,
-            jax.jit(swd_jax.prune_mask, static_argnums=1),
-        ):
-            mask = prune_mask(self.PARAMS, target)
-            for name, kept in expected.items():
-                np.testing.assert_array_equal(mask[name], kept)
-        tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
-        zeros = jax.tree.map(np.zeros_like, self.PARAMS)
-        updates, state = jax.jit(tx.update)(zeros, tx.init(self.PARAMS), self.PARAMS)
-        for name, kept in expected.items():
-            np.testing.assert_array_equal(updates[name] == 0, kept)
-        assert state.selection.selected_fraction == 0.5
+    def test_is_a_mapping_in_the_order_of_its_entries(self):
+        mapping = scopes.FrozenMapping(self.ENTRIES)
+        assert isinstance(mapping, Mapping)
+        assert list(mapping.items()) == list(self.ENTRIES.items())
+        assert mapping["attention"] == 0.5
+        assert len(mapping) == 2
+        assert repr(scopes.FrozenMapping({"mlp": 0.5})) == "{'mlp': 0.5}"
 
-    def test_without_one_a_leaf_may_be_emptied_and_the_report_says_so(self):
-        target = swd_jax.Target(0.5)
-        pruned = swd_jax.prune(self.PARAMS, target)
-        assert not pruned["small"].any()
-        assert "small" in str(swd_jax.summarize(pruned, target)).split("emptied")[-1]
-        kept = swd_jax.prune(self.PARAMS, swd_jax.Target(0.5, min_kept=1))
-        assert np.count_nonzero(kept["small"]) == 1
-        assert np.count_nonzero(kept["large"]) == 5
+    def test_is_equal_and_hash_equal_for_equal_entries(self):
+        first = scopes.FrozenMapping(self.ENTRIES)
+        second = scopes.FrozenMapping(
+            {"attention": 0.5, "mlp": swd_jax.cubic_sparsity(0.9, 0, 100)}
+        )
+        assert first == second
+        assert hash(first) == hash(second)
+        assert first == self.ENTRIES
+        assert first != scopes.FrozenMapping({"attention": 0.5})
+        assert first != "global"
 
-    def test_of_weights_that_tie_the_floor_keeps_the_last(self):
-        params = {"in": np.ones((2, 2), np.float32), "out": np.ones((2, 4), np.float32)}
-        mask = swd_jax.prune_mask(params, swd_jax.Target(0.5, min_kept=1))
-        np.testing.assert_array_equal(mask["in"].ravel(), [0, 0, 0, 1])
-        np.testing.assert_array_equal(mask["out"].ravel(), [0, 0, 0, 1, 1, 1, 1, 1])
+    def test_in_another_order_is_another_value(self):
+        """The first pattern that matches a leaf decides."""
+        backwards = dict(reversed(self.ENTRIES.items()))
+        assert scopes.FrozenMapping(self.ENTRIES) != scopes.FrozenMapping(backwards)
 
-    def test_it_counts_weights_of_groups_too(self):
-        # Channels of two weights: with a floor of one weight, one of them stays.
-        target = swd_jax.Target(0.5, min_kept=1, structure=swd_jax.Channel(-1))
-        mask = swd_jax.prune_mask(self.PARAMS, target)
-        np.testing.assert_array_equal(mask["small"].sum(axis=0), [2, 0])
-        assert mask["large"].sum() == 4
+    def test_is_a_copy(self):
+        entries = {"mlp": 0.5}
+        mapping = scopes.FrozenMapping(entries)
+        entries["mlp"] = 0.9
+        assert mapping["mlp"] == 0.5
+        with pytest.raises(TypeError):
+            mapping["mlp"] = 0.9
 
-    def test_a_floor_above_what_there_is_keeps_everything(self):
-        kept = swd_jax.prune(self.PARAMS, swd_jax.Target(0.5, min_kept=100))
-        np.testing.assert_array_equal(kept["large"], self.PARAMS["large"])
+    def test_can_be_copied_and_pickled(self):
+        mapping = scopes.FrozenMapping({"mlp": 0.5})
+        assert copy.deepcopy(mapping) == mapping
+        assert pickle.loads(pickle.dumps(mapping)) == mapping
 
-    @pytest.mark.parametrize("floor", [-1, 1.5, 1.0, True, "half", None])
-    def test_one_that_is_none_is_an_error(self, floor):
-        with pytest.raises(
-            ValueError, match=r"min_kept.*got " + re.escape(repr(floor))
-        ):
-            swd_jax.Target(0.5, min_kept=floor)
+
+class TestConversion:
+    @pytest.mark.parametrize("scope", ["global", "local", "erk"])
+    def test_a_name_stays_as_it_is(self, scope):
+        assert scopes.as_scope(scope) == scope
+
+    def test_a_mapping_becomes_hashable_also_with_arrays(self):
+        scope = scopes.as_scope({"mlp": jnp.float32(0.9), re.compile("up"): 0.5})
+        hash(scope)
+        assert isinstance(scope["mlp"], np.float32)
+        assert scopes.as_scope(scope) is scope
+
+    @pytest.mark.parametrize("scope", ["layer", 0.5, None, {}, ["mlp"]])
+    def test_anything_else_is_an_error(self, scope):
+        with pytest.raises(ValueError, match=r"scope must be one of .* or a mapping"):
+            scopes.as_scope(scope)
+
+
+def test_a_schedule_of_several_pools_is_evaluated_once():
+    calls = []
+
+    def schedule(step):
+        calls.append(step)
+        return 0.5 * step
+
+    scope = {"query": schedule, "up": 0.25, "down": schedule}
+    pools = ((0,), (1,), (2,), (3,))
+    shapes = [(2, 2)] * 4
+    step = jnp.int32(1)
+    sparsities = scopes.pool_sparsities(scope, schedule, step, shapes, pools)
+    assert sparsities == [
+        Fraction(1, 2),
+        Fraction(1, 4),
+        Fraction(1, 2),
+        Fraction(1, 2),
+    ]
+    assert len(calls) == 1

@@ -94,5 +94,5 @@ def test_a_criterion_that_knows_whole_leaves_only_says_so():
         lambda part: swd_jax.prune(part, target, axis_name="halves"),
         axis_name="halves",
     )
-    with pytest.raises(ValueError, match=r"axis_name is .*halves.*divided_statistics"):
+    with pytest.raises(ValueError, match=r"axis_name is .*halves.*sharded_statistics"):
         prune({"kernel": WEIGHTS["kernel"].reshape(2, 1, 4)})

@@ -74,7 +74,9 @@ def random_case(seed: int, dtype) -> tuple[dict, dict]:
     )
     return params, {
         "gradient": gradient,
-        "tracked": {name: leaf.astype(np.float32) for name, leaf in gradient.items()},
+        "accumulated": {
+            name: leaf.astype(np.float32) for name, leaf in gradient.items()
+        },
         "nu": {
             name: np.abs(leaf).astype(np.float32) for name, leaf in gradient.items()
         },
@@ -83,9 +85,11 @@ def random_case(seed: int, dtype) -> tuple[dict, dict]:
 
 def needed(target: swd_jax.Target, extra_args: dict) -> dict:
     """What a target's criterion looks at; none but movement gathers what has a sign."""
-    found = {name: extra_args[name] for name in target.criterion.evidence}
-    if "tracked" in found and not target.criterion.signed:
-        found["tracked"] = {name: np.abs(e) for name, e in found["tracked"].items()}
+    found = {name: extra_args[name] for name in target.criterion.input_names}
+    if "accumulated" in found and not target.criterion.signed:
+        found["accumulated"] = {
+            name: np.abs(e) for name, e in found["accumulated"].items()
+        }
     return found
 
 

@@ -56,7 +56,9 @@ def test_gradual_pruning_is_that_of_a_sort_and_a_mask(every):
         np.testing.assert_array_equal(got == 0, expected == 0)
         np.testing.assert_allclose(got, expected, atol=1e-5)
     last = counts[24 - 24 % every]
-    np.testing.assert_allclose(state[-1].selection.selected_fraction, last / 600, rtol=1e-6)
+    np.testing.assert_allclose(
+        state[-1].selection.selected_fraction, last / 600, rtol=1e-6
+    )
 
 
 def test_a_pruned_weight_stays_zero_through_momentum_and_decay():

@@ -320,7 +320,9 @@ class TestSwd:
         wanted = members_of([~vector for vector in kept], roles)
         jax.tree.map(np.testing.assert_array_equal, masks, wanted)
         fraction = 1 - GROUPS.parameters(kept) / GROUPS.parameters()
-        assert float(state.selection.selected_fraction) == pytest.approx(fraction, rel=1e-6)
+        assert float(state.selection.selected_fraction) == pytest.approx(
+            fraction, rel=1e-6
+        )
         assert state.selection.threshold.shape == ()
 
     @pytest.mark.parametrize("scope", ["global", "local"])

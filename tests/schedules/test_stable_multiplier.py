@@ -1,4 +1,4 @@
-"""Where SGD with the penalty before it diverges, and how it is kept from there."""
+"""The multiplier at which SGD diverges, and the bound that prevents it."""
 
 import re
 
@@ -13,10 +13,11 @@ from tests.helpers import quickly
 
 LEARNING_RATES = (1e-3, 0.1, 2.0)
 MOMENTA = (0.0, 0.3, 0.5, 0.9, 0.99)
+PAPER = {"learning_rate": 0.1, "weight_decay": 5e-4, "momentum": 0.9}
 
 
 def spectral_radius(rate: float, momentum: float, *, nesterov: bool) -> float:
-    """Of the map that one step of SGD is for a weight under the penalty alone.
+    """Spectral radius of one step of SGD on a weight under the penalty alone.
 
     With r = lr a mu, the gradient times lr is r w. The velocity (times lr) becomes
     v' = m v + r w; the weight w - v', or with Nesterov's momentum w - (r w + m v').
@@ -36,7 +37,10 @@ class TestLargestStableMultiplier:
         self, learning_rate, weight_decay, momentum, nesterov
     ):
         limit = swd_jax.schedules.largest_stable_multiplier(
-            learning_rate, weight_decay, momentum, nesterov=nesterov
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            nesterov=nesterov,
         )
         rate = learning_rate * weight_decay * limit
         assert spectral_radius(0.999 * rate, momentum, nesterov=nesterov) < 1
@@ -47,7 +51,10 @@ class TestLargestStableMultiplier:
     def test_is_where_optax_sgd_diverges(self, momentum, nesterov):
         learning_rate, weight_decay = 0.1, 5e-4
         limit = swd_jax.schedules.largest_stable_multiplier(
-            learning_rate, weight_decay, momentum, nesterov=nesterov
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            nesterov=nesterov,
         )
 
         @quickly.jit
@@ -66,26 +73,27 @@ class TestLargestStableMultiplier:
             weight = jnp.ones(())
             return jax.lax.fori_loop(0, 4000, step, (weight, tx.init(weight)))[0]
 
-        # Just below, the slowest is momentum 0.99, whose roots are a complex pair with
-        # product 0.99: 0.99 ** (4000 / 2) = 2e-9.
+        # Below the limit, momentum 0.99 decays most slowly: its roots are a complex
+        # pair with product 0.99, and 0.99 ** (4000 / 2) = 2e-9.
         assert abs(after_4000_steps(0.98 * limit)) < 1e-4
-        above = abs(after_4000_steps(1.02 * limit))
-        assert not above < 1e4
+        # Not `>=`, because the weight may be NaN.
+        assert not abs(after_4000_steps(1.02 * limit)) < 1e4
 
 
 class TestLimit:
     def test_for_the_papers_numbers(self):
         # 2 (1 + 0.9) / (0.1 * 5e-4) = 3.8 / 5e-5; Nesterov's is 2.8 times smaller.
-        limit = swd_jax.schedules.largest_stable_multiplier(0.1, 5e-4, momentum=0.9)
+        limit = swd_jax.schedules.largest_stable_multiplier(**PAPER)
         assert limit == pytest.approx(76_000)
-        limit = swd_jax.schedules.largest_stable_multiplier(
-            0.1, 5e-4, momentum=0.9, nesterov=True
-        )
+        limit = swd_jax.schedules.largest_stable_multiplier(**PAPER, nesterov=True)
         assert limit == pytest.approx(76_000 / 2.8)
 
-    @pytest.mark.parametrize("numbers", [(0, 5e-4), (0.1, 0), (0.0, 0.0)])
-    def test_is_infinite_where_nothing_moves(self, numbers):
-        assert swd_jax.schedules.largest_stable_multiplier(*numbers) == np.inf
+    @pytest.mark.parametrize(("rate", "decay"), [(0, 5e-4), (0.1, 0), (0.0, 0.0)])
+    def test_is_infinite_where_nothing_moves(self, rate, decay):
+        limit = swd_jax.schedules.largest_stable_multiplier(
+            learning_rate=rate, weight_decay=decay
+        )
+        assert limit == np.inf
 
     @pytest.mark.parametrize(
         ("argument", "value"),
@@ -111,7 +119,6 @@ class TestLimit:
                 swd_jax.schedules.largest_stable_multiplier(**numbers)
 
 
-PAPER = {"learning_rate": 0.1, "weight_decay": 5e-4, "momentum": 0.9}
 TOTAL = 300
 
 
@@ -127,22 +134,21 @@ class TestBoundMultiplier:
         a = swd_jax.exponential_growth(0.1, 1e5, TOTAL)
         with pytest.warns(UserWarning, match="held at 95%"):
             bounded = swd_jax.bound_multiplier(a, **PAPER)
-        paper, kept = at_every_step(a), at_every_step(bounded)
-        below = paper < self.HELD_AT
+        original, values = at_every_step(a), at_every_step(bounded)
+        below = original < self.HELD_AT
         # 0.1 * 10 ** (6 t / 300) passes 72,200 at t = 50 log10(722,000) = 292.9.
         np.testing.assert_array_equal(np.flatnonzero(below), np.arange(293))
-        np.testing.assert_array_equal(kept[below], paper[below])
-        np.testing.assert_allclose(kept[~below], self.HELD_AT, rtol=1e-6)
+        np.testing.assert_array_equal(values[below], original[below])
+        np.testing.assert_allclose(values[~below], self.HELD_AT, rtol=1e-6)
 
     def test_warns_of_about_the_step_from_which_it_holds(self):
         a = swd_jax.exponential_growth(0.1, 1e5, TOTAL)
         with pytest.warns(UserWarning, match="from about step") as warned:
             swd_jax.bound_multiplier(a, **PAPER)
         (message,) = [str(warning.message) for warning in warned]
-        # The first of those it looks at, which lie 2 to 3 % apart.
+        # The bound is probed at steps 2 to 3 % apart.
         step = int(re.search(r"step (\d+)", message)[1])
         assert 293 <= step <= 293 * 1.03
-        # What a reaches, and what it may.
         assert "reaches 1e+05" in message
         assert "up to 7.6e+04" in message
         assert "proximal_swd" in message
@@ -152,7 +158,7 @@ class TestBoundMultiplier:
             swd_jax.bound_multiplier(1e5, **PAPER)
         assert warned[0].filename == __file__
 
-    # Warnings are errors: these say that there is none.
+    # Warnings are errors in this suite, so these cases show that there is none.
     @pytest.mark.parametrize(
         "a",
         [
@@ -168,8 +174,8 @@ class TestBoundMultiplier:
         np.testing.assert_array_equal(at_every_step(bounded), expected)
 
     def test_follows_a_learning_rate_that_falls(self):
-        # As in the paper: by ten at a third and two thirds. Then 1e5 is 50 times less
-        # than the limit; a constant 1e5 is too much for the first third only.
+        # As in the paper, the rate falls by ten at a third and two thirds. At the end
+        # the limit is 7.6e6; a constant 1e5 exceeds the limit in the first third only.
         rate = optax.piecewise_constant_schedule(0.1, {100: 0.1, 200: 0.1})
         numbers = PAPER | {"learning_rate": rate}
         a = swd_jax.exponential_growth(0.1, 1e5, TOTAL)
@@ -177,12 +183,12 @@ class TestBoundMultiplier:
         np.testing.assert_array_equal(at_every_step(bounded), at_every_step(a))
         with pytest.warns(UserWarning, match="from about step 0 on"):
             bounded = swd_jax.bound_multiplier(1e5, **numbers)
-        kept = at_every_step(bounded)
-        # Optax counts the step of the boundary to the part before it.
-        np.testing.assert_allclose(kept[:100], self.HELD_AT, rtol=1e-6)
-        np.testing.assert_array_equal(kept[101:], np.full(TOTAL - 1, 1e5, np.float32))
+        values = at_every_step(bounded)
+        # Step 100 is left out: optax 0.2 counts a boundary to the part before it.
+        np.testing.assert_allclose(values[:100], self.HELD_AT, rtol=1e-6)
+        np.testing.assert_array_equal(values[101:], np.full(TOTAL - 1, 1e5, np.float32))
 
-    def test_finds_a_warm_up_that_only_later_becomes_too_fast(self):
+    def test_warns_of_a_warm_up_that_exceeds_the_limit_later(self):
         rate = optax.linear_schedule(0.0, 0.1, 1000)
         with pytest.warns(UserWarning, match=r"step (7[2-9]\d)") as warned:
             swd_jax.bound_multiplier(1e5, **PAPER | {"learning_rate": rate})
@@ -223,15 +229,29 @@ class TestBoundMultiplier:
 
         params = {"kernel": jnp.array([[1.0, 2.0]])}
         with pytest.warns(UserWarning, match="multiplier"):
-            # The number is known while optax makes the first one.
+            # `inject_hyperparams` calls `make` once with the concrete number.
             tx = optax.inject_hyperparams(make)(learning_rate=0.1)
             state = tx.init(params)
         _, state = quickly.jit(tx.update)(params, state, params)
         multiplier = optax.tree_utils.tree_get(state, "multiplier")
         assert float(multiplier) == pytest.approx(self.HELD_AT, rel=1e-6)
 
+    def test_of_equal_arguments_is_equal(self):
+        def make(weight_decay):
+            numbers = PAPER | {
+                "learning_rate": jnp.float32(0.1),
+                "weight_decay": weight_decay,
+            }
+            return swd_jax.bound_multiplier(
+                swd_jax.exponential_growth(0.1, 7e4, TOTAL), **numbers
+            )
+
+        assert make(5e-4) == make(5e-4)
+        assert hash(make(5e-4)) == hash(make(5e-4))
+        assert make(5e-4) != make(4e-4)
+
     @pytest.mark.parametrize("value", [-1.0, np.nan, "x", None])
-    def test_of_an_a_that_is_none_is_an_error(self, value):
+    def test_of_an_invalid_a_is_an_error(self, value):
         with pytest.raises(ValueError, match="^a must be"):
             swd_jax.bound_multiplier(value, **PAPER)
 
@@ -239,21 +259,21 @@ class TestBoundMultiplier:
 class TestTraining:
     """A small least-squares problem: every weight is drawn to a value of its own.
 
-    SGD alone has no trouble with it: the curvature is 0.1, and the start the solution.
+    SGD alone is stable: the curvature is 0.1, and training starts at the solution.
     """
 
-    WANTED = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+    SOLUTION = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
 
     def trained(self, tx, steps) -> np.ndarray:
         @quickly.jit
         def train():
             def step(_, carry):
                 params, state = carry
-                gradient = {"kernel": 0.1 * (params["kernel"] - self.WANTED)}
+                gradient = {"kernel": 0.1 * (params["kernel"] - self.SOLUTION)}
                 updates, state = tx.update(gradient, state, params)
                 return optax.apply_updates(params, updates), state
 
-            params = {"kernel": jnp.asarray(self.WANTED)}
+            params = {"kernel": jnp.asarray(self.SOLUTION)}
             carry = jax.lax.fori_loop(0, steps, step, (params, tx.init(params)))
             return carry[0]["kernel"]
 
@@ -264,19 +284,19 @@ class TestTraining:
             swd_jax.swd(0.5, weight_decay=5e-4, a=a), optax.sgd(0.1, momentum=0.9)
         )
 
-    def test_with_the_papers_multiplier_and_a_rate_that_stays_diverges(self):
+    def test_with_the_papers_multiplier_and_a_constant_rate_diverges(self):
         a = swd_jax.exponential_growth(0.1, 1e5, 300)
         weights = self.trained(self.coupled(a), 500)
-        # lr a mu = 5 at the end, more than 3.8.
+        # lr a mu = 5 at the end exceeds 3.8. Not `>=`, because weights may be NaN.
         assert not np.max(np.abs(weights)) < 1e6
 
-    def test_with_a_bound_it_stays_finite_and_does_its_work(self):
+    def test_with_a_bound_stays_finite_and_brings_the_selected_weights_to_zero(self):
         a = swd_jax.exponential_growth(0.1, 1e5, 300)
         with pytest.warns(UserWarning, match="from about step 29"):
             a = swd_jax.bound_multiplier(a, **PAPER)
         weights = np.sort(np.abs(self.trained(self.coupled(a), 500)).ravel())
-        assert weights[-1] < 2 * np.abs(self.WANTED).max()
-        # Pruning half of the weights would now change next to nothing.
+        assert weights[-1] < 2 * np.abs(self.SOLUTION).max()
+        # Pruning the smaller half would change next to nothing.
         assert np.linalg.norm(weights[:32]) < 1e-3 * np.linalg.norm(weights)
 
     @pytest.mark.parametrize("a", [1e5, 1e30, 3e38])
@@ -296,5 +316,5 @@ class TestTraining:
         )
         weights = np.sort(np.abs(self.trained(tx, 300)).ravel())
         assert np.all(np.isfinite(weights))
-        assert weights[-1] < 2 * np.abs(self.WANTED).max()
+        assert weights[-1] < 2 * np.abs(self.SOLUTION).max()
         assert weights[31] < 0.1 * weights[32]

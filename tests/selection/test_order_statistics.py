@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import swd_jax
-from swd_jax._allocation import exact_counts
+from swd_jax._allocation import exact_counts, sparsity_values
 from swd_jax._arrays import sort_keys, uint64
 from swd_jax._ranking import exact_k
 from swd_jax._selection import count_below, order_statistics, tie_cutoffs, warm_start
@@ -379,7 +379,9 @@ def test_between_renewals_the_state_of_the_selection_stays_as_it_is(
         else:
             groups = [[leaf] for leaf in params] if scope == "local" else [params]
             taus = [reference.threshold(group, 0.5) for group in groups]
-            np.testing.assert_array_equal(np.atleast_1d(after.selection.threshold), taus)
+            np.testing.assert_array_equal(
+                np.atleast_1d(after.selection.threshold), taus
+            )
             assert min(taus) > 0
             selected = sum(
                 (reference.magnitudes(group) < tau).sum()
@@ -596,7 +598,7 @@ def test_a_stack_of_layers_past_2_to_the_32_weights_is_traced():
     updates, after = jax.eval_shape(tx.update, params, state, params)
     assert updates == params
     assert after == state
-    k = exact_counts.pruned_count(Fraction("0.9"), 80 * 8192 * 28672)
+    [k] = exact_counts.pruned_counts([Fraction("0.9")], [80 * 8192 * 28672])
     assert uint64.to_int(k) == 80 * 8192 * 28672 * 9 // 10
 
 
@@ -715,9 +717,12 @@ def run(request):
     def step(params, state, images, labels):
         # What the update does itself, and does not tell.
         ranking = rank(params, swd_jax.Target(0.0))
-        counts = counts_of(ranking, exact_counts.sparsity_at(sparsity, state[0].count))
+        counts = counts_of(
+            ranking, sparsity_values.sparsity_at(sparsity, state[0].count)
+        )
         last = warm_start.Last(
-            state[0].selection.threshold[None], state[0].selection.threshold_change[None]
+            state[0].selection.threshold[None],
+            state[0].selection.threshold_change[None],
         )
         readings = ranking.thresholds(counts, last=last).readings
         gradients = jax.grad(loss)(params, images, labels)

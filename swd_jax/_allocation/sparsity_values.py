@@ -1,0 +1,94 @@
+"""The target sparsity: its type, its check, and its value at a step."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from swd_jax._allocation import exact_counts
+from swd_jax._arguments import hashable, validation
+
+Sparsity: TypeAlias = validation.Number | optax.Schedule
+"""The fraction of weights to prune, in [0, 1), or a schedule of it."""
+
+# Steps at which a schedule must agree for its value to count as settled.
+_LATE_STEPS = (2**29, 2**30, 2**31 - 1)
+
+
+def as_sparsity(sparsity: Any) -> Sparsity:
+    """Check a user's sparsity and make it hashable. Idempotent.
+
+    Args:
+      sparsity: a number or a schedule.
+
+    Returns:
+      A NumPy scalar for a concrete array, which prints as the same decimal; anything
+      else, a tracer too, as it was given.
+
+    Raises:
+      ValueError: if a number, or a schedule's value at step 0, is not in [0, 1).
+    """
+    number = validation.as_decimal("sparsity", validation.at_step(sparsity, 0))
+    if number is not None and not 0 <= number < 1:
+        raise ValueError(
+            "sparsity, the fraction of weights to prune, must be in [0, 1), got "
+            f"{validation.value_of(sparsity)}"
+        )
+    return hashable.hashable_number(sparsity)
+
+
+def sparsity_at(sparsity: Sparsity, step: ArrayLike | None) -> Fraction | jax.Array:
+    """Evaluate the sparsity at a step.
+
+    Args:
+      sparsity: a number or a schedule.
+      step: the optimizer step; None for the value on which a schedule has settled.
+
+    Returns:
+      A `Fraction`, or a float32 array of shape () if the value is traced.
+
+    Raises:
+      ValueError: for a schedule that has not settled, if there is no step.
+    """
+    if not callable(sparsity):
+        exact = validation.as_decimal("sparsity", sparsity)
+        return exact if exact is not None else jnp.asarray(sparsity, jnp.float32)
+    if step is not None:
+        value = validation.at_step(sparsity, step)
+    else:
+        value = settled_value("sparsity", sparsity)
+    value = jnp.asarray(value, jnp.float32)
+    if isinstance(value, Tracer):
+        return value
+    return exact_counts.nearest_decimal(float(value))
+
+
+def settled_value(name: str, schedule: Callable[..., Any]) -> Any:
+    """Evaluate a schedule at steps so late that it no longer changes.
+
+    Args:
+      name: the argument's name, for the error.
+      schedule: a function of the optimizer step.
+
+    Raises:
+      ValueError: if the schedule still changes after half a billion steps, or cannot
+        be evaluated at so late a step.
+    """
+    way_out = f"Give the step at which {name} is to be evaluated, as step=..."
+    try:
+        values = [np.asarray(validation.at_step(schedule, s)) for s in _LATE_STEPS]
+    except Exception as error:
+        raise ValueError(
+            f"{name} is a schedule whose final value cannot be found: {error} {way_out}"
+        ) from error
+    if any(value != values[0] for value in values):
+        raise ValueError(
+            f"{name} is a schedule that never settles on a final value. {way_out}"
+        )
+    return values[0]
