@@ -1,11 +1,11 @@
-"""Names for types that the modules share."""
+"""Type aliases that the modules of the channel analysis share."""
 
 from typing import Any, TypeAlias
 
 import numpy as np
 
-Ids: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-"""Atoms, or FIXED (-1), for positions of an array."""
+AtomIds: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+"""Atoms of an array's positions; `union_find.NOT_REMOVABLE` (-1) for the others."""
 
 Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 

@@ -1,4 +1,4 @@
-"""What is known of one array in the program: which atom each position has."""
+"""`Labels`: the atom of every position along the axes of one array in the program."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -10,34 +10,35 @@ from swd_jax._coupling import array_types, union_find
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """The labels of an array, axis by axis.
+    """Labels of an array, axis by axis.
 
-    An axis is labelled, uniform, or neither: then it has a fixed size.
+    - Every axis is labelled, broadcast, or of fixed size.
+    - `shape` is the array's shape in the traced program.
+    - `blocks` has every labelled axis in exactly one key; keys are in rising order.
     """
 
     shape: array_types.Dims
-    """In the program as it was traced."""
-    blocks: Mapping[array_types.Dims, array_types.Ids] = dataclasses.field(
+    blocks: Mapping[array_types.Dims, array_types.AtomIds] = dataclasses.field(
         default_factory=dict
     )
-    """Atoms of labelled axes: those of axis d have the key (d,) and the shape (size,).
+    """Atoms of the labelled axes; axis d alone has the key (d,) and the shape (size,).
 
-    A reshape that splits a labelled axis leaves its parts together in one block with
-    several axes, in rising order, until it is known which of them is to keep the
-    labels: of (3, heads, features) it is the heads.
+    A reshape that splits a labelled axis puts the new axes into one block, until a
+    later operation decides which of them keeps the labels. In (3, heads, features) of a
+    fused projection the axis of the heads keeps them.
     """
-    uniform: frozenset[int] = frozenset()
-    """Axes along which the values are all the same, as after a broadcast.
+    broadcast_axes: frozenset[int] = frozenset()
+    """Axes along which all values are equal, e.g. after a broadcast.
 
-    Such an array fits any number of channels. When the program runs at other sizes it
-    has size 1 there.
+    The smaller program stores the array with size 1 along these axes, so the array fits
+    any number of channels.
     """
-    data: bool = False
-    """Whether it depends on the model's input, not on parameters alone."""
-    vanishes: bool = False
-    """Whether values are 0 wherever the parameters of their channel are."""
-    known: np.ndarray | None = None
-    """Its values, for small arrays of integers that nothing else decides."""
+    depends_on_input: bool = False
+    """Whether the values depend on the model's input, not on parameters alone."""
+    zero_preserving: bool = False
+    """Whether values are 0 wherever the parameters of their channel are 0."""
+    const_value: np.ndarray | None = None
+    """Value of a small integer or bool array that depends on literals only."""
 
     @property
     def rank(self) -> int:
@@ -45,59 +46,80 @@ class Labels:
         return len(self.shape)
 
     @property
-    def labelled(self) -> frozenset[int]:
-        """The labelled axes."""
-        return frozenset(dim for dims in self.blocks for dim in dims)
+    def labelled_axes(self) -> frozenset[int]:
+        """The axes that have atoms."""
+        return frozenset(dim for key in self.blocks for dim in key)
 
-    def block_of(self, dim: int) -> array_types.Dims | None:
-        """The key of the block that an axis is in."""
-        return next((dims for dims in self.blocks if dim in dims), None)
+    def block_key(self, dim: int) -> array_types.Dims | None:
+        """Return the key of the block that contains an axis, or None."""
+        return next((key for key in self.blocks if dim in key), None)
 
-    def vector(self, dim: int) -> array_types.Ids:
-        """The atoms along an axis that shares its block with no other."""
+    def axis_atoms(self, dim: int) -> array_types.AtomIds:
+        """Return the atoms along an axis whose block has no other axis."""
         if (dim,) in self.blocks:
             return self.blocks[dim,]
-        return np.full(self.shape[dim], union_find.FIXED)
+        return np.full(self.shape[dim], union_find.NOT_REMOVABLE)
 
-    def replaced(self, **changes: object) -> "Labels":
-        """The same with some fields changed. The values are no longer known."""
-        return dataclasses.replace(self, **{"known": None, **changes})
+    def replace(self, **changes: object) -> "Labels":
+        """Return a copy with some fields changed, and without `const_value`."""
+        return dataclasses.replace(self, **{"const_value": None, **changes})
 
-    def without(
-        self, dims: array_types.Dims
-    ) -> dict[array_types.Dims, array_types.Ids]:
-        """All blocks but one."""
-        return {key: ids for key, ids in self.blocks.items() if key != dims}
+    def blocks_except(
+        self, key: array_types.Dims
+    ) -> dict[array_types.Dims, array_types.AtomIds]:
+        """Return all blocks but the one with this key."""
+        return {dims: ids for dims, ids in self.blocks.items() if dims != key}
 
-    def moved(self, to: Mapping[int, int], shape: Iterable[int]) -> "Labels":
-        """The labels when axes move. Axes that `to` lacks must not be labelled.
+    def move_axes(self, new_dims: Mapping[int, int], shape: Iterable[int]) -> "Labels":
+        """Return the labels after axis d has moved to `new_dims[d]`.
 
-        Axes of the new shape to which none moves are uniform.
+        Args:
+          new_dims: must contain all labelled axes; the axes that it lacks are dropped.
+          shape: the new shape; its axes that are no value of `new_dims` are broadcast.
         """
         shape = tuple(shape)
-        blocks = dict(
-            ordered([to[dim] for dim in dims], ids) for dims, ids in self.blocks.items()
+        not_broadcast = {
+            new for old, new in new_dims.items() if old not in self.broadcast_axes
+        }
+        broadcast_axes = frozenset(range(len(shape))) - not_broadcast
+        return self.replace(
+            shape=shape,
+            blocks=dict(_move_block(*item, new_dims) for item in self.blocks.items()),
+            broadcast_axes=broadcast_axes,
         )
-        stay_fixed = {to[dim] for dim in to if dim not in self.uniform}
-        uniform = frozenset(range(len(shape))) - stay_fixed
-        return self.replaced(shape=shape, blocks=blocks, uniform=uniform)
+
+    def blocks_within(
+        self, new_dims: Mapping[int, int]
+    ) -> dict[array_types.Dims, array_types.AtomIds]:
+        """Return the blocks all of whose axes move: axis d to `new_dims[d]`."""
+        return dict(
+            _move_block(key, ids, new_dims)
+            for key, ids in self.blocks.items()
+            if set(key) <= new_dims.keys()
+        )
 
 
-def ordered(
-    dims: Iterable[int], ids: array_types.Ids
-) -> tuple[array_types.Dims, array_types.Ids]:
-    """A block with its axes in rising order."""
+def _move_block(
+    key: array_types.Dims, ids: array_types.AtomIds, new_dims: Mapping[int, int]
+) -> tuple[array_types.Dims, array_types.AtomIds]:
+    return sort_axes([new_dims[dim] for dim in key], ids)
+
+
+def sort_axes(
+    dims: Iterable[int], ids: array_types.AtomIds
+) -> tuple[array_types.Dims, array_types.AtomIds]:
+    """Return a block with its axes in rising order."""
     dims = tuple(dims)
     order = np.argsort(dims)
     return tuple(dims[i] for i in order), np.transpose(ids, order)
 
 
-def fixed(shape: Iterable[int], *, data: bool = True) -> Labels:
-    """The labels of an array all of whose axes have a fixed size."""
-    return Labels(tuple(shape), data=data)
+def fixed_size_labels(shape: Iterable[int], *, depends_on_input: bool = True) -> Labels:
+    """Return the labels of an array all of whose axes have a fixed size."""
+    return Labels(tuple(shape), depends_on_input=depends_on_input)
 
 
-def constant(shape: Iterable[int]) -> Labels:
-    """The labels of an array with the same number everywhere."""
+def broadcast_labels(shape: Iterable[int]) -> Labels:
+    """Return the labels of an array whose values are all equal."""
     shape = tuple(shape)
-    return Labels(shape, uniform=frozenset(range(len(shape))))
+    return Labels(shape, broadcast_axes=frozenset(range(len(shape))))

@@ -1,8 +1,9 @@
-"""What `channel_groups` gives: coupled channels, what is frozen, and what it costs."""
+"""`ChannelGroups`: coupled channels of a model, frozen axes, and counted costs."""
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -11,58 +12,58 @@ import numpy as np
 from jax.core import Tracer
 
 Kept: TypeAlias = Sequence[Any] | Mapping[str, Any]
-"""One vector of bools per group, in their order or by their names."""
+"""One vector of bools per channel group, True = kept, in their order or by name."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelMember:
-    """An axis of a leaf along which the channels of a group lie."""
+    """An axis of a leaf that has positions for the channels of a channel group."""
 
     path: str
     axis: int
     indices: np.ndarray
-    """Where each channel is along the axis: shape (channels, positions of each)."""
+    """Positions of each channel along the axis: shape (channels, positions)."""
     role: str
-    """What the axis is there for.
+    """The use of the leaf.
 
-    "producer": the weights compute the channels; "consumer": they compute others from
-    them; "scale" and "bias": they multiply them, or are added; "statistic": a mean or
-    variance of them; "other".
+    "producer": the weights compute the channels; "consumer": the weights compute other
+    channels from these; "scale" and "bias": the leaf multiplies the channels or is
+    added to them; "statistic": a running mean or variance of the channels; "other".
     """
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channels that lie side by side in the same leaves, each removable by itself.
+    """Channels side by side in the same leaves, each of which can be removed alone.
 
-    Removing channel c means to cut `indices[c]` out of the axis of every member.
+    To remove channel c, cut `indices[c]` out of the axis of every member.
     """
 
     name: str
-    """After the layer that computes them first."""
+    """Path of the layer that computes the channels first."""
     size: int
     """The number of channels."""
     members: tuple[ChannelMember, ...]
-    """In the order in which the model uses them."""
+    """Axes in the order in which the model uses them."""
     parameters: np.ndarray
-    """How many parameters go with each channel when all others stay, shape (size,)."""
+    """Number of parameters removed with each channel alone: int64, shape (size,)."""
     flops: np.ndarray
-    """How many operations go with each channel when all others stay, shape (size,)."""
+    """Number of operations removed with each channel alone: int64, shape (size,)."""
 
-    def channels_in(self, multiple: int) -> int:
-        """How many channels make up a multiple of some number along every axis."""
+    def bundle_size(self, multiple_of: int) -> int:
+        """Least number of channels with a multiple of positions along every axis."""
         positions = [member.indices.shape[1] for member in self.members]
-        return math.lcm(*[multiple // math.gcd(multiple, n) for n in positions])
+        return math.lcm(*[multiple_of // math.gcd(multiple_of, n) for n in positions])
 
-    def rounded_up(self, count: int, multiple: int) -> int:
-        """So many channels, or more to make up a multiple, as far as there are any."""
-        together = self.channels_in(multiple)
-        return min(-(-count // together) * together, self.size)
+    def round_up(self, count: int, multiple_of: int) -> int:
+        """Round a number of channels up to whole bundles, but at most to the size."""
+        bundle = self.bundle_size(multiple_of)
+        return min(-(-count // bundle) * bundle, self.size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrozenAxis:
-    """Positions along an axis of a leaf that cannot be removed, and why."""
+    """Positions along an axis of a leaf that cannot be removed, and the reason."""
 
     path: str
     axis: int
@@ -72,35 +73,35 @@ class FrozenAxis:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Extent:
-    """How many positions an axis has, for the groups along it."""
+    """Length of an axis as a function of the kept channels."""
 
     fixed: int
-    """Positions that are always there."""
-    of_groups: tuple[tuple[int, np.ndarray], ...]
-    """By number of the group: the positions of each of its channels."""
+    """Number of positions that belong to no channel."""
+    channel_positions: tuple[tuple[int, np.ndarray], ...]
+    """Number of a channel group, and its channels' numbers of positions."""
 
     def count(self, kept: Sequence[Any]) -> Any:
-        """The positions that are left."""
+        """Number of positions that remain with the kept channels."""
         total: Any = self.fixed
-        for group, positions in self.of_groups:
-            total = total + _dot(kept[group], positions)
+        for group, positions in self.channel_positions:
+            total = total + _count_kept_positions(kept[group], positions)
         return total
 
     @property
-    def full(self) -> int:
-        """All positions."""
-        return self.fixed + sum(int(n.sum()) for _, n in self.of_groups)
+    def size(self) -> int:
+        """Number of positions with all channels."""
+        return self.fixed + sum(int(n.sum()) for _, n in self.channel_positions)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cost:
-    """A number of parameters or operations: `times` the product of some extents."""
+    """Number of parameters or operations: `times` the product of the extents."""
 
     times: int
     extents: tuple[Extent, ...]
 
     def count(self, kept: Sequence[Any]) -> Any:
-        """What is left of it."""
+        """Number that remains with the kept channels."""
         total: Any = self.times
         for extent in self.extents:
             total = total * extent.count(kept)
@@ -109,7 +110,7 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGroups(Sequence[ChannelGroup]):
-    """The coupled channels of a model. Print it, or go through the groups.
+    """The coupled channels of a model: a sequence of `ChannelGroup`, and printable.
 
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax
@@ -131,9 +132,17 @@ class ChannelGroups(Sequence[ChannelGroup]):
     groups: tuple[ChannelGroup, ...]
     frozen: tuple[FrozenAxis, ...]
     shapes: Mapping[str, tuple[int, ...]]
-    """Of every array of the tree, by its path."""
+    """Shape of every array of the parameter tree, by path."""
     parameter_costs: tuple[Cost, ...]
     flop_costs: tuple[Cost, ...]
+    tied: tuple[tuple[str, str], ...] = ()
+    """Pairs of paths that hold one parameter: `tied`, and shared NNX Variables."""
+    # `shrink` reads the traced program here instead of tracing the model again.
+    _analysis: Any = dataclasses.field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Jaxprs cannot be pickled; `shrink` traces again for a copy without analysis.
+        return {**self.__dict__, "_analysis": None}
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -150,13 +159,13 @@ class ChannelGroups(Sequence[ChannelGroup]):
         return iter(self.groups)
 
     def parameters(self, kept: Kept | None = None) -> Any:
-        """The number of parameters with some of the channels.
+        """Number of parameters of the model with some of the channels.
 
-        Floating-point leaves count, but for running statistics.
+        Floating-point leaves count, except running statistics. Tied leaves count once.
 
         Args:
-          kept: one vector of bools per group, shape (channels,), in their order or by
-            name; by default all are kept.
+          kept: one vector of bools per channel group, shape (channels,), in their order
+            or by name; by default all are kept.
 
         Returns:
           An exact int. Under `jit` a float32 scalar.
@@ -164,15 +173,15 @@ class ChannelGroups(Sequence[ChannelGroup]):
         return self._count(self.parameter_costs, kept)
 
     def flops(self, kept: Kept | None = None) -> Any:
-        """The number of floating-point operations with some of the channels.
+        """Number of floating-point operations of the model with some of the channels.
 
-        Two for each multiply-add in convolutions and matrix products, for the example
-        arguments, so of one batch. Products with padding are not computed and not
-        counted. Everything else is not counted either.
+        Each multiply-add of a convolution or a matrix product counts 2, for the batch
+        in the example arguments. Products with padding and all other operations do not
+        count.
 
         Args:
-          kept: one vector of bools per group, shape (channels,), in their order or by
-            name; by default all are kept.
+          kept: one vector of bools per channel group, shape (channels,), in their order
+            or by name; by default all are kept.
 
         Returns:
           An exact int. Under `jit` a float32 scalar.
@@ -180,38 +189,38 @@ class ChannelGroups(Sequence[ChannelGroup]):
         return self._count(self.flop_costs, kept)
 
     def vectors(self, kept: Kept) -> list[Any]:
-        """One vector of bools per group, in their order.
+        """One vector of bools per channel group, in their order.
 
         Raises:
-          ValueError: if there is one too many or too few, or a shape is wrong.
+          ValueError: if the number of vectors, a name, a shape or a dtype is wrong.
         """
         if isinstance(kept, Mapping):
             names = [group.name for group in self.groups]
             unknown = [name for name in kept if name not in names]
             if unknown or len(kept) != len(names):
-                what = (
+                difference = (
                     f"{unknown[0]!r} is none of them"
                     if unknown
                     else (f"{next(n for n in names if n not in kept)!r} is missing")
                 )
                 raise ValueError(
-                    f"kept must have a vector for each group, and {what}. The groups "
-                    f"are {names}."
+                    f"kept must have a vector for each channel group, and {difference}."
+                    f" The channel groups are {names}."
                 )
             kept = [kept[name] for name in names]
         if not isinstance(kept, Sequence) or len(kept) != len(self.groups):
             count = len(kept) if isinstance(kept, Sequence) else type(kept).__name__
             raise ValueError(
                 f"kept must have one vector of bools for each of the "
-                f"{len(self.groups)} groups, got {count}."
+                f"{len(self.groups)} channel groups, got {count}."
             )
         vectors: list[Any] = []
         for group, vector in zip(self.groups, kept, strict=True):
             array = vector if isinstance(vector, jax.Array) else np.asarray(vector)
             if array.shape != (group.size,) or array.dtype != np.bool_:
                 raise ValueError(
-                    f"kept must be {group.size} bools for the group {group.name!r}, "
-                    f"got shape {array.shape} and dtype {array.dtype}."
+                    f"kept must have {group.size} bools for the channel group "
+                    f"{group.name!r}, got shape {array.shape} and dtype {array.dtype}."
                 )
             vectors.append(array)
         return vectors
@@ -228,15 +237,15 @@ class ChannelGroups(Sequence[ChannelGroup]):
         lines = [f"{len(self.groups)} groups of channels"]
         for group in self.groups:
             most, least = int(group.parameters.max()), int(group.parameters.min())
-            each = f"{least}" if most == least else f"{least} to {most}"
-            lines.append(f"{group.name}: {group.size} channels, {each} parameters each")
+            cost = f"{least}" if most == least else f"{least} to {most}"
+            lines.append(f"{group.name}: {group.size} channels, {cost} parameters each")
             width = max(len(member.path) for member in group.members)
             for member in group.members:
-                per = member.indices.shape[1]
-                positions = f", {per} positions each" if per > 1 else ""
+                num_positions = member.indices.shape[1]
+                note = f", {num_positions} positions each" if num_positions > 1 else ""
                 lines.append(
                     f"    {member.path:<{width}}  axis {member.axis}  "
-                    f"{member.role}{positions}"
+                    f"{member.role}{note}"
                 )
         if self.frozen:
             lines.append("frozen")
@@ -250,7 +259,11 @@ class ChannelGroups(Sequence[ChannelGroup]):
         return "\n".join(lines)
 
 
-def _dot(kept: Any, positions: np.ndarray) -> Any:
+get_analysis: Callable[[ChannelGroups], Any] = operator.attrgetter("_analysis")
+"""The analysis of the model (`find_groups.Analysis`); None for a pickled copy."""
+
+
+def _count_kept_positions(kept: Any, positions: np.ndarray) -> Any:
     if isinstance(kept, Tracer):
         return jnp.sum(
             jnp.where(kept, positions.astype(np.float32), np.float32(0)),
@@ -259,8 +272,10 @@ def _dot(kept: Any, positions: np.ndarray) -> Any:
     return int(positions[kept].sum())
 
 
-def cost(times: int, extents: Sequence[Extent]) -> Cost:
-    """A cost whose fixed extents are multiplied out."""
-    moving = tuple(extent for extent in extents if extent.of_groups)
-    fixed = math.prod(extent.fixed for extent in extents if not extent.of_groups)
-    return Cost(times * fixed, moving)
+def make_cost(times: int, extents: Sequence[Extent]) -> Cost:
+    """A cost whose fixed extents are multiplied into `times`."""
+    variable = tuple(extent for extent in extents if extent.channel_positions)
+    fixed = math.prod(
+        extent.fixed for extent in extents if not extent.channel_positions
+    )
+    return Cost(times * fixed, variable)

@@ -1,7 +1,7 @@
-"""From a function and its parameters to groups of channels."""
+"""`channel_groups`: from a function and its parameters to channel groups."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -12,60 +12,82 @@ from swd_jax._coupling import (
     array_types,
     axis_labels,
     build_groups,
+    label_operations,
     propagate_labels,
+    running_statistics,
+    tied_leaves,
     trace_model,
 )
-from swd_jax._coupling.analysis_record import Frame
 from swd_jax._coupling.axis_labels import Labels
-from swd_jax._coupling.channel_groups import ChannelGroups
-from swd_jax._coupling.label_operations import Context
+from swd_jax._coupling.channel_groups import ChannelGroups, get_analysis
+from swd_jax._coupling.coupling_analysis import CouplingAnalysis, Frame
+from swd_jax._coupling.trace_model import ModelInputs
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class Analysis:
-    """A program and the labels of everything in it."""
+    """A traced model and the labels of every array in it. Holds no parameters."""
 
-    context: Context
+    inputs: ModelInputs
+    coupling: CouplingAnalysis
     jaxpr: Any
     frame: Frame
     results: list[Labels]
-    params: tree_paths.Flat
-    arguments: list[Any]
-    """The leaves of the example arguments."""
-    argument_tree: Any
+    """Labels of the model's outputs."""
     result_tree: Any
-    groups: ChannelGroups
-    channel_roots: list[array_types.Ids]
-    """The atom that stands for each channel, by group."""
+    channel_roots: list[array_types.AtomIds]
+    """The union-find root of each channel, by channel group."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parameter:
+    """An array that is updated by itself. Tied leaves share one `Parameter`."""
+
+    shape: tuple[int, ...]
+    dtype: Any
 
 
 def channel_groups(
-    apply: Callable[..., Any], params: Any, *example_args: Any
+    apply: Callable[..., Any],
+    params: Any,
+    *example_args: Any,
+    tied: Iterable[Sequence[str]] = (),
 ) -> ChannelGroups:
     """Find the channels of a model that can only be removed together.
 
-    The model is traced, not run: from its program follows which positions along which
-    axes of which arrays belong to one channel. Removing a channel means to cut all of
-    them; what is left computes what the whole model does when they are zero. Heads of
-    an attention and groups of a normalisation or a convolution are channels as a whole.
-    What is not understood is frozen, with the reason, and never removed.
+    The model is traced, not run: its jaxpr determines which positions along which axes
+    of which arrays belong to one channel. To remove a channel, cut all of these
+    positions; the smaller model computes what the whole one does when they are zero.
+    Heads of an attention and groups of a normalisation or a convolution are channels
+    as a whole. Axes that meet an unsupported operation are frozen, with the reason, and
+    never removed.
 
     Args:
       apply: the model, `apply(params, *example_args)`: the `apply` of linen or haiku, a
-        function that calls an NNX or Equinox module, any function that JAX can trace.
-        Give the form for evaluation, in which batch norm uses its running statistics,
-        so that these are found too.
-      params: its parameters, any tree: arrays or their shapes (`jax.eval_shape`).
-        Leaves that are no arrays are left as they are. Running statistics belong in it
-        if the model has them. A module as a whole is such a tree.
-      example_args: the model's other arguments, or their shapes; sizes that the model
-        is to be used with, but for the batch.
+        function that calls an NNX or Equinox module, any pure function that JAX can
+        trace. Give the form for evaluation, in which batch norm uses its running
+        statistics, so that their axes are cut too.
+      params: the parameters, any tree: arrays or their shapes (`jax.eval_shape`), with
+        the running statistics if the model has some. A module is such a tree. Leaves
+        that are no arrays are passed to `apply` as they are.
+      example_args: the model's other arguments, or their shapes. All sizes but the
+        batch must be those that the model will be used with.
+      tied: pairs of paths of leaves that always have equal values, such as
+        `[("embed/kernel", "logits/kernel")]`: they are cut alike and count once. NNX
+        Variables that occur twice are tied in any case, and `eqx.nn.Shared` has a
+        single leaf. Two leaves that are one array object are not tied, because
+        optimizers update them separately.
 
     Returns:
-      The groups, in the order in which the model computes them, with their cost.
+      The channel groups, in the order in which the model computes them, with their
+      cost.
 
     Raises:
-      ValueError: if the model cannot be traced, or does not use its parameters.
+      ValueError: if the model cannot be traced or does not use its parameters, two
+        arrays have the same path, or `tied` does not fit the parameters.
+
+    Where it stands: once, before training, for `CoupledChannels(groups)`, or before
+    `shrink`.
 
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax
@@ -84,84 +106,114 @@ def channel_groups(
       (128, 224)
 
     Source:
-      The idea of a graph of dependencies: Fang et al. 2023, arXiv 2301.12900. Here it
-      is the traced program.
+      Dependency graphs: Fang et al. 2023, arXiv 2301.12900. Here the jaxpr is the
+      graph.
     """
-    return analyse(apply, params, example_args).groups
+    inputs = trace_model.model_inputs(apply, params, example_args)
+    shapes = {path: tuple(leaf.shape) for _, path, leaf in inputs.entries}
+    pairs = tied_leaves.check_pairs(tied, shapes)
+    return _analyse(inputs, params, pairs)
 
 
-def analyse(
-    apply: Callable[..., Any], params: Any, example_args: Sequence[Any]
-) -> Analysis:
-    """Trace a model and find what is coupled, with all that is needed to run it."""
-    program = trace_model.trace(apply, params, example_args)
-    jaxpr, entries, flat = program.jaxpr_with_constants, program.entries, program.params
-    context = Context(propagate_labels.follow)
-    inputs = [
-        context.parameter(number, leaf.shape)
-        for number, (_, _, leaf) in enumerate(entries)
+def groups_of_model(
+    groups: ChannelGroups,
+    apply: Callable[..., Any],
+    params: Any,
+    example_args: Sequence[Any],
+) -> ChannelGroups:
+    """The channel groups of a model: `groups` if they were found with the same inputs.
+
+    The model is traced only if the function differs, or the structure, shapes or types
+    of its arguments, or if leaves are tied that `groups` does not tie.
+    """
+    inputs = trace_model.model_inputs(apply, params, example_args)
+    analysis: Analysis | None = get_analysis(groups)
+    if (
+        analysis is not None
+        and analysis.inputs.same_trace(inputs)
+        and set(tied_leaves.shared_in_container(params)) <= set(groups.tied)
+    ):
+        return groups
+    return _analyse(inputs, params, groups.tied)
+
+
+def _analyse(
+    inputs: ModelInputs, params: Any, tied: tied_leaves.Pairs
+) -> ChannelGroups:
+    jaxpr, result_tree = trace_model.trace(inputs)
+    tied = tuple(dict.fromkeys((*tied_leaves.shared_in_container(params), *tied)))
+    entries = _with_identity(inputs.entries, tied)
+    coupling = CouplingAnalysis(propagate_labels.propagate)
+    labels = [
+        coupling.add_leaf(number, parameter.shape)
+        for number, (_, _, parameter) in enumerate(entries)
     ]
-    context.parameters_end()
-    _unite_shared(context, inputs, [leaf for *_, leaf in entries])
-    fixed = [axis_labels.fixed(leaf.shape) for leaf in program.inputs]
-    results, frame = propagate_labels.follow(context, jaxpr, [*inputs, *fixed])
-    context.where = ""
-    for labels in results:
-        for ids in labels.blocks.values():
-            context.atoms.freeze(ids.ravel(), "an output of the model")
-    _check_used(jaxpr, len(inputs), entries, flat)
-    context.settle()
-    statistics = build_groups.statistics(params, [path for _, path, _ in entries])
-    groups, roots = build_groups.collected(context, entries, statistics)
-    return Analysis(
-        context,
-        jaxpr,
-        frame,
-        results,
-        flat,
-        program.arguments,
-        program.argument_tree,
-        program.result_tree,
-        groups,
-        roots,
+    coupling.end_leaves()
+    _unite_tied(coupling, labels, [parameter for *_, parameter in entries])
+    fixed = [axis_labels.fixed_size_labels(leaf.shape) for leaf in inputs.input_arrays]
+    results, frame = propagate_labels.propagate(coupling, jaxpr, [*labels, *fixed])
+    for result in results:
+        for ids in result.blocks.values():
+            coupling.atoms.freeze(ids.ravel(), "an output of the model")
+    _check_used(jaxpr, entries, inputs.params)
+    label_operations.assign_remaining_blocks(coupling)
+    statistics = running_statistics.find_running_statistics(
+        params, [path for _, path, _ in entries]
     )
+    groups, roots = build_groups.build_groups(coupling, entries, statistics)
+    analysis = Analysis(inputs, coupling, jaxpr, frame, results, result_tree, roots)
+    return dataclasses.replace(groups, tied=tied, _analysis=analysis)
 
 
-def _unite_shared(
-    context: Context, inputs: Sequence[Labels], leaves: Sequence[Any]
+def _with_identity(
+    entries: Sequence[tuple[int, str, Any]], tied: tied_leaves.Pairs
+) -> list[tuple[int, str, Parameter]]:
+    """Position, path and `Parameter` of each array among the parameters."""
+    leaves = {path: leaf for _, path, leaf in entries}
+    first = tied_leaves.first_of_tied(leaves, tied)
+    parameters = {
+        path: Parameter(tuple(leaves[path].shape), leaves[path].dtype)
+        for path in set(first.values())
+    }
+    return [(position, path, parameters[first[path]]) for position, path, _ in entries]
+
+
+def _unite_tied(
+    coupling: CouplingAnalysis,
+    inputs: Sequence[Labels],
+    parameters: Sequence[Parameter],
 ) -> None:
-    """Arrays that occur in the tree twice, as tied weights do, are one."""
-    first: dict[int, Labels] = {}
-    for labels, leaf in zip(inputs, leaves, strict=True):
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            continue
-        same = first.setdefault(id(leaf), labels)
-        if same is not labels:
+    """Unite all axes of tied leaves, position by position."""
+    first_labels: dict[Parameter, Labels] = {}
+    for labels, parameter in zip(inputs, parameters, strict=True):
+        first = first_labels.setdefault(parameter, labels)
+        if first is not labels:
             dims = range(labels.rank)
-            context.together(same, dims, labels, dims)
+            label_operations.unite_axes(coupling, first, dims, labels, dims)
 
 
 def _check_used(
-    jaxpr: Any, count: int, entries: Sequence[Any], flat: tree_paths.Flat
+    jaxpr: Any, entries: Sequence[tuple[int, str, Parameter]], flat: tree_paths.Flat
 ) -> None:
+    """Raise if the model uses arrays that it closes over instead of its parameters."""
     captured = [
         value
         for value in jaxpr.consts
         if np.size(value) > 1 and jax.numpy.issubdtype(value.dtype, np.floating)
     ]
-    size = sum(int(np.prod(leaf.shape)) for *_, leaf in entries)
-    held = sum(int(np.size(value)) for value in captured)
+    num_weights = sum(int(np.prod(parameter.shape)) for *_, parameter in entries)
+    num_captured = sum(int(np.size(value)) for value in captured)
     used = {id(atom) for equation in jaxpr.jaxpr.eqns for atom in equation.invars}
     used |= {id(atom) for atom in jaxpr.jaxpr.outvars}
-    if not any(id(variable) in used for variable in jaxpr.jaxpr.invars[:count]):
+    if not any(id(variable) in used for variable in jaxpr.jaxpr.invars[: len(entries)]):
         raise ValueError(
             "apply does not use any of its params, whose paths are:"
             + tree_paths.listing(flat.paths)
         )
-    if captured and held >= size:
+    if captured and num_captured >= num_weights:
         largest = max(captured, key=np.size)
         raise ValueError(
-            f"apply has {held} numbers of its own, as many as params or more; the "
-            f"largest array has the shape {largest.shape}. A model that closes over "
-            "its parameters cannot be cut: make them a part of params."
+            f"apply has {num_captured} numbers of its own, as many as params or more; "
+            f"the largest array has the shape {largest.shape}. A model that closes "
+            "over its parameters cannot be cut: make them a part of params."
         )

@@ -1,4 +1,4 @@
-"""A whole program, equation by equation: the labels of everything in it."""
+"""Propagation of labels through a traced program, equation by equation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,98 +8,13 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from swd_jax._coupling import array_types, axis_labels
-from swd_jax._coupling.analysis_record import Frame
 from swd_jax._coupling.axis_labels import Labels
-from swd_jax._coupling.label_operations import Context
-from swd_jax._coupling.rules import (
-    concatenate,
-    contractions,
-    control_flow,
-    elementwise,
-    fallback,
-    gather_scatter,
-    reductions,
-    registry,
-    reshape,
-    slicing,
-)
+from swd_jax._coupling.coupling_analysis import CouplingAnalysis, Frame
+from swd_jax._coupling.rules import all_rules, fallback, rule
 
-RULES: Mapping[str, registry.Rule] = registry.RULES
-"""Of all primitives that are understood."""
+_MAX_CONST_SIZE = 4096
 
-# Each of these modules adds its rules.
-FAMILIES = (
-    control_flow,
-    elementwise,
-    gather_scatter,
-    concatenate,
-    reshape,
-    fallback,
-    contractions,
-    slicing,
-    reductions,
-)
-
-_MOST_KNOWN = 4096
-
-
-def follow(
-    context: Context, jaxpr: ClosedJaxpr | Jaxpr, arguments: Sequence[Labels]
-) -> tuple[list[Labels], Frame]:
-    """Labels of what a jaxpr computes, and of everything on the way.
-
-    Args:
-      context: united and frozen as far as the program goes.
-      jaxpr: the program.
-      arguments: one for each of its arguments.
-
-    Returns:
-      One for each result, and all of them by variable.
-    """
-    inside, values = registry.opened(jaxpr)
-    frame = Frame({}, {})
-    labels = frame.labels
-    for variable, value in zip(inside.constvars, values, strict=True):
-        labels[variable] = captured(context, value)
-    labels.update(zip(inside.invars, arguments, strict=True))
-    for number, equation in enumerate(inside.eqns):
-        context.at(equation)
-        context.begin()
-        inputs = [read(labels, atom) for atom in equation.invars]
-        rule = RULES.get(equation.primitive.name)
-        try:
-            if rule is None:
-                raise NotImplementedError
-            outputs = rule.labels(context, equation, inputs)
-        except (NotImplementedError, KeyError, AttributeError):
-            # A form, or a parameter in another version of jax, that is not known.
-            outputs = fallback.unknown(context, equation, inputs)
-            frame.opaque.add(number)
-        outputs = [outputs] if isinstance(outputs, Labels) else outputs
-        known = _known(equation, inputs)
-        if known is not None:
-            outputs = [labels.replaced(known=known) for labels in outputs]
-        frame.inner[number] = context.end()
-        labels.update(zip(equation.outvars, outputs, strict=True))
-    return [read(labels, atom) for atom in inside.outvars], frame
-
-
-def _known(equation: array_types.Equation, inputs: list[Labels]) -> np.ndarray | None:
-    """The value of a small integer result that depends on nothing but constants."""
-    if len(equation.outvars) != 1 or equation.primitive.name not in _FOLDED:
-        return None
-    aval = equation.outvars[0].aval
-    plain = isinstance(getattr(aval, "dtype", None), np.dtype)
-    if not plain or aval.size > _MOST_KNOWN or aval.dtype.kind not in "iub":
-        return None
-    values = [labels.known for labels in inputs]
-    if any(value is None for value in values):
-        return None
-    with jax.ensure_compile_time_eval():
-        return np.asarray(registry.bind(equation, *values))
-
-
-_FOLDED = frozenset(
+_FOLDED_PRIMITIVES = frozenset(
     """
     add sub mul neg lt le gt ge eq ne and or not max min clamp select_n rem sign
     convert_element_type broadcast_in_dim reshape squeeze concatenate
@@ -107,25 +22,105 @@ _FOLDED = frozenset(
 )
 
 
+def propagate(
+    analysis: CouplingAnalysis, jaxpr: ClosedJaxpr | Jaxpr, arguments: Sequence[Labels]
+) -> tuple[list[Labels], Frame]:
+    """Propagate labels from a jaxpr's arguments to its results.
+
+    An equation without a rule, or whose rule raises `UnsupportedPrimitive`, freezes the
+    axes of its operands. Any other exception is a bug in a rule and is not caught.
+
+    Args:
+      analysis: its atoms are united and frozen by the program.
+      jaxpr: the program.
+      arguments: the labels of each argument.
+
+    Returns:
+      The labels of each result, and the frame with the labels of every variable.
+    """
+    program, constants = rule.unwrap_closed_jaxpr(jaxpr)
+    frame = Frame({}, {})
+    labels = frame.labels
+    for variable, value in zip(program.constvars, constants, strict=True):
+        labels[variable] = label_constant(analysis, value)
+    labels.update(zip(program.invars, arguments, strict=True))
+    for number, equation in enumerate(program.eqns):
+        inputs = [read(labels, atom) for atom in equation.invars]
+        with analysis.position.equation(equation):
+            outputs = _apply_rule(analysis, frame, number, equation, inputs)
+        const_value = _fold_constants(equation, inputs)
+        if const_value is not None:
+            outputs = [output.replace(const_value=const_value) for output in outputs]
+        labels.update(zip(equation.outvars, outputs, strict=True))
+    return [read(labels, atom) for atom in program.outvars], frame
+
+
+def _apply_rule(
+    analysis: CouplingAnalysis,
+    frame: Frame,
+    number: int,
+    equation: array_types.Equation,
+    inputs: list[Labels],
+) -> list[Labels]:
+    """Return the labels of an equation's results, and note its calls in the frame."""
+    name = equation.primitive.name
+    try:
+        if name not in all_rules.RULES:
+            raise rule.UnsupportedPrimitive(f"{name} has no rule")
+        with analysis.rule() as called:
+            outputs = all_rules.RULES[name].label(analysis, equation, inputs)
+    except rule.UnsupportedPrimitive:
+        frame.unsupported.add(number)
+        return fallback.label_unsupported(analysis, equation, inputs)
+    frame.called[number] = called
+    return [outputs] if isinstance(outputs, Labels) else outputs
+
+
+def _fold_constants(
+    equation: array_types.Equation, inputs: list[Labels]
+) -> np.ndarray | None:
+    """Return the value of a small integer or bool result of literals, else None."""
+    if len(equation.outvars) != 1 or equation.primitive.name not in _FOLDED_PRIMITIVES:
+        return None
+    aval = equation.outvars[0].aval
+    # A random key has a dtype of jax's own, and no kind.
+    is_numpy = isinstance(getattr(aval, "dtype", None), np.dtype)
+    if not is_numpy or aval.dtype.kind not in "iub" or aval.size > _MAX_CONST_SIZE:
+        return None
+    values = [labels.const_value for labels in inputs]
+    if any(value is None for value in values):
+        return None
+    with jax.ensure_compile_time_eval():
+        return np.asarray(rule.bind(equation, *values))
+
+
 def read(labels: Mapping[Any, Labels], atom: Any) -> Labels:
-    """The labels of a variable or a literal."""
+    """Return the labels of a variable or a literal."""
     if isinstance(atom, Literal):
         if np.shape(atom.val):
-            return axis_labels.fixed(np.shape(atom.val), data=False)
-        known = np.asarray(atom.val)
-        return Labels((), known=known if known.dtype.kind in "iub" else None)
+            return axis_labels.fixed_size_labels(
+                np.shape(atom.val), depends_on_input=False
+            )
+        value = np.asarray(atom.val)
+        return Labels((), const_value=value if value.dtype.kind in "iub" else None)
     return labels[atom]
 
 
-def captured(context: Context, value: Any) -> Labels:
-    """Labels of a constant array: it is cut to go with what it is used for."""
+def label_constant(analysis: CouplingAnalysis, value: Any) -> Labels:
+    """Create atoms for an array that the program closes over.
+
+    The smaller program slices the array to the positions that remain of the axes with
+    which these atoms have been united.
+    """
     shape = np.shape(value)
     blocks = {
-        (dim,): context.atoms.fresh(size) for dim, size in enumerate(shape) if size > 1
+        (dim,): analysis.atoms.create(size)
+        for dim, size in enumerate(shape)
+        if size > 1
     }
     labels = Labels(tuple(shape), blocks)
     dtype = getattr(value, "dtype", None)
-    plain = isinstance(dtype, np.dtype) and dtype.kind in "iub"  # not a random key
-    if plain and np.size(value) <= _MOST_KNOWN:
-        return labels.replaced(known=np.asarray(value))
+    is_integer = isinstance(dtype, np.dtype) and dtype.kind in "iub"
+    if is_integer and np.size(value) <= _MAX_CONST_SIZE:
+        return labels.replace(const_value=np.asarray(value))
     return labels

@@ -1,74 +1,107 @@
-"""A model as a program whose inputs are its arrays."""
+"""A model traced to a jaxpr whose inputs are the model's arrays."""
 
 import dataclasses
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from swd_jax._arrays import tree_paths
+from swd_jax._coupling import distinct_paths
 
 
-@dataclasses.dataclass
-class Program:
-    """A model as it was traced."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelInputs:
+    """A model and its arguments with `jax.ShapeDtypeStruct` in place of arrays.
 
-    jaxpr_with_constants: Any
+    A trace depends on nothing else, as long as the model is a pure function.
+    """
+
+    apply: Callable[..., Any]
     params: tree_paths.Flat
-    entries: list[tuple[int, str, Any]]
-    """Position, path and leaf of the arrays among the parameters."""
     arguments: list[Any]
     """The leaves of the other arguments."""
-    inputs: list[Any]
-    """The arrays among them."""
     argument_tree: Any
-    result_tree: Any
 
     @property
-    def jaxpr(self) -> Any:
-        """The program."""
-        return self.jaxpr_with_constants.jaxpr
+    def entries(self) -> list[tuple[int, str, Any]]:
+        """Position, path and shape of the arrays among the parameters."""
+        return tree_paths.arrays(self.params)
+
+    @property
+    def input_arrays(self) -> list[Any]:
+        """The arrays among the other arguments."""
+        return [leaf for leaf in self.arguments if tree_paths.is_array(leaf)]
+
+    def same_trace(self, inputs: "ModelInputs") -> bool:
+        """Whether other inputs give the same jaxpr."""
+        return (
+            _same_function(self.apply, inputs.apply)
+            and _equal(self.params.treedef, inputs.params.treedef)
+            and _equal(self.argument_tree, inputs.argument_tree)
+            and _same_leaves(self.params.leaves, inputs.params.leaves)
+            and _same_leaves(self.arguments, inputs.arguments)
+        )
 
 
-def trace(
+def model_inputs(
     apply: Callable[..., Any], params: Any, example_args: Sequence[Any]
-) -> Program:
-    """Trace a model: its arrays are the inputs of the program, in order."""
+) -> ModelInputs:
+    """Replace the arrays among a model's arguments by their shapes and dtypes.
+
+    Raises:
+      ValueError: if the parameters have no arrays, or two with the same path.
+    """
     flat = tree_paths.flatten(params)
-    entries = tree_paths.arrays(flat)
-    if not entries:
+    if not distinct_paths.arrays_by_path(flat, "params"):
         raise ValueError("params has no arrays, so there are no channels to find.")
     arguments, argument_tree = jax.tree.flatten(tuple(example_args))
-    traced = [leaf for leaf in arguments if tree_paths.is_array(leaf)]
-    result_tree: list[Any] = []
-    positions = [position for position, _, _ in entries]
+    return ModelInputs(
+        apply,
+        flat._replace(leaves=[_abstract(leaf) for leaf in flat.leaves]),
+        [_abstract(leaf) for leaf in arguments],
+        argument_tree,
+    )
 
-    def program(arrays: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-        given = iter(inputs)
-        leaves = [next(given) if tree_paths.is_array(a) else a for a in arguments]
-        tree = flat.rebuilt(dict(zip(positions, arrays, strict=True)))
-        outputs = apply(tree, *jax.tree.unflatten(argument_tree, leaves))
+
+def trace(inputs: ModelInputs) -> tuple[Any, Any]:
+    """Trace a model.
+
+    Returns:
+      The closed jaxpr, whose inputs are the arrays among the parameters and then those
+      among the other arguments, and the tree structure of the model's result.
+
+    Raises:
+      ValueError: if the model cannot be traced.
+    """
+    positions = [position for position, _, _ in inputs.entries]
+    result_tree: list[Any] = []
+
+    def program(arrays: Sequence[Any], input_arrays: Sequence[Any]) -> list[Any]:
+        remaining = iter(input_arrays)
+        leaves = [
+            next(remaining) if tree_paths.is_array(leaf) else leaf
+            for leaf in inputs.arguments
+        ]
+        params = inputs.params.rebuilt(dict(zip(positions, arrays, strict=True)))
+        outputs = inputs.apply(
+            params, *jax.tree.unflatten(inputs.argument_tree, leaves)
+        )
         results, structure = jax.tree.flatten(outputs)
         result_tree[:] = [structure]
         return results
 
-    jaxpr = _traced(
-        program,
-        [_abstract(leaf) for *_, leaf in entries],
-        [_abstract(a) for a in traced],
+    jaxpr = _make_jaxpr(
+        program, [leaf for *_, leaf in inputs.entries], inputs.input_arrays
     )
-    return Program(
-        jaxpr, flat, entries, arguments, traced, argument_tree, result_tree[0]
-    )
+    return jaxpr, result_tree[0]
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-
-
-def _traced(program: Any, arrays: list[Any], inputs: list[Any]) -> Any:
+def _make_jaxpr(program: Any, arrays: list[Any], input_arrays: list[Any]) -> Any:
     try:
-        return jax.make_jaxpr(program)(arrays, inputs)
+        return jax.make_jaxpr(program)(arrays, input_arrays)
     except (
         jax.errors.ConcretizationTypeError,
         jax.errors.TracerArrayConversionError,
@@ -81,9 +114,40 @@ def _traced(program: Any, arrays: list[Any], inputs: list[Any]) -> Any:
             f"rather than an array. From jax: {error}"
         ) from error
     except (TypeError, ValueError, AssertionError) as error:
-        shapes = ", ".join(str(leaf.shape) for leaf in inputs) or "none"
+        shapes = ", ".join(str(leaf.shape) for leaf in input_arrays) or "none"
         raise ValueError(
             f"apply(params, *example_args) cannot be traced with example_args of the "
             f"shapes {shapes}. Give them the shapes that the model takes, with the "
             f"batch. The model's own message: {error}"
         ) from error
+
+
+def _abstract(leaf: Any) -> Any:
+    if not tree_paths.is_array(leaf):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _same_function(left: Callable[..., Any], right: Callable[..., Any]) -> bool:
+    # Every access to `model.apply` makes a new bound method.
+    if isinstance(left, types.MethodType) and isinstance(right, types.MethodType):
+        return left.__func__ is right.__func__ and left.__self__ is right.__self__
+    return left is right
+
+
+def _same_leaves(left: Sequence[Any], right: Sequence[Any]) -> bool:
+    return len(left) == len(right) and all(map(_same_leaf, left, right))
+
+
+def _same_leaf(left: Any, right: Any) -> bool:
+    if tree_paths.is_array(left) and tree_paths.is_array(right):
+        return left.shape == right.shape and left.dtype == right.dtype
+    return left is right or (type(left) is type(right) and _equal(left, right))
+
+
+def _equal(left: Any, right: Any) -> bool:
+    try:
+        return bool(np.all(left == right))
+    except (TypeError, ValueError):
+        # Static attributes of modules may be arrays, whose `==` is no single bool.
+        return False

@@ -1,4 +1,4 @@
-"""Which positions live and die together: atoms, in a union-find."""
+"""Union-find of atoms: positions along axes that are removable only together."""
 
 from collections.abc import Iterable
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from swd_jax._coupling import array_types
 
-FIXED = -1
-"""A position that is always there: of a batch, of pixels, of the model's input."""
+NOT_REMOVABLE = -1
+"""Marks a position without an atom: of a batch, of pixels, of the model's input."""
 
 
 class Atoms:
-    """Positions along axes, united where they can only be removed together.
+    """A partition of atoms into classes, each removable only as a whole.
 
-    A class of united atoms that cannot be removed is frozen, and keeps the first
-    reason why.
+    - The root of a class is its smallest atom.
+    - A frozen class cannot be removed, and carries the first reason given for it.
     """
 
     def __init__(self) -> None:
@@ -25,35 +25,42 @@ class Atoms:
     def __len__(self) -> int:
         return self._count
 
-    def fresh(self, number: int) -> array_types.Ids:
-        """New atoms, each a class of its own."""
+    def create(self, number: int) -> array_types.AtomIds:
+        """Add atoms, each a class of its own."""
         first, self._count = self._count, self._count + number
         if self._count > len(self._parents):
-            more = np.arange(len(self._parents), 2 * self._count)
-            self._parents = np.concatenate([self._parents, more])
+            extension = np.arange(len(self._parents), 2 * self._count)
+            self._parents = np.concatenate([self._parents, extension])
         return np.arange(first, self._count)
 
-    def roots(self, ids: array_types.Ids) -> array_types.Ids:
-        """The representative of each atom's class; FIXED stays FIXED."""
-        found = np.array(ids)
-        movable = found >= 0
-        below = found[movable]
-        above = self._parents[below]
-        while (above != self._parents[above]).any():
-            above = self._parents[above]
-        self._parents[below] = above  # so that the next search is short
-        found[movable] = above
-        return found
+    def roots(self, ids: array_types.AtomIds) -> array_types.AtomIds:
+        """Return the root of each atom's class; NOT_REMOVABLE stays as it is."""
+        roots = np.array(ids)
+        has_atom = roots >= 0
+        atoms = roots[has_atom]
+        ancestors = self._parents[atoms]
+        while (ancestors != self._parents[ancestors]).any():
+            ancestors = self._parents[ancestors]
+        self._parents[atoms] = ancestors  # path compression
+        roots[has_atom] = ancestors
+        return roots
 
-    def unite(self, left: array_types.Ids, right: array_types.Ids, reason: str) -> None:
-        """Unite position by position. What meets a FIXED position is frozen."""
+    def unite(
+        self, left: array_types.AtomIds, right: array_types.AtomIds, reason: str
+    ) -> None:
+        """Unite two arrays position by position, after broadcasting.
+
+        An atom that meets NOT_REMOVABLE is frozen for `reason`.
+        """
         left, right = np.broadcast_arrays(left, right)
         self.freeze(left[(right < 0) & (left >= 0)], reason)
         self.freeze(right[(left < 0) & (right >= 0)], reason)
         both = (left >= 0) & (right >= 0)
-        first, second = self.roots(left[both]), self.roots(right[both])
-        differ = first != second
-        pairs = set(zip(first[differ].tolist(), second[differ].tolist(), strict=True))
+        left_roots, right_roots = self.roots(left[both]), self.roots(right[both])
+        differ = left_roots != right_roots
+        pairs = set(
+            zip(left_roots[differ].tolist(), right_roots[differ].tolist(), strict=True)
+        )
         for pair in sorted(pairs):
             low, high = sorted(map(self._root, pair))
             if low != high:
@@ -62,18 +69,18 @@ class Atoms:
                     reason_of_high = self._reasons.pop(high)
                     self._reasons.setdefault(low, reason_of_high)
 
-    def freeze(self, ids: array_types.Ids, reason: str) -> None:
-        """Make atoms unremovable, and all that are united with them."""
+    def freeze(self, ids: array_types.AtomIds, reason: str) -> None:
+        """Freeze the classes of some atoms."""
         for root in np.unique(self.roots(np.asarray(ids, np.int64))).tolist():
             if root >= 0:
                 self._reasons.setdefault(root, reason)
 
-    def reason(self, atom: int) -> str | None:
-        """Why an atom is frozen, or None where it is not."""
+    def frozen_reason(self, atom: int) -> str | None:
+        """Return why an atom's class is frozen, or None if it is not."""
         return self._reasons.get(self._root(atom))
 
     def frozen_roots(self) -> Iterable[int]:
-        """The representatives of the classes that are frozen."""
+        """Return the roots of the frozen classes."""
         return self._reasons.keys()
 
     def _root(self, atom: int) -> int:

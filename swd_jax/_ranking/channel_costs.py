@@ -50,9 +50,8 @@ class CostModel:
     def remaining(self, num_removed: jax.Array) -> jax.Array:
         """Return the cost without so many channels of each kind: uint64, shape (4,)."""
         num_kept = self.sizes - num_removed
-        lengths = self.fixed + jnp.sum(
-            self.positions * num_kept[None], axis=1, dtype=jnp.uint32
-        )
+        positions = self.positions * num_kept[None]
+        lengths = jnp.sum(positions, axis=1, dtype=jnp.uint32) + self.fixed
         product = jnp.asarray(self.times)
         for column in self.factors.T:
             product = uint64.multiply_each(product, lengths[column])
@@ -129,12 +128,15 @@ def cost_model(
     for cost in costs:
         factors, times = [], cost.times
         for extent in cost.extents:
-            if not any(group in chosen for group, _ in extent.of_groups):
-                times *= extent.full
+            if not any(group in chosen for group, _ in extent.channel_positions):
+                times *= extent.size
                 continue
             identity = (
                 extent.fixed,
-                *((group, array.tobytes()) for group, array in extent.of_groups),
+                *(
+                    (group, array.tobytes())
+                    for group, array in extent.channel_positions
+                ),
             )
             extents.setdefault(identity, extent)
             number = number_of_extent.setdefault(identity, len(number_of_extent))
@@ -152,7 +154,9 @@ def cost_model(
         factors[number, : len(product)] = product
     fixed = [
         extent.fixed
-        + sum(int(n.sum()) for group, n in extent.of_groups if group not in chosen)
+        + sum(
+            int(n.sum()) for group, n in extent.channel_positions if group not in chosen
+        )
         for extent in extents.values()
     ]
     no_positions = np.zeros((1, len(kinds)), np.uint32)
@@ -178,7 +182,7 @@ def _kinds(
         size = groups[number].size
         positions = np.zeros((len(extents), size), np.int64)
         for row, extent in enumerate(extents):
-            for group, positions_of_channel in extent.of_groups:
+            for group, positions_of_channel in extent.channel_positions:
                 if group == number:
                     positions[row] += positions_of_channel
         distinct, kind_of_channel = np.unique(positions, axis=1, return_inverse=True)

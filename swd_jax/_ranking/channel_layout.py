@@ -203,7 +203,7 @@ def build_layout(
     groups = tuple(options.groups[number] for number in chosen)
     leaf_of_path = {path: leaf for leaf, path in enumerate(paths)}
     num_channels = sum(group.size for group in groups)
-    bundle_sizes = tuple(group.channels_in(options.multiple_of) for group in groups)
+    bundle_sizes = tuple(group.bundle_size(options.multiple_of) for group in groups)
     places: list[dict[int, array_types.Ints]] = [{} for _ in paths]
     scored_members: list[tuple[Place, ...]] = []
     first_channel = 0

@@ -19,14 +19,14 @@ from swd_jax._ranking.ranking import Ranking, Result, Thresholds
 from swd_jax._selection import warm_start
 
 
-class _Cut(NamedTuple):
+class Cut(NamedTuple):
     """How many channels a budget removes."""
 
     ranks: jax.Array
     """Each channel's rank in the order of removal. shape=(channels,)"""
     is_movable: jax.Array
     """The channels that may be removed at all. shape=(channels,)"""
-    count: jax.Array
+    num_removed: jax.Array
     """The number of channels to remove. shape=(), dtype=int32"""
     cost: jax.Array
     """The cost that their removal saves. uint64, shape=(4,)"""
@@ -74,7 +74,6 @@ class ChannelRanking(Ranking):
         total = self.layout.cost_model.total
         return exact_counts.pruned_counts(sparsities, [total])
 
-    @jax.jit
     def find_thresholds(
         self,
         budgets: jax.Array,
@@ -87,25 +86,12 @@ class ChannelRanking(Ranking):
         Channels that tie with it are kept as well. Where `refresh` is False, the
         previous threshold is returned, or a lower one where it would remove too much.
         """
-        with jax.named_scope("swd_threshold"):
-            cut = self._cut(budgets[0])
-            keys = self._movable_keys(cut.is_movable)
-            largest = jnp.array(sort_keys.largest_key(self.dtype), keys.dtype)
-            kept_keys = jnp.where(cut.ranks < cut.count, largest, keys)
-            key = jnp.min(kept_keys)
-            if refresh is not None and previous is not None:
-                [previous_key] = sort_keys.to_key(previous.thresholds)
-                # Channels share weights, so the decay of one lowers the scores of
-                # others: by now the previous threshold may exceed the budget.
-                key = jnp.where(refresh, key, jnp.minimum(previous_key, key))
-        leaf_thresholds = [key] * len(self.weights)
-        num_passes = jnp.ones((), jnp.int32)
-        return Thresholds([key], leaf_thresholds, cut.cost[None], num_passes)
+        return _find_thresholds(self, budgets, previous, refresh)
 
     def masks_below(self, leaf_thresholds: Sequence[jax.Array]) -> list[jax.Array]:
         """Return the weights of movable channels below the threshold."""
         keys = sort_keys.to_key(self.tie_scores)
-        return self._leaf_masks((keys < leaf_thresholds[0]) & self._is_movable())
+        return self.leaf_masks((keys < leaf_thresholds[0]) & self._is_movable())
 
     def map_exact_k(
         self, function: Callable[..., Result], budgets: jax.Array, *operands: Any
@@ -115,8 +101,8 @@ class ChannelRanking(Ranking):
 
     def removed_channels(self, budgets: jax.Array) -> jax.Array:
         """Return the channels that a budget removes: bools, shape (channels,)."""
-        cut = self._cut(budgets[0])
-        return cut.ranks < cut.count
+        cut = self.cut(budgets[0])
+        return cut.ranks < cut.num_removed
 
     def kept_channels(self, budgets: jax.Array) -> dict[str, jax.Array]:
         """Return the channels that are kept: bools, shape (channels of the group,)."""
@@ -125,9 +111,9 @@ class ChannelRanking(Ranking):
 
     def zero_masks(self, opaque_one: jax.Array) -> list[jax.Array]:
         """Return the weights of every leaf whose whole channel is exactly zero."""
-        return self._leaf_masks(~self._is_nonzero(opaque_one))
+        return self.leaf_masks(~self.is_nonzero(opaque_one))
 
-    def _is_nonzero(self, opaque_one: jax.Array) -> jax.Array:
+    def is_nonzero(self, opaque_one: jax.Array) -> jax.Array:
         """Return the channels with a weight that is not zero: shape (channels,)."""
         # One more entry collects the positions that belong to no channel.
         is_nonzero = jnp.zeros(self.layout.num_channels + 1, bool)
@@ -160,16 +146,17 @@ class ChannelRanking(Ranking):
         )
         return channel_summary.summarize_channels(self.layout, removed, is_zero)
 
-    def _leaf_masks(self, channels: jax.Array) -> list[jax.Array]:
+    def leaf_masks(self, channels: jax.Array) -> list[jax.Array]:
         """Return the weights of every leaf that belong to some channels."""
         return [
             self.layout.leaf_mask(leaf, channels, array)
             for leaf, array in enumerate(self.weights)
         ]
 
-    def _cut(self, budget: jax.Array) -> _Cut:
+    def cut(self, budget: jax.Array) -> Cut:
+        """Return the channels that a budget removes: uint64, shape (4,)."""
         is_movable = self._is_movable()
-        keys = self._movable_keys(is_movable)
+        keys = self.movable_keys(is_movable)
         ranks = channel_order.value_of_bundle_end(
             self.layout, keys, channel_order.rank_by([keys])
         )
@@ -185,9 +172,9 @@ class ChannelRanking(Ranking):
         bundle_cost = jnp.asarray(uint64.from_int(self.layout.max_bundle_cost))
         is_pruned = (num_zero > 0) & uint64.less(remaining, bundle_cost)
         count = jnp.where(is_pruned, num_zero, count)
-        return _Cut(ranks, is_movable, count, cost_model.removed(ranks, count))
+        return Cut(ranks, is_movable, count, cost_model.removed(ranks, count))
 
-    def _movable_keys(self, is_movable: jax.Array) -> jax.Array:
+    def movable_keys(self, is_movable: jax.Array) -> jax.Array:
         """Return the keys of the scores, the largest one for channels to keep."""
         keys = sort_keys.to_key(self.scores)
         largest = jnp.array(sort_keys.largest_key(self.dtype), keys.dtype)
@@ -205,6 +192,29 @@ class ChannelRanking(Ranking):
         return (ranks < layout.group_sizes - min_channels) & is_finite
 
 
+@jax.jit
+def _find_thresholds(
+    ranking: ChannelRanking,
+    budgets: jax.Array,
+    previous: warm_start.Last | None,
+    refresh: jax.Array | None,
+) -> Thresholds:
+    with jax.named_scope("swd_threshold"):
+        cut = ranking.cut(budgets[0])
+        keys = ranking.movable_keys(cut.is_movable)
+        largest = jnp.array(sort_keys.largest_key(ranking.dtype), keys.dtype)
+        kept_keys = jnp.where(cut.ranks < cut.num_removed, largest, keys)
+        key = jnp.min(kept_keys)
+        if refresh is not None and previous is not None:
+            [previous_key] = sort_keys.to_key(previous.thresholds)
+            # Channels share weights, so the decay of one lowers the scores of others:
+            # by now the previous threshold may exceed the budget.
+            key = jnp.where(refresh, key, jnp.minimum(previous_key, key))
+    leaf_thresholds = [key] * len(ranking.weights)
+    num_passes = jnp.ones((), jnp.int32)
+    return Thresholds([key], leaf_thresholds, cut.cost[None], num_passes)
+
+
 @functools.partial(jax.jit, static_argnames="function")
 def _map_exact_k(
     function: Callable[..., Result],
@@ -212,7 +222,7 @@ def _map_exact_k(
     budgets: jax.Array,
     operands: tuple[Any, ...],
 ) -> list[Result]:
-    masks = ranking._leaf_masks(ranking.removed_channels(budgets))
+    masks = ranking.leaf_masks(ranking.removed_channels(budgets))
     pairs = zip(ranking.weights, masks, strict=True)
     return [function(weights, pruned, *operands) for weights, pruned in pairs]
 
@@ -226,4 +236,4 @@ def _removed_channels(ranking: ChannelRanking, budgets: jax.Array) -> jax.Array:
 def _removed_and_zero(
     ranking: ChannelRanking, budgets: jax.Array, opaque_one: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    return ranking.removed_channels(budgets), ~ranking._is_nonzero(opaque_one)
+    return ranking.removed_channels(budgets), ~ranking.is_nonzero(opaque_one)

@@ -1,4 +1,4 @@
-"""The scores of coupled channels, from the scores of their weights in several leaves."""
+"""Scores of coupled channels, from the scores of their weights in several leaves."""
 
 import functools
 from collections.abc import Sequence

@@ -28,9 +28,9 @@ class _WeightKey:
     dtype: jnp.dtype
 
     def __call__(self, inputs: Any) -> jax.Array:
-        *score_inputs, is_protected = inputs
+        weights, statistic, extra_inputs, is_protected = inputs
         scores = _criterion.nonnegative_scores(
-            self.criterion, *score_inputs, self.dtype
+            self.criterion, weights, statistic, extra_inputs, self.dtype
         )
         if is_protected is not None:
             scores = jnp.where(is_protected, jnp.inf, scores)
@@ -83,23 +83,25 @@ class LeafRanking(Ranking):
     @property
     def units(self) -> ScoredUnits:
         """The units as the selection engine counts them."""
-        shared = {
-            "structure": self.structure,
-            "shapes": tuple(leaf.shape for leaf in self.weights),
-            "pools": self.pools,
-            "dtype": self.dtype,
-            "min_kept": self.min_kept,
-            "shards": self.shards,
-        }
         if self.unit_scores is not None:
-            return ScoredUnits(list(self.unit_scores), sort_keys.to_key, **shared)
-        protected = self.protected or [None] * len(self.weights)
-        pairs = zip(self.score_inputs, protected, strict=True)
+            inputs: list[Any] = list(self.unit_scores)
+            key, trailing_zero_bits = sort_keys.to_key, 0
+        else:
+            protected = self.protected or [None] * len(self.weights)
+            pairs = zip(self.score_inputs, protected, strict=True)
+            inputs = [(*score_inputs, mask) for score_inputs, mask in pairs]
+            key = _WeightKey(self.criterion, self.dtype)
+            trailing_zero_bits = self._trailing_zero_bits()
         return ScoredUnits(
-            [(*inputs, mask) for inputs, mask in pairs],
-            _WeightKey(self.criterion, self.dtype),
-            trailing_zero_bits=self._trailing_zero_bits(),
-            **shared,
+            inputs,
+            key,
+            self.structure,
+            shapes=tuple(leaf.shape for leaf in self.weights),
+            pools=self.pools,
+            dtype=self.dtype,
+            trailing_zero_bits=trailing_zero_bits,
+            min_kept=self.min_kept,
+            shards=self.shards,
         )
 
     def _trailing_zero_bits(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._ranking.channel_summary import ChannelSummary
 from swd_jax._selection.warm_start import Last
 
@@ -52,7 +53,7 @@ class Ranking(abc.ABC):
         """Return what each pool's sparsity is a fraction of, on all devices."""
 
     @abc.abstractmethod
-    def budgets(self, sparsities: exact_counts.PoolSparsities) -> jax.Array:
+    def budgets(self, sparsities: PoolSparsities) -> jax.Array:
         """Return k = floor(s n) of every pool: emulated uint64, shape (pools, 4)."""
 
     @abc.abstractmethod

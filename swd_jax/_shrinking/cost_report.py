@@ -1,4 +1,4 @@
-"""What a model costs before and after it was shrunk: counted, and measured."""
+"""`cost_report`: counted and measured cost of a model before and after `shrink`."""
 
 import dataclasses
 import statistics
@@ -11,59 +11,63 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
 from swd_jax._arguments import text_tables, validation
-from swd_jax._coupling import find_groups, trace_model
-from swd_jax._shrinking import shrink_checks, shrink_model
+from swd_jax._arrays import tree_paths
+from swd_jax._coupling import find_groups
+from swd_jax._coupling.channel_groups import ChannelGroups, get_analysis
+from swd_jax._shrinking import channels_to_positions, shrink_model
+from swd_jax._shrinking.example_inputs import example_like
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelCost:
-    """What a model costs."""
+    """Cost of a model."""
 
     parameters: int
-    """As `ChannelGroups.parameters` counts them."""
+    """Number of parameters, by `ChannelGroups.parameters`."""
     bytes: int
-    """Of all arrays among the parameters, running statistics too."""
+    """Size of all arrays among the parameters, with running statistics."""
     flops: int
-    """As `ChannelGroups.flops` counts them, for the example arguments."""
+    """Number of operations for the example arguments, by `ChannelGroups.flops`."""
     xla_flops: float | None
-    """What XLA's cost analysis of the program says, where it says something. It counts
-    element by element operations as well."""
+    """Number of operations by XLA's cost analysis of the program, which counts
+    elementwise operations too; None on backends without that analysis."""
     milliseconds: float
     """Median latency of the compiled program."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CostReport:
-    """What a model costs before and after. Print it, or log `as_dict()`."""
+    """Cost of a model before and after `shrink`. Print it, or log `as_dict()`."""
 
     before: ModelCost
     after: ModelCost
     device: str
-    """On which the latency was measured."""
+    """Kind of the device that the latency was measured on."""
 
     @property
     def speedup(self) -> float:
-        """How many times faster the smaller model is."""
+        """Latency of the whole model over that of the smaller one."""
         return self.before.milliseconds / self.after.milliseconds
 
     def as_dict(self) -> dict[str, float]:
-        """The report as flat names and floats, for a logger."""
-        found: dict[str, float] = {"speedup": self.speedup}
-        for name, cost in (("before", self.before), ("after", self.after)):
-            for what, value in dataclasses.asdict(cost).items():
+        """The report with flat names, such as "after/flops", for a logger."""
+        numbers: dict[str, float] = {"speedup": self.speedup}
+        for prefix, cost in (("before", self.before), ("after", self.after)):
+            for name, value in dataclasses.asdict(cost).items():
                 if value is not None:
-                    found[f"{name}/{what}"] = float(value)
-        return found
+                    numbers[f"{prefix}/{name}"] = float(value)
+        return numbers
 
     def __str__(self) -> str:
         rows = [("", "before", "after", "left", "times less")]
-        for what, name, form in _ROWS:
+        for title, name, spec in _ROWS:
             before, after = getattr(self.before, name), getattr(self.after, name)
             if before is None or after is None:
                 continue
             share = f"{after / before:.1%}" if before else ""
-            times = f"{before / after:.2f}" if after else ""
-            rows.append((what, format(before, form), format(after, form), share, times))
+            ratio = f"{before / after:.2f}" if after else ""
+            cells = format(before, spec), format(after, spec), share, ratio
+            rows.append((title, *cells))
         return (
             f"{text_tables.table(rows, names=1)}\n\nlatency measured on {self.device}"
         )
@@ -85,25 +89,27 @@ def cost_report(
     *example_args: Any,
     runs: int = 20,
 ) -> CostReport:
-    """Count and measure what a model costs before and after `shrink`.
+    """Count and measure the cost of a model before and after `shrink`.
 
-    Both are compiled for the default device and run in turn, so that what else a
-    machine does meets both alike. One run of each is not counted.
+    Both models are compiled for the default device and run in turns, so that other load
+    on the machine affects both. The first run of each does not count.
 
     Args:
       apply: the model, as given to `shrink`.
       params: its parameters, arrays.
-      small: what `shrink` gave.
-      example_args: the model's other arguments, or their shapes: of these random
-        numbers are made, which are zeros where they are whole.
-      runs: how often each is measured.
+      small: the result of `shrink`.
+      example_args: the model's other arguments, or their shapes. Floating-point arrays
+        are replaced by random numbers, and shapes of other types by zeros.
+      runs: number of runs of each model that are measured, at least 1.
 
     Returns:
       A `CostReport`; its `str` is a table.
 
     Raises:
-      ValueError: if the model cannot be traced, parameters are shapes only, or `runs`
-        is no positive number.
+      ValueError: if the model cannot be traced, parameters are shapes only or not those
+        of the model that was shrunk, or `runs` is no positive number.
+
+    Where it stands: after `shrink`.
 
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax
@@ -122,52 +128,64 @@ def cost_report(
       (448, 112)
     """
     validation.check_step_count("runs", runs, least=1)
-    arguments = jax.tree.map(shrink_checks.made_up, tuple(example_args))
-    models = [(apply, params), (small.apply, small.params)]
-    counted = [_counted(*model, arguments) for model in models]
-    times: list[list[float]] = [[], []]
+    flat = tree_paths.flatten(params)
+    channels_to_positions.check_shapes(small.groups, flat, "params")
+    arguments = jax.tree.map(example_like, tuple(example_args))
+    groups = find_groups.groups_of_model(small.groups, apply, params, arguments)
+    small_groups = find_groups.channel_groups(
+        small.apply, small.params, *arguments, tied=groups.tied
+    )
+    models = [
+        _count_and_compile(groups, params, arguments),
+        _count_and_compile(small_groups, small.params, arguments),
+    ]
+    latencies: list[list[float]] = [[], []]
     for _ in range(runs + 1):
-        for model, taken in zip(counted, times, strict=True):
+        for model, milliseconds in zip(models, latencies, strict=True):
             start = time.perf_counter()
             jax.block_until_ready(model.compiled(*model.inputs))
-            taken.append(1e3 * (time.perf_counter() - start))
+            milliseconds.append(1e3 * (time.perf_counter() - start))
     before, after = (
-        dataclasses.replace(model.cost, milliseconds=statistics.median(taken[1:]))
-        for model, taken in zip(counted, times, strict=True)
+        dataclasses.replace(
+            model.cost, milliseconds=statistics.median(milliseconds[1:])
+        )
+        for model, milliseconds in zip(models, latencies, strict=True)
     )
     return CostReport(before, after, jax.devices()[0].device_kind)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Counted:
+class _CompiledModel:
     cost: ModelCost
     compiled: Any
     inputs: Sequence[Any]
 
 
-def _counted(
-    apply: Callable[..., Any], params: Any, arguments: Sequence[Any]
-) -> _Counted:
-    groups = find_groups.channel_groups(apply, params, *arguments)
-    program = trace_model.trace(apply, params, arguments)
-    arrays = [leaf for *_, leaf in program.entries]
-    for _, path, leaf in program.entries:
+def _count_and_compile(
+    groups: ChannelGroups, params: Any, arguments: Sequence[Any]
+) -> _CompiledModel:
+    """Compile the program that the channel groups were found in, and count its cost."""
+    arrays = []
+    for _, path, leaf in tree_paths.arrays(tree_paths.flatten(params)):
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise ValueError(
                 f"params must be arrays to measure what they cost, and at {path!r} "
                 "there is only a shape"
             )
-    inputs = [*map(jnp.asarray, arrays), *map(jnp.asarray, program.inputs)]
-    lowered = jax.jit(jaxpr_as_fun(program.jaxpr_with_constants)).lower(*inputs)
-    # Of the program before it is compiled: libraries that compute a convolution do not
-    # tell what it costs.
-    analysis = lowered.cost_analysis() or {}
-    return _Counted(
+        arrays.append(leaf)
+    leaves = [leaf for leaf in jax.tree.leaves(arguments) if tree_paths.is_array(leaf)]
+    inputs = [*map(jnp.asarray, arrays), *map(jnp.asarray, leaves)]
+    analysis: find_groups.Analysis = get_analysis(groups)
+    lowered = jax.jit(jaxpr_as_fun(analysis.jaxpr)).lower(*inputs)
+    # Analysed before compilation, because XLA's cost analysis of a compiled program
+    # does not count convolutions that call a library (cuDNN, oneDNN).
+    xla_costs = lowered.cost_analysis() or {}
+    return _CompiledModel(
         ModelCost(
             parameters=groups.parameters(),
             bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in arrays),
             flops=groups.flops(),
-            xla_flops=analysis.get("flops"),
+            xla_flops=xla_costs.get("flops"),
             milliseconds=0.0,
         ),
         lowered.compile(),

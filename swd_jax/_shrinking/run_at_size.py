@@ -1,4 +1,4 @@
-"""The program at the sizes that are left."""
+"""Evaluation of a traced program with some of the channels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,75 +8,80 @@ import numpy as np
 from jax.extend.core import Literal
 
 from swd_jax._coupling import array_types, propagate_labels
-from swd_jax._coupling.analysis_record import Frame
 from swd_jax._coupling.axis_labels import Labels
-from swd_jax._coupling.rules import fallback, registry
-from swd_jax._coupling.rules.registry import Step
+from swd_jax._coupling.coupling_analysis import Frame
+from swd_jax._coupling.rules import all_rules, fallback, rule
 
 
-class Evaluation:
-    """Runs jaxprs whose labels are known, with a part of the channels."""
+class SizedEvaluator(rule.Evaluator):
+    """Runs jaxprs whose labels are known on arrays that have the kept positions only.
 
-    def __init__(self, alive: array_types.Bools) -> None:
-        self._alive = alive
-        self._frames: list[Frame] = []
+    An evaluator has no mutable state, so several threads can share one.
+    """
 
-    @property
-    def frames(self) -> list[Frame]:
-        """Of the jaxprs that the equation at work calls."""
-        return self._frames
+    def __init__(self, kept_atoms: array_types.Bools) -> None:
+        """Store which atoms are kept, shape (atoms,)."""
+        self._kept_atoms = kept_atoms
 
-    def kept(self, labels: Labels, dim: int) -> array_types.Bools:
-        """Which positions along an axis are kept."""
-        key = labels.block_of(dim)
+    def kept_positions(self, labels: Labels, dim: int) -> array_types.Bools:
+        """Return which positions along an axis are kept.
+
+        A position of a block with several axes is kept if any of its atoms is, because
+        a cut along another axis removes only some of them.
+        """
+        key = labels.block_key(dim)
         if key is None:
             return np.ones(labels.shape[dim], np.bool_)
         ids = labels.blocks[key]
-        alive = (ids < 0) | self._alive[ids]
+        kept_mask = (ids < 0) | self._kept_atoms[ids]
         axis = key.index(dim)
-        rows = np.moveaxis(alive, axis, 0).reshape(ids.shape[axis], -1)
+        rows = np.moveaxis(kept_mask, axis, 0).reshape(ids.shape[axis], -1)
         return np.asarray(rows.any(axis=1))
 
-    def filled(self, value: Any, labels: Labels, dims: Sequence[int]) -> Any:
-        """The array with uniform axes at their full size, where it is stored as 1."""
+    def broadcast_to_full(self, value: Any, labels: Labels, dims: Sequence[int]) -> Any:
+        """Broadcast the broadcast axes among `dims` from size 1 to their full size."""
         sizes = list(jnp.shape(value))
-        for dim in labels.uniform.intersection(dims):
+        for dim in labels.broadcast_axes.intersection(dims):
             sizes[dim] = labels.shape[dim]
         return jnp.broadcast_to(value, sizes)
 
-    def cut(self, value: Any, labels: Labels) -> Any:
-        """The positions of an array that are kept."""
-        for dim in range(labels.rank):
-            kept = self.kept(labels, dim)
-            if not kept.all():
-                value = jnp.take(value, np.flatnonzero(kept), axis=dim)
-        return value
+    def run(self, jaxpr: Any, frame: Frame, arguments: Sequence[Any]) -> list[Any]:
+        """Run a jaxpr.
 
-    def call(self, jaxpr: Any, frame: Frame, arguments: Sequence[Any]) -> list[Any]:
-        """Run a jaxpr."""
-        inside, constants = registry.opened(jaxpr)
+        Args:
+          jaxpr: the program.
+          frame: the labels of everything in it.
+          arguments: one array for each of its arguments, with the kept positions.
+        """
+        program, constants = rule.unwrap_closed_jaxpr(jaxpr)
         values: dict[Any, Any] = {}
-        for variable, value in zip(inside.constvars, constants, strict=True):
-            values[variable] = self.cut(value, frame.labels[variable])
-        values.update(zip(inside.invars, arguments, strict=True))
-        for number, equation in enumerate(inside.eqns):
-            step = Step(
+        for variable, value in zip(program.constvars, constants, strict=True):
+            values[variable] = self._take_kept(value, frame.labels[variable])
+        values.update(zip(program.invars, arguments, strict=True))
+        for number, equation in enumerate(program.eqns):
+            step = rule.Step(
                 equation,
                 [propagate_labels.read(frame.labels, atom) for atom in equation.invars],
                 [frame.labels[variable] for variable in equation.outvars],
+                frame.called.get(number, ()),
             )
-            outer, self._frames = self._frames, frame.inner[number]
-            rule = propagate_labels.RULES.get(equation.primitive.name)
-            run = fallback.run_unknown
-            if rule is not None and number not in frame.opaque:
-                run = rule.run
-            results = run(self, step, [_value(values, a) for a in equation.invars])
+            if number in frame.unsupported:
+                run = fallback.run_unsupported
+            else:
+                run = all_rules.RULES[equation.primitive.name].run
+            results = run(self, step, [_read(values, atom) for atom in equation.invars])
             if not isinstance(results, list | tuple):
                 results = [results]
-            self._frames = outer
             values.update(zip(equation.outvars, results, strict=True))
-        return [_value(values, atom) for atom in inside.outvars]
+        return [_read(values, atom) for atom in program.outvars]
+
+    def _take_kept(self, value: Any, labels: Labels) -> Any:
+        for dim in range(labels.rank):
+            kept_mask = self.kept_positions(labels, dim)
+            if not kept_mask.all():
+                value = jnp.take(value, np.flatnonzero(kept_mask), axis=dim)
+        return value
 
 
-def _value(values: Mapping[Any, Any], atom: Any) -> Any:
+def _read(values: Mapping[Any, Any], atom: Any) -> Any:
     return atom.val if isinstance(atom, Literal) else values[atom]

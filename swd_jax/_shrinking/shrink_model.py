@@ -1,4 +1,4 @@
-"""Channels cut out of parameters, and the model as a function of what is left."""
+"""`shrink`: channels cut out of a model's parameters, and the smaller model."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -8,10 +8,16 @@ import numpy as np
 
 from swd_jax._arrays import tree_paths
 from swd_jax._coupling import find_groups
-from swd_jax._coupling.channel_groups import ChannelGroups, Kept
-from swd_jax._shrinking import cut_arrays, shrink_checks, shrink_modules
-from swd_jax._shrinking.run_at_size import Evaluation
-from swd_jax._shrinking.smaller_model import SmallerModel
+from swd_jax._coupling.channel_groups import ChannelGroups, Kept, get_analysis
+from swd_jax._shrinking import (
+    channels_to_positions,
+    masks_to_channels,
+    shrink_checks,
+    shrink_modules,
+)
+from swd_jax._shrinking.frameworks import module_trees
+from swd_jax._shrinking.run_at_size import SizedEvaluator
+from swd_jax._shrinking.smaller_program import SmallerProgram
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,19 +25,21 @@ class Shrunk:
     """A smaller model."""
 
     params: Any
-    """The parameters that are left, in a tree of the same structure. Where the tree was
-    or held modules, these are smaller modules, to be used as before."""
+    """The smaller parameters, in a tree of the same structure. Modules in it, or a
+    module in place of the tree, are smaller modules that can be called as before."""
     apply: Callable[..., Any]
     """The model as a function of the smaller parameters and the other arguments.
 
-    It is the program that was traced, so it takes arguments of the shapes that it was
-    traced with. Another batch will do where the model treats all its examples alike and
-    was traced with 2 or more: many operations treat an axis of size 1 in another way.
+    The function runs the traced program, so it takes arguments of the traced shapes.
+    Another batch size works if the model treats all examples alike and the traced
+    batch was 2 or more: jax traces many operations on an axis of size 1 differently.
     """
     kept: tuple[np.ndarray, ...]
-    """Which channels are left, by group."""
-    widths: Mapping[str, tuple[int, ...]]
-    """The new shape of each array, by its path: to build the model anew."""
+    """A vector per channel group: bools, shape (channels,), True = kept."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """The new shape of each array by path, to build the model anew."""
+    groups: ChannelGroups = dataclasses.field(repr=False)
+    """The channel groups of the whole model."""
 
 
 def shrink(
@@ -40,28 +48,30 @@ def shrink(
     groups: ChannelGroups,
     kept: Kept | Any,
     *example_args: Any,
-    round_to: int = 1,
+    multiple_of: int = 1,
     scores: Any = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> Shrunk:
-    """Cut channels out of a model: a smaller one that computes the same.
+    """Cut channels out of a model: a smaller model with the same outputs.
 
-    What it computes is what the whole model does with zeros in all members of the
-    channels that go.
+    The smaller model computes what the whole model does with zeros in all members of
+    the removed channels.
 
     Args:
       apply: the model, `apply(params, *example_args)`, as given to `channel_groups`.
-      params: its parameters, with running statistics if it has them, or a module.
-      groups: what `channel_groups` gave for them.
-      kept: one vector of bools per group, shape (channels,), in the groups' order or by
-        name. Or a tree of masks with the structure of the parameters, as from
-        `prune_mask`: a channel goes when all weights are False that compute it, and all
-        that compute others from it.
+        With the same function and the same shapes the model is not traced again.
+      params: its parameters, with running statistics if it has some, or a module.
+      groups: the result of `channel_groups` for them.
+      kept: one vector of bools per channel group, shape (channels,), in the groups'
+        order or by name. Or a tree of masks with the structure of the parameters, as
+        from `prune_mask`: a channel is removed if all its producers and consumers are
+        False, or all its scales and biases are.
       example_args: the model's other arguments, or their shapes.
-      round_to: more channels are kept where that makes sizes multiples of it, as far as
-        there are any.
-      scores: one vector of numbers per group, shape (channels,): the best of the others
-        are kept. By default the first.
+      multiple_of: keep more channels, so that sizes are multiples of this number, or
+        the full size.
+      scores: one vector of numbers per channel group, shape (channels,): of the
+        channels that `kept` removes, those with the highest scores fill up the
+        multiples. By default the first ones.
       attributes: for modules of your own that keep sizes beside their arrays: new
         values by path, as in `shrink_module`.
 
@@ -69,9 +79,13 @@ def shrink(
       The smaller parameters or module, and a function that computes with them.
 
     Raises:
-      ValueError: if the groups are those of another model, `kept` does not fit them or
-        empties a layer, a channel without scales and biases is not zero, or a smaller
-        module does not compute what it should.
+      ValueError: if the groups are those of another model, `kept` does not fit them,
+        fits several parts of the model or empties a layer, a channel without scales
+        and biases is not zero, or a smaller module has other outputs than the cut
+        model.
+
+    Where it stands: after training and pruning, with the channels from
+    `kept_channels`.
 
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax
@@ -83,29 +97,41 @@ def shrink(
       >>> small = swd_jax.channels.shrink(
       ...     model, params, groups, [[True] * 5 + [False] * 11], x
       ... )
-      >>> dict(small.widths)
+      >>> dict(small.shapes)
       {'first': (4, 5), 'second': (5, 3)}
       >>> small.apply(small.params, x).tolist()
       [[20.0, 20.0, 20.0]]
     """
-    analysis = find_groups.analyse(apply, params, example_args)
-    cut_arrays.check_shapes(groups, analysis.params, "params")
-    shrink_checks.check_groups(groups, analysis.groups)
-    vectors = cut_arrays.vectors(groups, kept, round_to, scores)
-    alive = np.ones(max(len(analysis.context.atoms), 1), np.bool_)
+    flat = tree_paths.flatten(params)
+    channels_to_positions.check_shapes(groups, flat, "params")
+    model_groups = find_groups.groups_of_model(groups, apply, params, example_args)
+    if model_groups is not groups:
+        shrink_checks.check_groups(groups, model_groups)
+    analysis: find_groups.Analysis = get_analysis(model_groups)
+    vectors = masks_to_channels.as_vectors(groups, kept, multiple_of, scores)
+    atoms = analysis.coupling.atoms
+    kept_atoms = np.ones(max(len(atoms), 1), np.bool_)
     for roots, vector in zip(analysis.channel_roots, vectors, strict=True):
-        alive[roots[~vector]] = False
-    alive = alive[analysis.context.atoms.roots(np.arange(len(alive)))]
-    cuts = cut_arrays.cuts(groups, vectors)
-    small = shrink_modules.cut_tree(params, analysis.params, cuts, attributes or {})
-    widths = {
+        kept_atoms[roots[~vector]] = False
+    kept_atoms = kept_atoms[atoms.roots(np.arange(len(kept_atoms)))]
+    positions = channels_to_positions.kept_positions(groups, vectors)
+    small = shrink_modules.cut_tree(params, flat, positions, attributes or {})
+    shapes = {
         path: tuple(leaf.shape)
         for _, path, leaf in tree_paths.arrays(tree_paths.flatten(small))
     }
-    smaller = SmallerModel(analysis, Evaluation(alive), widths)
-    if shrink_modules.has_modules(small):
-        shrink_checks.check_module(apply, analysis, smaller, small, example_args)
-    by_scales = cut_arrays.gone_by_scales(groups, kept)
-    if by_scales is not None:
-        shrink_checks.check_silent(analysis, groups, by_scales, smaller, small)
-    return Shrunk(small, smaller, tuple(vectors), widths)
+    program = SmallerProgram(analysis, SizedEvaluator(kept_atoms), shapes)
+    if module_trees.has_modules(small):
+        shrink_checks.check_module(apply, analysis, program, small, example_args)
+    pruned_by_scale = masks_to_channels.pruned_by_scale_only(groups, kept)
+    if pruned_by_scale is not None:
+        shrink_checks.check_pruned_channels_are_zero(
+            analysis,
+            groups,
+            flat=flat,
+            pruned=pruned_by_scale,
+            program=program,
+            small=small,
+            example_args=example_args,
+        )
+    return Shrunk(small, program, tuple(vectors), shapes, model_groups)

@@ -1,13 +1,13 @@
-"""Module objects that shrink: Flax NNX and Equinox, with their static sizes."""
+"""`shrink_module`: channels cut out of Flax NNX and Equinox modules."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import jax
 
 from swd_jax._arrays import tree_paths
 from swd_jax._coupling.channel_groups import ChannelGroups, Kept
-from swd_jax._shrinking import cut_arrays, layer_sizes
+from swd_jax._shrinking import channels_to_positions, cut_arrays, masks_to_channels
+from swd_jax._shrinking.frameworks import layer_sizes, module_trees
+from swd_jax._shrinking.frameworks.layer_shapes import BeforeAndAfter, Shapes
 
 
 def shrink_module(
@@ -16,24 +16,24 @@ def shrink_module(
     kept: Kept | Any,
     *,
     attributes: Mapping[str, Any] | None = None,
-    round_to: int = 1,
+    multiple_of: int = 1,
     scores: Any = None,
 ) -> Any:
     """Cut channels out of a Flax NNX or Equinox module.
 
-    The module comes back smaller, and is used as before. The sizes that layers of Flax
-    and Equinox keep beside their arrays (`in_features`, `groups`, `num_heads`, ...)
-    are set anew; those of your own layers are named in `attributes`. To have the result
-    checked against the model, use `shrink`.
+    The smaller module is called as before. The sizes that layers of Flax and Equinox
+    keep beside their arrays (`in_features`, `groups`, `num_heads`, ...) get new values;
+    name those of your own layers in `attributes`. `shrink` also checks the smaller
+    module's outputs.
 
     Args:
-      model: the module that the groups were found in, as `params` of `channel_groups`,
-        or any tree that holds modules. It stays as it is.
-      groups: what `channel_groups` gave.
-      kept: which channels stay: as in `shrink`.
+      model: the module in which the groups were found, as `params` of
+        `channel_groups`, or any tree with modules. It is not changed.
+      groups: the result of `channel_groups`.
+      kept: the kept channels, as in `shrink`.
       attributes: new values for attributes of the module, by path:
         `{"block/heads": 3}`.
-      round_to: as in `shrink`.
+      multiple_of: as in `shrink`.
       scores: as in `shrink`.
 
     Returns:
@@ -42,6 +42,8 @@ def shrink_module(
     Raises:
       ValueError: if the groups are those of another model, `kept` does not fit them or
         empties a layer, or the module has no such attribute.
+
+    Where it stands: in place of `shrink`, where the model's outputs need no check.
 
     Examples:
       >>> import jax.numpy as jnp, swd_jax
@@ -57,34 +59,46 @@ def shrink_module(
       (8, (1, 3))
     """
     flat = tree_paths.flatten(model)
-    cut_arrays.check_shapes(groups, flat, "model")
-    vectors = cut_arrays.vectors(groups, kept, round_to, scores)
-    return cut_tree(model, flat, cut_arrays.cuts(groups, vectors), attributes or {})
+    channels_to_positions.check_shapes(groups, flat, "model")
+    vectors = masks_to_channels.as_vectors(groups, kept, multiple_of, scores)
+    positions = channels_to_positions.kept_positions(groups, vectors)
+    return cut_tree(model, flat, positions, attributes or {})
 
 
 def cut_tree(
     tree: Any,
     flat: tree_paths.Flat,
-    cuts: cut_arrays.Cuts,
+    positions: Mapping[str, channels_to_positions.KeptPositions],
     attributes: Mapping[str, Any],
 ) -> Any:
-    """A tree whose arrays are cut, and whose modules know about it."""
+    """Cut the arrays of a tree and set the sizes that its modules keep.
+
+    Args:
+      tree: the parameters.
+      flat: the same, flattened.
+      positions: the kept positions of the arrays that are cut, by path.
+      attributes: new values of other attributes, by path.
+    """
     arrays = {path: leaf for _, path, leaf in tree_paths.arrays(flat)}
-    new = cut_arrays.cut({path: arrays[path] for path in cuts}, cuts)
-    if any(_is_flax(node) for node in jax.tree.leaves(tree, is_leaf=_is_flax)):
-        small = _with_shared_variables(tree, new)
+    cut_leaves = cut_arrays.cut({path: arrays[path] for path in positions}, positions)
+    if module_trees.has_flax_modules(tree):
+        small = module_trees.replace_flax_arrays(tree, cut_leaves)
     else:
-        small = flat.rebuilt(
-            {i: new[path] for i, path, _ in tree_paths.arrays(flat) if path in new}
-        )
+        replacements = {
+            position: cut_leaves[path]
+            for position, path, _ in tree_paths.arrays(flat)
+            if path in cut_leaves
+        }
+        small = flat.rebuilt(replacements)
     shapes = {
-        path: (tuple(leaf.shape), tuple(new.get(path, leaf).shape))
+        path: (tuple(leaf.shape), tuple(cut_leaves.get(path, leaf).shape))
         for path, leaf in arrays.items()
     }
     unused = dict(attributes)
-    for prefix, module in _modules("", small):
-        of_layer = _prefixed(shapes, prefix)
-        for name, value in layer_sizes.sizes(module, of_layer).items():
+    for prefix, module in module_trees.iterate_modules(small):
+        sizes = layer_sizes.new_sizes(module, _shapes_in(prefix, shapes))
+        for name, value in sizes.items():
+            # Equinox modules are frozen dataclasses.
             object.__setattr__(module, name, value)
         for path in list(unused):
             layer, _, name = path.rpartition("/")
@@ -99,70 +113,5 @@ def cut_tree(
     return small
 
 
-def _prefixed(
-    shapes: Mapping[str, layer_sizes.BeforeAndAfter], prefix: str
-) -> layer_sizes.Shapes:
+def _shapes_in(prefix: str, shapes: Mapping[str, BeforeAndAfter]) -> Shapes:
     return lambda name: shapes.get(f"{prefix}/{name}" if prefix else name)
-
-
-def _with_shared_variables(tree: Any, new: Mapping[str, Any]) -> Any:
-    """Change NNX modules by their state, in which a shared Variable occurs once."""
-    from flax import nnx  # only for those who use it  # noqa: PLC0415
-
-    def changed(key_path: Any, node: Any) -> Any:
-        path = tree_paths.path_name(key_path)
-        if not _is_flax(node):
-            return new.get(path, node)
-        graph, state = nnx.split(node)
-        flat = tree_paths.flatten(state)
-        prefix = f"{path}/" if path else ""
-        replaced = {
-            position: new[prefix + inner]
-            for position, inner, _ in tree_paths.arrays(flat)
-            if prefix + inner in new
-        }
-        return nnx.merge(graph, flat.rebuilt(replaced))
-
-    return jax.tree_util.tree_map_with_path(changed, tree, is_leaf=_is_flax)
-
-
-def has_modules(tree: Any) -> bool:
-    """Whether there are modules in a tree."""
-    return any(True for _ in _modules("", tree))
-
-
-def _is_flax(node: Any) -> bool:
-    return _is_of(node, "flax.nnx", "Module")
-
-
-def _is_module(node: Any) -> bool:
-    return _is_flax(node) or _is_of(node, "equinox", "Module")
-
-
-def _is_of(node: Any, package: str, name: str) -> bool:
-    return any(
-        base.__name__ == name and base.__module__.startswith(package)
-        for base in type(node).__mro__
-    )
-
-
-def _modules(path: str, node: Any) -> Iterator[tuple[str, Any]]:
-    """All modules in a tree, the inner ones first, with their paths."""
-
-    def below(key: Any) -> str:
-        return f"{path}/{key}" if path else str(key)
-
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _modules(below(key), value)
-    elif isinstance(node, tuple) and hasattr(node, "_fields"):
-        for key, value in zip(getattr(node, "_fields"), node, strict=True):  # noqa: B009
-            yield from _modules(below(key), value)
-    elif isinstance(node, list | tuple) or _is_of(node, "flax.nnx", "List"):
-        for key, value in enumerate(node):
-            yield from _modules(below(key), value)
-    elif _is_module(node):
-        for key, value in vars(node).items():
-            if not key.startswith("_pytree__"):
-                yield from _modules(below(key), value)
-        yield path, node

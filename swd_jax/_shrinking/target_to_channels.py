@@ -1,4 +1,4 @@
-"""From a target of coupled channels to the channels that `shrink` keeps."""
+"""`kept_channels`: from a target of coupled channels to the channels kept."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,22 +20,22 @@ def kept_channels(
     step: ArrayLike | None = None,
     extra_args: Mapping[str, Any] | None = None,
 ) -> dict[str, jax.Array]:
-    """Which channels `prune` leaves: what `shrink` takes.
-
-    Where it stands: after training, between `prune` and `shrink`. It can be jitted.
+    """The channels that `prune` keeps under a target, for `shrink`.
 
     Args:
       params: the parameters that the target prunes, pruned already or not.
-      target: with `CoupledChannels` for its structure.
+      target: a target with `structure=CoupledChannels(groups, ...)`.
       step: as for `prune`.
       extra_args: as for `prune`.
 
     Returns:
-      A vector of bools for every group by its name, shape (channels,), True = kept; all
-      True for groups that the target leaves out.
+      A vector of bools for every channel group by its name, shape (channels,), True =
+      kept. The channels of groups that the target leaves out are all True.
 
     Raises:
       ValueError: as `prune`; or if the target has another structure.
+
+    Where it stands: after training, between `prune` and `shrink`. It can be jitted.
 
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax

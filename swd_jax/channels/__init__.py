@@ -8,7 +8,7 @@ from swd_jax._coupling.find_groups import channel_groups as channel_groups
 from swd_jax._shrinking.cost_report import CostReport as CostReport
 from swd_jax._shrinking.cost_report import ModelCost as ModelCost
 from swd_jax._shrinking.cost_report import cost_report as cost_report
-from swd_jax._shrinking.optimizer_state import shrink_state as shrink_state
+from swd_jax._shrinking.cut_optimizer_state import shrink_state as shrink_state
 from swd_jax._shrinking.shrink_model import Shrunk as Shrunk
 from swd_jax._shrinking.shrink_model import shrink as shrink
 from swd_jax._shrinking.shrink_modules import shrink_module as shrink_module

@@ -108,9 +108,9 @@ def soft_pruning(
     next time. With m the number of steps in an epoch this is soft filter pruning,
     applied to what the target selects; `prune` follows at the end.
 
-    Where it stands: last, `optax.chain(optax.sgd(lr), soft_pruning(target, update_every=m))`.
-    In the steps in which it prunes, what the optimizer has for the selected weights is
-    dropped.
+    Where it stands: last, `optax.chain(optax.sgd(lr), soft_pruning(target,
+    update_every=m))`. In a step that prunes, the optimizer's updates of the selected
+    weights are dropped.
 
     Args:
       target: what is pruned, as for `swd`.

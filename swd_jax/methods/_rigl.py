@@ -1,4 +1,4 @@
-"""RigL and SET: weights are dropped by magnitude, and grown by gradient or at random."""
+"""RigL and SET: weights dropped by magnitude, and grown by gradient or at random."""
 
 import jax
 import jax.numpy as jnp

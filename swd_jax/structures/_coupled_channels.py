@@ -189,7 +189,7 @@ class CoupledChannels(AbstractStructure):
         minimum: Any = self.min_channels
         if not isinstance(minimum, int):
             minimum = math.ceil(minimum * group.size)
-        return group.rounded_up(minimum, self.multiple_of)
+        return group.round_up(minimum, self.multiple_of)
 
     def check_allocation(self, allocation: Allocation) -> None:
         """Raise if the scope or `min_kept` has no meaning for coupled channels."""
@@ -217,7 +217,7 @@ class CoupledChannels(AbstractStructure):
         del allocation
         if not tree_paths.arrays(tree):
             return StructuredLeaves([], None, 0)
-        prefix = path_prefix.prefix(self.groups, tree)
+        prefix = path_prefix.find_prefix(self.groups, tree, prefix=self.prefix)
         chosen = channel_leaves.choose_groups(
             self.groups, self.eligible, prunable, tree, params, prefix
         )

@@ -82,7 +82,7 @@ class NM(LeafStructure):
 
     def scores(self, scores: jax.Array) -> jax.Array:
         """Return the scores, with infinity for weights that are never pruned."""
-        protected = self._protected_weights(scores, scores, sort_keys.to_key)
+        protected = self.protected_weights(scores, scores, sort_keys.to_key)
         return jnp.where(protected, jnp.inf, scores)
 
     def sizes(self, shape: tuple[int, ...]) -> int:
@@ -105,11 +105,16 @@ class NM(LeafStructure):
         is_sharded = num_shards[axis] > 1
         return not is_sharded or shape[axis] % (self.m * num_shards[axis]) == 0
 
-    def unit_scores(self, *score_arguments: Any) -> list[jax.Array] | None:
+    def unit_scores(
+        self,
+        criterion: _criterion.Criterion,
+        score_inputs: list[_criterion.ScoreInputs],
+        dtype: jnp.dtype,
+    ) -> list[jax.Array] | None:
         """Return None: scores are computed in each pass and are not stored."""
         if type(self).scores is not NM.scores:
             # A derived class that overrides `scores` has unit scores of its own.
-            return super().unit_scores(*score_arguments)
+            return super().unit_scores(criterion, score_inputs, dtype)
         return None
 
     def protected(
@@ -121,7 +126,7 @@ class NM(LeafStructure):
         """Return the n weights with the largest scores of every m, in each leaf."""
         return _protected(self, criterion, score_inputs, dtype)
 
-    def _protected_weights(
+    def protected_weights(
         self, leaf: jax.Array, inputs: Any, key: Callable[[Any], jax.Array]
     ) -> jax.Array:
         """Return the n weights with the largest keys of every m: bools like the leaf.
@@ -206,11 +211,11 @@ def _protected(
         key = functools.partial(_sort_key, criterion, statistic, dtype)
         inputs = weights, extra_inputs
         if criterion.elementwise:
-            masks.append(structure._protected_weights(weights, inputs, key))
+            masks.append(structure.protected_weights(weights, inputs, key))
         else:
             # A score that depends on the position cannot be computed from slices.
             keys = key(inputs)
-            masks.append(structure._protected_weights(weights, keys, lambda keys: keys))
+            masks.append(structure.protected_weights(weights, keys, lambda keys: keys))
     return masks
 
 

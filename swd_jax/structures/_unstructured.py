@@ -1,10 +1,11 @@
 """`Unstructured`: every weight is a unit."""
 
 import dataclasses
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from swd_jax.criteria import _criterion
 from swd_jax.structures._leaf_structure import LeafStructure
 
 
@@ -43,9 +44,14 @@ class Unstructured(LeafStructure):
         del shape
         return True
 
-    def unit_scores(self, *score_arguments: Any) -> list[jax.Array] | None:
+    def unit_scores(
+        self,
+        criterion: _criterion.Criterion,
+        score_inputs: list[_criterion.ScoreInputs],
+        dtype: jnp.dtype,
+    ) -> list[jax.Array] | None:
         """Return None: scores are computed in each pass and are not stored."""
         if type(self).scores is not Unstructured.scores:
             # A derived class that overrides `scores` has unit scores of its own.
-            return super().unit_scores(*score_arguments)
+            return super().unit_scores(criterion, score_inputs, dtype)
         return None

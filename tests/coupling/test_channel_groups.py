@@ -1,4 +1,4 @@
-"""Groups of channels: those that are there, nothing else, and what they cost."""
+"""`channel_groups` against channel groups and costs worked out by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -24,26 +24,27 @@ ROLES = {
 
 @pytest.fixture(autouse=True)
 def _allow_rank_promotion():
-    # Equinox and haiku add biases of fewer dimensions.
+    # Equinox and haiku add biases that have fewer axes than the activations.
     with jax.numpy_rank_promotion("allow"):
         yield
 
 
-def described(groups):
-    """As the tables have it."""
-    found = {}
+def describe(groups):
+    """Return size and members of each channel group, in the notation of `CASES`."""
+    description = {}
     for group in groups:
-        names = set()
+        members = set()
         for member in group.members:
             assert len(member.indices) == group.size
-            each = member.indices.shape[1]
-            names.add(
-                f"{member.path}.{member.axis}{f'*{each}' if each > 1 else ''}"
+            num_positions = member.indices.shape[1]
+            members.add(
+                f"{member.path}.{member.axis}"
+                f"{f'*{num_positions}' if num_positions > 1 else ''}"
                 f"{ROLES[member.role]}"
             )
-        assert len(names) == len(group.members)
-        found[group.name] = group.size, names
-    return found
+        assert len(members) == len(group.members)
+        description[group.name] = group.size, members
+    return description
 
 
 class TestGroups:
@@ -51,10 +52,10 @@ class TestGroups:
     def test_are_those_worked_out_by_hand(self, name):
         case = CASES[name]()
         groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
-        assert described(groups) == channel_models.members(case.groups)
+        assert describe(groups) == channel_models.parse_groups(case.groups)
 
     @pytest.mark.parametrize("name", CASES)
-    def test_and_the_frozen_are_all_positions_there_are(self, name):
+    def test_and_frozen_axes_cover_each_position_once(self, name):
         case = CASES[name]()
         groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
         counts = {
@@ -81,9 +82,11 @@ X = jnp.ones((3, 6))
 
 
 def groups_of(apply, params, *args):
-    found = described(swd_jax.channels.channel_groups(apply, params, *args))
+    """Return each channel group as "name size members"."""
+    groups = swd_jax.channels.channel_groups(apply, params, *args)
     return {
-        " ".join([name, str(size), *sorted(m)]) for name, (size, m) in found.items()
+        " ".join([name, str(size), *sorted(members)])
+        for name, (size, members) in describe(groups).items()
     }
 
 
@@ -91,14 +94,14 @@ def random(*shape):
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
-def convolved(x, kernel, groups=1):
+def convolve(x, kernel, feature_groups=1):
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         (1, 1),
         "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
+        feature_group_count=feature_groups,
     )
 
 
@@ -107,28 +110,27 @@ def attention(q, k, v):
     return jnp.einsum("bhts,bshd->bthd", scores, v)
 
 
-def excited(p, h):
+def squeeze_and_excite(p, h):
     return h * jax.nn.sigmoid(jax.nn.relu(h @ p["s"]) @ p["e"])
 
 
-def dropped(h):
-    kept = jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)
-    return jnp.where(kept, h, 0)
+def dropout(h):
+    keep = jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)
+    return jnp.where(keep, h, 0)
 
 
-def with_zeros(p, x):
+def add_zeros(p, x):
     zeros = jnp.zeros((2, 5))
     return jax.nn.relu(x @ p["a"] + zeros) @ p["o"] + (x @ p["b"] + zeros) @ p["q"]
 
 
-# A function of {name: array} and x, the shapes, that of x, and the groups.
+# Model of {name: array} and x, shapes of the arrays, shape of x, channel groups.
 OPERATIONS = {
     "depthwise with a multiplier, groups of 2 before it": (
-        # 4 groups of 2 inputs and 3 outputs each, of which each has 2 of its own.
+        # "g" has 4 feature groups of 2 inputs and 3 outputs, and "d" makes 2 outputs
+        # from each of these 12: 2, 3 and 6 positions in each of 4 channels.
         lambda p, x: (
-            convolved(convolved(convolved(x, p["a"]), p["g"], 4), p["d"], 12).mean(
-                (1, 2)
-            )
+            convolve(convolve(convolve(x, p["a"]), p["g"], 4), p["d"], 12).mean((1, 2))
             @ p["o"]
         ),
         {"a": (1, 1, 3, 8), "g": (1, 1, 2, 12), "d": (1, 1, 1, 24), "o": (24, 2)},
@@ -183,11 +185,12 @@ OPERATIONS = {
         lambda p, x: (x @ p["a"]).reshape(2, 2, 4).mT.reshape(2, 8) @ p["o"],
         {"a": (6, 8), "o": (8, 2)},
         (2, 6),
-        # Half of the channels that the reshape puts side by side go together.
+        # The first reshape splits the channels to (2, 4), the second one merges them
+        # transposed, so only the first axis keeps its channels.
         {"a 2 a.1*4p o.0*4c"},
     ),
     "squeeze and excite": (
-        lambda p, x: excited(p, x @ p["a"]) @ p["o"],
+        lambda p, x: squeeze_and_excite(p, x @ p["a"]) @ p["o"],
         {"a": (6, 8), "s": (8, 3), "e": (3, 8), "o": (8, 2)},
         (2, 6),
         {"a 8 a.1p e.1p o.0c s.0c", "s 3 e.0c s.1p"},
@@ -235,7 +238,7 @@ OPERATIONS = {
         {"table 5 o.0c table.1p"},
     ),
     "dropout": (
-        lambda p, x: dropped(x @ p["a"]) @ p["o"],
+        lambda p, x: dropout(x @ p["a"]) @ p["o"],
         {"a": (6, 8), "o": (8, 2)},
         (2, 6),
         {"a 8 a.1p o.0c"},
@@ -301,7 +304,7 @@ OPERATIONS = {
         {"a 8 a.1p o.0c"},
     ),
     "the same zeros added to two": (
-        with_zeros,
+        add_zeros,
         {"a": (6, 5), "b": (6, 5), "o": (5, 2), "q": (5, 2)},
         (2, 6),
         {"a 5 a.1p o.0c", "b 5 b.1p q.0c"},
@@ -310,7 +313,7 @@ OPERATIONS = {
 
 PROJECTION = random(6, 2)
 
-# What freezes the axis 1 of "a", in a function of p and x, and the reason.
+# Model of p and x that freezes axis 1 of "a", and a part of the reason.
 FREEZING = {
     "layer norm": (lambda p, x: jax.nn.standardize(x @ p["a"]) @ p["o"], "over all"),
     "softmax": (lambda p, x: jax.nn.softmax(x @ p["a"]) @ p["o"], "over all"),
@@ -335,15 +338,15 @@ FREEZING = {
             )[1]
             @ p["o"]
         ),
-        "not understood (while",
+        "not supported (while",
     ),
     "weights that are not zero where the parameters are": (
         lambda p, x: jax.nn.sigmoid(x @ p["a"]) @ jnp.exp(p["o"]),
-        "no parameters of its own",
+        "need not be 0",
     ),
     "a fixed projection": (
         lambda p, x: jax.nn.sigmoid(x @ p["a"]) @ PROJECTION,
-        "no parameters of its own",
+        "need not be 0",
     ),
     "a product of activations": (
         lambda p, x: (x @ p["a"]) @ (x @ p["a"]).T,
@@ -364,10 +367,9 @@ class TestOperations:
         apply, reason = FREEZING[name]
         params = {"a": random(6, 6), "o": random(6, 2)}
         groups = swd_jax.channels.channel_groups(apply, params, jnp.ones((3, 6)))
-        assert not [
-            m for g in groups for m in g.members if (m.path, m.axis) == ("a", 1)
-        ]
-        [axis] = [f for f in groups.frozen if (f.path, f.axis) == ("a", 1)]
+        member_axes = [(m.path, m.axis) for group in groups for m in group.members]
+        assert ("a", 1) not in member_axes
+        [axis] = [axis for axis in groups.frozen if (axis.path, axis.axis) == ("a", 1)]
         assert reason in axis.reason
 
     def test_freeze_with_the_line_of_the_user(self):
@@ -376,7 +378,7 @@ class TestOperations:
 
         groups = swd_jax.channels.channel_groups(apply, LINEAR, X)
         line = apply.__code__.co_firstlineno + 1
-        reasons = {(f.path, f.axis): f.reason for f in groups.frozen}
+        reasons = {(axis.path, axis.axis): axis.reason for axis in groups.frozen}
         assert f"sort, test_channel_groups.py:{line}" in reasons["first", 1]
 
     def test_of_tied_weights_that_are_two_leaves_couple_them(self):
@@ -387,9 +389,9 @@ class TestOperations:
             h = jax.nn.relu(jax.nn.relu(x @ p["in"]) @ p["a"])
             return jax.nn.relu(h) @ p["b"] @ p["o"]
 
-        groups = swd_jax.channels.channel_groups(apply, params, X)
+        groups = swd_jax.channels.channel_groups(apply, params, X, tied=[("a", "b")])
         assert [group.size for group in groups] == [5]
-        # 6 x 5, 5 x 5 once, 5 x 2.
+        # 6 x 5, 5 x 5 counted once, 5 x 2.
         assert groups.parameters() == 30 + 25 + 10
 
 
@@ -398,21 +400,22 @@ class TestCosts:
         case = CASES["lenet"]()
         groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
         kept = [
-            np.arange(group.size) < n
-            for group, n in zip(groups, (2, 7, 30, 11), strict=True)
+            np.arange(group.size) < count
+            for group, count in zip(groups, (2, 7, 30, 11), strict=True)
         ]
-        # Kernels and biases, with 1 input map and 1 pixel before the dense layers.
+        # Kernels and biases; 1 input map, and 1 pixel before the dense layers.
         assert groups.parameters(kept) == (
             25 * 2 + 2 + 25 * 2 * 7 + 7 + 7 * 30 + 30 + 30 * 11 + 11 + 11 * 3 + 3
         )
-        # The first convolution pads 2 pixels of 12: of 12 x 5 products along an axis
-        # 2 + 1 are with padding at either end. The second has 2 x 2 windows, and none.
+        # The first convolution pads 12 pixels by 2: of 12 x 5 products along an axis
+        # 2 + 1 are with padding at either end, which leaves 54. The second convolution
+        # has 2 x 2 windows and no padding.
         multiply_adds = 2 * (
             54**2 * 2 + 4 * 25 * 2 * 7 + 7 * 30 + 30 * 11 + 11 * 3
         )  # a batch of 2
         assert groups.flops(kept) == 2 * multiply_adds
 
-    def test_of_one_channel_are_what_goes_with_it(self):
+    def test_of_one_channel_are_those_of_its_row_and_column(self):
         groups = swd_jax.channels.channel_groups(linear, LINEAR, X)
         [group] = groups
         assert group.parameters.tolist() == [6 + 2] * 5

@@ -28,62 +28,6 @@ PARAMS = {"first": drawn(20, 50), "second": drawn(50, 30)}
 X = drawn(4, 20, seed=1)
 
 
-class TestSparseFiles:
-    @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-    @pytest.mark.parametrize("sparsity", [0, 0.5, 0.99])
-    def test_hold_the_same_numbers(self, tmp_path, dtype, sparsity):
-        params = {
-            "layer": {"kernel": drawn(13, 7, dtype=dtype), "bias": jnp.zeros(7)},
-            "steps": jnp.array(3),
-            "empty": jnp.zeros((0, 4)),
-            "allow_pickle": jnp.ones(2),  # NumPy has an argument of this name
-        }
-        pruned = swd_jax.prune(params, swd_jax.Target(sparsity, prunable="kernel"))
-        size = swd_jax.io.save_sparse(tmp_path / "model", pruned)
-        assert size == (tmp_path / "model.npz").stat().st_size
-        like = jax.eval_shape(lambda: pruned)
-        loaded = swd_jax.io.load_sparse(tmp_path / "model", like)
-        assert jax.tree.structure(loaded) == jax.tree.structure(pruned)
-        for a, b in zip(*map(jax.tree.leaves, (loaded, pruned)), strict=True):
-            assert a.dtype == b.dtype
-            np.testing.assert_array_equal(a, b)
-
-    def test_are_as_small_as_they_should_be(self, tmp_path):
-        params = {"kernel": drawn(300, 400)}
-        sizes = {}
-        for sparsity in (0, 0.9, 0.99):
-            pruned = swd_jax.prune(params, sparsity)
-            sizes[sparsity] = swd_jax.io.save_sparse(tmp_path / "m.npz", pruned)
-        # Values take 4 bytes, and a mask at most a bit a weight.
-        assert sizes[0] > 0.9 * 480_000
-        assert sizes[0.9] < 48_000 + 15_000 + 1_000
-        assert sizes[0.99] < 4_800 + 15_000 / 4 + 1_000
-
-    def test_can_be_read_with_numpy_alone(self, tmp_path):
-        pruned = swd_jax.prune(PARAMS, 0.8)
-        swd_jax.io.save_sparse(tmp_path / "model.npz", pruned)
-        with np.load(tmp_path / "model.npz") as file:
-            kernel = np.zeros(file["first.shape"], np.float32)
-            bits = np.unpackbits(file["first.mask"], count=kernel.size)
-            kernel[bits.reshape(kernel.shape) == 1] = file["first.values"]
-        np.testing.assert_array_equal(kernel, pruned["first"])
-
-    def test_say_what_does_not_fit(self, tmp_path):
-        file = tmp_path / "model.npz"
-        swd_jax.io.save_sparse(file, {"a": jnp.ones(3)})
-        with pytest.raises(ValueError, match="has nothing for 'b'"):
-            swd_jax.io.load_sparse(file, {"b": jnp.ones(3)})
-        with pytest.raises(
-            ValueError, match=r"shape \(3,\) for 'a', and like has \(4,"
-        ):
-            swd_jax.io.load_sparse(file, {"a": jnp.ones(4)})
-        with pytest.raises(ValueError, match="no arrays"):
-            swd_jax.io.save_sparse(file, {})
-        twice = {"a": jnp.zeros(99), "a.mask": jnp.ones(3)}
-        with pytest.raises(ValueError, match=r"two arrays that are called 'a\.mask'"):
-            swd_jax.io.save_sparse(file, twice)
-
-
 def shrunk():
     groups = swd_jax.channels.channel_groups(model, PARAMS, X)
     target = swd_jax.Target(0.5, structure=swd_jax.CoupledChannels(groups))

@@ -1,9 +1,9 @@
-"""Small forms of the usual networks, with their groups of channels worked out by hand.
+"""Small forms of the usual networks, with channel groups worked out by hand.
 
-A group is written as "name channels: members", a member as path.axis, with *n where a
-channel has n positions along the axis, and its role by a letter: p(roducer),
-c(onsumer), s(cale), b(ias), m(ean or variance). "{a,b}" stands for both. What is not
-among them must be frozen.
+A channel group is written as "name channels: members". A member is path.axis, then *n
+if a channel has n positions along the axis, then a letter for the role: p(roducer),
+c(onsumer), s(cale), b(ias), m(ean or variance). "{a,b}" expands to both a and b. All
+axes that are not listed must be frozen.
 """
 
 import dataclasses
@@ -31,67 +31,68 @@ IMAGES = jnp.zeros((2, 8, 8, 3))
 
 @dataclasses.dataclass
 class Case:
-    """A model, `apply(params, inputs)`, and what must be found in it."""
+    """A model, `apply(params, inputs)`, and its channel groups."""
 
     apply: Callable[..., Any]
     params: Any
     inputs: Any
     groups: str
     module: bool = False
-    """Whether the parameters are a module that can be called when it is smaller."""
+    """Whether the parameters are a module, which can be called after `shrink`."""
     attributes: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Sizes that a module keeps beside its arrays, by the group that decides them."""
+    """Channel group that decides each size which a module stores beside its arrays."""
 
 
 CASES: dict[str, Callable[[], Case]] = {}
 
 
 def case(function):
-    """Add a case, whose parameters are random numbers."""
+    """Add a case to `CASES`, with random numbers for its parameters."""
 
     @functools.cache
-    def made():
-        found = function()
-        return dataclasses.replace(found, params=numbers(found.params))
+    def make():
+        abstract = function()
+        return dataclasses.replace(abstract, params=random_like(abstract.params))
 
-    CASES[function.__name__] = made
+    CASES[function.__name__] = make
     return function
 
 
-def members(text: str) -> dict[str, tuple[int, set[str]]]:
-    """Channels and members of each group, by name."""
-    found: dict[str, tuple[int, set[str]]] = {}
+def parse_groups(text: str) -> dict[str, tuple[int, set[str]]]:
+    """Return the number of channels and the members of each channel group, by name."""
+    groups: dict[str, tuple[int, set[str]]] = {}
     words = text.split()
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if following.endswith(":"):
-            group = found[word] = int(following[:-1]), set()
+    for word, next_word in zip(words, [*words[1:], ""], strict=True):
+        if next_word.endswith(":"):
+            members = set()
+            groups[word] = int(next_word[:-1]), members
         elif not word.endswith(":"):
-            group[1].update(_expanded(word))
-    return found
+            members.update(_expand_braces(word))
+    return groups
 
 
-def _expanded(word: str) -> list[str]:
+def _expand_braces(word: str) -> list[str]:
     parts = re.split(r"\{([^}]*)\}", word)
     choices = [p.split(",") if i % 2 else [p] for i, p in enumerate(parts)]
-    return ["".join(chosen) for chosen in itertools.product(*choices)]
+    return ["".join(choice) for choice in itertools.product(*choices)]
 
 
-def numbers(tree):
-    """Random numbers in the shapes of a tree: positive ones for variances."""
+def random_like(tree):
+    """Return random numbers in the shapes of a tree, positive ones for variances."""
     random = np.random.default_rng(0)
 
-    def made(path, leaf):
+    def draw(path, leaf):
         if not hasattr(leaf, "dtype"):
             return leaf
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return jnp.zeros(leaf.shape, leaf.dtype)
-        drawn = random.normal(size=leaf.shape) / max(leaf.size, 1) ** 0.25
+        values = random.normal(size=leaf.shape) / max(leaf.size, 1) ** 0.25
         name = jax.tree_util.keystr(path)
         if "var" in name or "state" in name:
-            drawn = np.abs(drawn) + 0.5
-        return jnp.asarray(drawn, leaf.dtype)
+            values = np.abs(values) + 0.5
+        return jnp.asarray(values, leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(made, tree)
+    return jax.tree_util.tree_map_with_path(draw, tree)
 
 
 def call(model, x):
@@ -99,18 +100,19 @@ def call(model, x):
 
 
 def shapes_of(make, *args, **kwargs):
-    """An NNX module without numbers, for evaluation."""
+    """Return an NNX module of shapes, in evaluation mode."""
     model = nnx.eval_shape(lambda: make(*args, rngs=nnx.Rngs(0), **kwargs))
     model.eval()
     return model
 
 
-# Flax NNX, the examples' networks.
+# Flax NNX: the networks of the examples.
 
 
 @case
 def lenet():
-    # 12 pixels: 12 -> 6 -> 2 -> 1 by "SAME", pooling, "VALID" 5, pooling; so 16 x 1.
+    # Pixels: 12, after pooling 6, after a "VALID" window of 5 2, after pooling 1. So
+    # dense1 reads 16 maps x 1 pixel.
     model = shapes_of(LeNet5, size=12, classes=3)
     return Case(
         call,
@@ -131,8 +133,8 @@ NORM = "norm/{scale.0s,bias.0b,mean.0m,var.0m}"
 
 @case
 def resnet_with_padding():
-    # Stages of 2, 4 and 8 maps. A shortcut pads with zeros, so that the first 2 maps of
-    # the second stage are those of the first, and so on.
+    # Stages of 2, 4 and 8 maps. A shortcut pads with zero maps, so the first 2 maps of
+    # the second stage are those of the first stage, and so on.
     model = shapes_of(cifar_resnet, 8, width=2, shortcut="padding", classes=3)
     second = "blocks/{}/second/conv/kernel.3p blocks/{}/second/" + NORM
     first = "blocks/{0}/first/conv 0: blocks/{0}/first/conv/kernel.3p "
@@ -164,7 +166,7 @@ def resnet_with_padding():
 
 @case
 def bottlenecks():
-    # Like ResNet-50, with one block in each of two stages, and a second in the last.
+    # ResNet-50 with two stages, of one block and of two blocks.
     model = shapes_of(
         ResNet,
         BottleneckBlock,
@@ -210,13 +212,13 @@ def bottlenecks():
 
 
 class MobileNet(nnx.Module):
-    """The first three blocks of a MobileNetV2, of which one has a shortcut."""
+    """The first three blocks of a MobileNetV2; one has a shortcut."""
 
     def __init__(self, rngs):
         self.stem = ConvolutionWithNorm(3, 4, 3, rngs=rngs)
         sizes = ((4, 2, 1), (2, 3, 6), (3, 3, 6))
         self.blocks = nnx.List(
-            [InvertedResidual(*numbers, 1, rngs=rngs) for numbers in sizes]
+            [InvertedResidual(*arguments, 1, rngs=rngs) for arguments in sizes]
         )
         self.dense = nnx.Linear(3, 3, rngs=rngs)
 
@@ -229,11 +231,11 @@ class MobileNet(nnx.Module):
 
 @case
 def mobilenet():
-    # Maps: stem 4, then 2, 3, 3; expansion by 6 but in the first block.
+    # Maps: 4 after the stem, then 2, 3, 3. All blocks but the first expand by 6.
     model = shapes_of(MobileNet)
 
     def expanded(i, maps):
-        # A depthwise kernel has as many outputs as there are maps, and one input each.
+        # Each filter of a depthwise kernel reads one map, so its input axis is frozen.
         return (
             f"blocks/{i}/expand/conv {maps}: blocks/{i}/expand/conv/kernel.3p "
             f"blocks/{i}/expand/{NORM} blocks/{i}/filter/conv/kernel.3p "
@@ -301,13 +303,14 @@ def linen(module, inputs, groups):
 
 @case
 def vgg():
-    # Two poolings leave 2 x 2 pixels of 8 x 8.
+    # Two poolings reduce 8 x 8 pixels to 2 x 2.
     groups = """
         params/Conv_0 4: params/Conv_0/{kernel.3p,bias.0b} params/Conv_1/kernel.2c
         params/Conv_1 6: params/Conv_1/{kernel.3p,bias.0b} params/Dense_1/kernel.0*4c
         params/Dense_1 5: params/Dense_1/{kernel.1p,bias.0b} params/Dense_0/kernel.0c
     """
-    # Flax numbers layers as they are made: the outer call comes first.
+    # Flax numbers layers in the order of construction, and Python evaluates the outer
+    # constructor first.
     return linen(Flattening(), IMAGES, groups)
 
 
@@ -324,7 +327,7 @@ class UNet(nn.Module):
 
 @case
 def unet():
-    # Groups of the norm go as a whole: 3 of 2 maps each.
+    # The group norm has 3 groups of 2 maps, each of which is one channel.
     groups = """
         params/Conv_0 4: params/Conv_0/{kernel.3p,bias.0b} params/Conv_{1,2}/kernel.2c
         params/Conv_1 3: params/Conv_1/{kernel.3*2p,bias.0*2b}
@@ -349,9 +352,9 @@ class DenseNet(nn.Module):
 
 @case
 def densenet():
-    # What a layer adds is seen by all norms and layers after it.
-    def norm(*numbers):
-        names = ",".join(map(str, numbers))
+    # All later norms and layers read the maps that a layer adds.
+    def norm(*layers):
+        names = ",".join(map(str, layers))
         return (
             f"params/BatchNorm_{{{names}}}/{{scale.0s,bias.0b}} "
             f"batch_stats/BatchNorm_{{{names}}}/{{mean.0m,var.0m}}"
@@ -380,7 +383,7 @@ class ViT(nn.Module):
 
 @case
 def vit():
-    # A layer norm sees all features, so that these are frozen.
+    # A layer norm reduces over all features, so they are frozen.
     groups = """
         params/heads/query 3: params/heads/{query,key,value}/{kernel.1p,bias.0b}
             params/heads/out/kernel.0c
@@ -390,10 +393,10 @@ def vit():
 
 
 class GPT(nn.Module):
-    """One block with fused projections, a gated MLP and tied embeddings."""
+    """A GPT of one block with fused projections, a gated MLP and tied embeddings."""
 
     stacked: bool = False
-    """Whether query, key and value are an axis of their own."""
+    """Whether query, key and value are split along a new axis."""
 
     @nn.compact
     def __call__(self, tokens):
@@ -440,7 +443,7 @@ class Layer(nn.Module):
 
 
 class Stacked(nn.Module):
-    """Layers stacked by scan: a channel is the same one in all of them."""
+    """Layers stacked by scan, where all layers share their channels."""
 
     @nn.compact
     def __call__(self, x):
@@ -465,7 +468,7 @@ def stacked():
 # Equinox and haiku.
 
 
-def mapped(model, x):
+def apply_to_batch(model, x):
     return jax.vmap(model)(x)
 
 
@@ -487,9 +490,10 @@ def equinox_cnn():
         )
 
     model = eqx.filter_eval_shape(make, jax.random.key(0))
-    # Channels come first: 8 -> 6 -> 4 -> 2 pixels, so 4 pixels of each of 2 maps.
+    # Equinox puts the maps first. Pixels: 8, 6, 4, then 2 after pooling, so a channel
+    # of 2 maps has 2 x 2 x 2 positions in the dense layer.
     return Case(
-        mapped,
+        apply_to_batch,
         model,
         jnp.zeros((2, 3, 8, 8)),
         """
@@ -520,7 +524,7 @@ def equinox_transformer():
         eqx.nn.MLP(12, 12, 7, 1, key=keys[1]),
     )
     return Case(
-        mapped,
+        apply_to_batch,
         model,
         jnp.zeros((2, 5, 12)),
         """
@@ -560,7 +564,7 @@ def equinox_batch_norm():
         model, state = params
         return jax.vmap(lambda x: model(x, state), axis_name="batch")(x)
 
-    # Equinox numbers what is in the state.
+    # Equinox numbers the running statistics in its `State`.
     groups = """
         0/conv 4: 0/conv/{weight.0p,bias.0b} 1/1/{0,1}.0m 0/norm/{weight.0s,bias.0b}
             0/dense/weight.1c

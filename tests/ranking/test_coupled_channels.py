@@ -479,7 +479,7 @@ class TestPruning:
         structure = swd_jax.CoupledChannels(groups, norm="bn_scale", decays="scales")
         target = swd_jax.Target(0.5, structure=structure)
         pruned = swd_jax.prune(whole["params"], target)
-        with pytest.raises(ValueError, match="not zero all the same"):
+        with pytest.raises(ValueError, match="these channels are not zero"):
             swd_jax.channels.shrink(bare, whole, groups, pruned, X)
 
     def test_stays_where_the_parameters_are_divided(self):
@@ -607,7 +607,7 @@ class TestMultiples:
         for positions, multiple, wanted in (((1,), 8, 8), ((6,), 8, 4), ((1, 6), 4, 4)):
             members = tuple(map(member, positions))
             group = swd_jax.channels.ChannelGroup("w", 12, members, none, none)
-            assert group.channels_in(multiple) == wanted
+            assert group.bundle_size(multiple) == wanted
 
 
 def other(params, x):

@@ -12,6 +12,7 @@ from flax import nnx
 
 import swd_jax
 from swd_jax._arrays import tree_paths
+from swd_jax._shrinking import shrink_checks
 from tests.coupling.test_channel_groups import LINEAR, OPERATIONS, X, linear, random
 from tests.helpers import quickly
 from tests.helpers.channel_models import CASES
@@ -156,7 +157,7 @@ class TestModels:
         removed = gone(groups, kept)
         for path, array in by_path(small.params).items():
             wanted = cut(np.asarray(by_path(case.params)[path]), path, removed)
-            assert small.widths[path] == array.shape == wanted.shape
+            assert small.shapes[path] == array.shape == wanted.shape
             np.testing.assert_array_equal(array, wanted)
         assert jax.tree.structure(small.apply(small.params, case.inputs)) == (
             jax.tree.structure(0)
@@ -245,25 +246,25 @@ class TestKept:
             "second": LINEAR["second"].at[4].set(0),
         }
         small = swd_jax.channels.shrink(linear, params, linear_groups(), params, X)
-        assert small.widths == {"first": (6, 4), "second": (4, 2)}
+        assert small.shapes == {"first": (6, 4), "second": (4, 2)}
 
     def test_may_be_named(self):
         kept = {"first": [True, True, False, False, False]}
         small = swd_jax.channels.shrink(linear, LINEAR, linear_groups(), kept, X)
-        assert small.widths["first"] == (6, 2)
+        assert small.shapes["first"] == (6, 2)
 
     def test_is_rounded_up_with_the_best_of_the_others(self):
         kept = [[False, True, False, False, False]]
         groups = linear_groups()
-        small = swd_jax.channels.shrink(linear, LINEAR, groups, kept, X, round_to=2)
+        small = swd_jax.channels.shrink(linear, LINEAR, groups, kept, X, multiple_of=2)
         assert small.kept[0].tolist() == [True, True, False, False, False]
         scores = [[0.1, 0.0, 0.3, 0.2, 0.5]]
         small = swd_jax.channels.shrink(
-            linear, LINEAR, groups, kept, X, round_to=3, scores=scores
+            linear, LINEAR, groups, kept, X, multiple_of=3, scores=scores
         )
         assert small.kept[0].tolist() == [False, True, True, False, True]
         # There are no more than 5.
-        small = swd_jax.channels.shrink(linear, LINEAR, groups, kept, X, round_to=8)
+        small = swd_jax.channels.shrink(linear, LINEAR, groups, kept, X, multiple_of=8)
         assert small.kept[0].all()
 
     def test_is_rounded_to_positions_not_to_heads(self):
@@ -271,11 +272,11 @@ class TestKept:
         groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
         kept = [np.arange(3) < 1, np.arange(16) < 3]
         small = swd_jax.channels.shrink(
-            case.apply, case.params, groups, kept, case.inputs, round_to=8
+            case.apply, case.params, groups, kept, case.inputs, multiple_of=8
         )
         # A head has 4 positions: 2 heads are 8.
-        assert small.widths["params/out/kernel"] == (8, 12)
-        assert small.widths["params/up/kernel"] == (12, 8)
+        assert small.shapes["params/out/kernel"] == (8, 12)
+        assert small.shapes["params/up/kernel"] == (12, 8)
 
 
 class TestModules:
@@ -509,7 +510,68 @@ class TestFunction:
         assert jax.eval_shape(small.apply, small.params, x).shape == (3, 2)
 
 
+class TestChecks:
+    @staticmethod
+    def scaled(params, x):
+        """A batch norm's scale and bias, and an output that is NaN below 0."""
+        h = (x @ params["first"]) * params["scale"][None] + params["bias"][None]
+        return {"y": jax.nn.relu(h) @ params["second"], "log": jnp.log(x)}
+
+    @staticmethod
+    def without_norm(params, x):
+        outputs = TestChecks.scaled(params, x)
+        more = jax.nn.relu(x @ params["first"]) @ params["second"]
+        return outputs | {"y": outputs["y"] + more}
+
+    def shrink(self, apply):
+        params = {"first": random(6, 5), "second": random(5, 2)}
+        params |= {"scale": jnp.ones(5), "bias": jnp.ones(5)}
+        groups = swd_jax.channels.channel_groups(apply, params, X)
+        mask = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), params)
+        mask["scale"][2] = mask["bias"][2] = False
+        return swd_jax.channels.shrink(apply, params, groups, mask, X)
+
+    def test_accept_nan_where_the_whole_model_has_it(self):
+        assert self.shrink(self.scaled).shapes["first"] == (6, 4)
+
+    def test_find_a_difference_beside_nan(self):
+        with pytest.raises(ValueError, match="zeros for the scales and biases"):
+            self.shrink(self.without_norm)
+
+    @pytest.mark.parametrize(
+        ("expected", "output", "close"),
+        [
+            ([1.0, np.nan], [1.0005, np.nan], True),
+            ([1.0, np.nan], [1.002, np.nan], False),
+            ([1.0, np.nan], [1.0, 0.0], False),
+            ([1.0, 0.0], [1.0, np.nan], False),
+            ([1.0, np.inf], [1.0, np.inf], True),
+            ([1.0, np.inf], [1.0, -np.inf], False),
+            ([1.0, np.inf], [2.0, np.inf], False),
+            ([1e-3, 1.0], [0.0, 1.0], True),
+            ([1.0], [1.0, 1.0], False),
+        ],
+    )
+    def test_compare_with_the_largest_finite_output(self, expected, output, close):
+        assert shrink_checks.is_close(expected, output) is close
+
+
 class TestErrors:
+    def test_two_arrays_with_one_path(self):
+        params = {"a/b": {"c": random(6, 5)}, "a": {"b/c": random(5, 2)}}
+        small = swd_jax.channels.shrink(
+            linear, LINEAR, linear_groups(), [np.arange(5) < 2], X
+        )
+        for function in (
+            lambda: swd_jax.channels.shrink(
+                linear, params, linear_groups(), [np.arange(5) < 2], X
+            ),
+            lambda: swd_jax.channels.shrink(linear, LINEAR, linear_groups(), params, X),
+            lambda: small.apply(params, X),
+        ):
+            with pytest.raises(ValueError, match="two arrays with the path 'a/b/c'"):
+                function()
+
     def test_a_mask_that_empties_a_layer(self):
         with pytest.raises(ValueError, match="leaves nothing of 'first' along axis 1"):
             swd_jax.channels.shrink(
@@ -542,17 +604,28 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"mask of shape \(6, 4\) at 'first'"):
             swd_jax.channels.shrink(linear, LINEAR, linear_groups(), mask, X)
 
-    @pytest.mark.parametrize("round_to", [0, -1, 1.5])
-    def test_what_cannot_be_rounded_to(self, round_to):
-        with pytest.raises(ValueError, match="round_to must be"):
+    @pytest.mark.parametrize("multiple_of", [0, -1, 1.5])
+    def test_multiples_of_no_positive_integer(self, multiple_of):
+        with pytest.raises(ValueError, match="multiple_of must be"):
             swd_jax.channels.shrink(
-                linear, LINEAR, linear_groups(), [[True] * 5], X, round_to=round_to
+                linear,
+                LINEAR,
+                linear_groups(),
+                [[True] * 5],
+                X,
+                multiple_of=multiple_of,
             )
 
     def test_too_few_scores(self):
         with pytest.raises(ValueError, match="scores must have"):
             swd_jax.channels.shrink(
-                linear, LINEAR, linear_groups(), [[True] * 5], X, round_to=2, scores=[]
+                linear,
+                LINEAR,
+                linear_groups(),
+                [[True] * 5],
+                X,
+                multiple_of=2,
+                scores=[],
             )
 
     def test_parameters_of_the_whole_model(self):

@@ -1,1 +1,1 @@
-"""One rule for each primitive of jax: its channel labels, and how it runs at other sizes."""
+"""One rule for each primitive of jax: its labels, and how it runs at other sizes."""

@@ -1,226 +1,201 @@
-"""Operations that arrange the same numbers in another way."""
+"""Rules for reshape, squeeze and expand_dims."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from swd_jax._coupling import array_types, axis_labels
 from swd_jax._coupling.axis_labels import Labels
-from swd_jax._coupling.label_operations import Context
-from swd_jax._coupling.rules.registry import Run, Step, bind, register
+from swd_jax._coupling.coupling_analysis import CouplingAnalysis
+from swd_jax._coupling.label_operations import drop_constant_axes, freeze_atoms
+from swd_jax._coupling.rules.rule import (
+    Evaluator,
+    Rule,
+    Step,
+    UnsupportedPrimitive,
+    param,
+    result_shape,
+    run_as_traced,
+)
 
-# Reshape: pieces of the shape that are the same on both sides pass, others are merged
-# and split.
 
-
-def pieces(
-    before: Sequence[int], after: Sequence[int]
+def match_axes(
+    old_shape: Sequence[int], new_shape: Sequence[int]
 ) -> list[tuple[list[int], list[int]]]:
-    """The axes of two shapes, matched in the smallest parts of equal size.
+    """Match the axes of two shapes in the smallest runs of equal size.
+
+    Returns:
+      Pairs of the old and the new axes. Axes of one size pass through a reshape; any
+      other pair is merged and split.
 
     Examples:
-      >>> pieces((2, 12), (2, 3, 4))
+      >>> match_axes((2, 12), (2, 3, 4))
       [([0], [0]), ([1], [1, 2])]
-      >>> pieces((2, 1, 12), (2, 12, 1))
+      >>> match_axes((2, 1, 12), (2, 12, 1))
       [([0], [0]), ([1], []), ([2], [1]), ([], [2])]
     """
-    found: list[tuple[list[int], list[int]]] = []
+    pairs: list[tuple[list[int], list[int]]] = []
     i, j = 0, 0
-    while i < len(before) or j < len(after):
-        if i < len(before) and j < len(after) and before[i] == after[j]:
-            piece = [i], [j]
-        elif i < len(before) and before[i] == 1:
-            piece = [i], list[int]()
-        elif j < len(after) and after[j] == 1:
-            piece = list[int](), [j]
+    while i < len(old_shape) or j < len(new_shape):
+        if i < len(old_shape) and j < len(new_shape) and old_shape[i] == new_shape[j]:
+            pair = [i], [j]
+        elif i < len(old_shape) and old_shape[i] == 1:
+            pair = [i], list[int]()
+        elif j < len(new_shape) and new_shape[j] == 1:
+            pair = list[int](), [j]
         else:
-            piece = [i], [j]
-            size, wanted = before[i], after[j]
-            while size != wanted:
-                if size < wanted:
-                    piece[0].append(piece[0][-1] + 1)
-                    size *= before[piece[0][-1]]
+            pair = [i], [j]
+            old_size, new_size = old_shape[i], new_shape[j]
+            while old_size != new_size:
+                if old_size < new_size:
+                    pair[0].append(pair[0][-1] + 1)
+                    old_size *= old_shape[pair[0][-1]]
                 else:
-                    piece[1].append(piece[1][-1] + 1)
-                    wanted *= after[piece[1][-1]]
-        i, j = i + len(piece[0]), j + len(piece[1])
-        found.append(piece)
-    return found
+                    pair[1].append(pair[1][-1] + 1)
+                    new_size *= new_shape[pair[1][-1]]
+        i, j = i + len(pair[0]), j + len(pair[1])
+        pairs.append(pair)
+    return pairs
 
 
-def _reshape(
-    context: Context, equation: array_types.Equation, inputs: list[Labels]
+def _label_reshape(
+    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
 ) -> Labels:
     [labels] = inputs
-    shape = equation.outvars[0].aval.shape
+    shape = result_shape(equation)
     if equation.params.get("dimensions") is not None or 0 in labels.shape:
-        raise NotImplementedError
-    found = pieces(labels.shape, shape)
-    gone = [piece[0][0] for piece in found if not piece[1]]
-    labels = _squeezed(context, labels, gone)
-    # While axes are being replaced, new ones have numbers from `first` on.
-    first = labels.rank
+        raise UnsupportedPrimitive("reshape with a permutation, or of an empty array")
+    pairs = match_axes(labels.shape, shape)
+    labels = _squeeze_labels(
+        analysis, labels, [old[0] for old, new in pairs if not new]
+    )
+    # New axis d has the number offset + d while the blocks still have old axes too.
+    offset = labels.rank
     blocks = dict(labels.blocks)
-    uniform: set[int] = set()
-    for before, after in found:
-        new = [first + dim for dim in after]
-        if not before or (after and labels.uniform.issuperset(before)):
-            uniform.update(after)
-        elif len(before) == len(after) == 1:
+    broadcast_axes: set[int] = set()
+    for old, new in pairs:
+        if not old or (new and labels.broadcast_axes.issuperset(old)):
+            broadcast_axes.update(new)
+        elif len(old) == len(new) == 1:
             blocks = {
-                tuple(new[0] if dim == before[0] else dim for dim in key): ids
+                tuple(offset + new[0] if dim == old[0] else dim for dim in key): ids
                 for key, ids in blocks.items()
             }
-        elif after:
-            touching = [key for key in blocks if set(key) & set(before)]
-            touching.sort(key=lambda key: min(set(key) & set(before)))
-            for key in touching[1:]:
-                context.atoms.freeze(
-                    blocks.pop(key).ravel(),
-                    f"merged with another axis that has channels ({context.where})",
-                )
-            for key in touching[:1]:
-                block = _regrouped(
-                    key,
-                    blocks.pop(key),
-                    {dim: labels.shape[dim] for dim in before},
-                    {first + dim: shape[dim] for dim in after},
-                )
-                blocks[block[0]] = block[1]
-    moved = dict(
-        axis_labels.ordered([dim - first for dim in key], ids)
+        elif new:
+            old_sizes = {dim: labels.shape[dim] for dim in old}
+            new_sizes = {offset + dim: shape[dim] for dim in new}
+            _regroup_blocks(analysis, blocks, old_sizes, new_sizes)
+    new_blocks = dict(
+        axis_labels.sort_axes([dim - offset for dim in key], ids)
         for key, ids in blocks.items()
     )
-    return context.simplified(
-        labels.replaced(shape=shape, blocks=moved, uniform=frozenset(uniform))
+    labels = labels.replace(
+        shape=shape, blocks=new_blocks, broadcast_axes=frozenset(broadcast_axes)
     )
+    return drop_constant_axes(analysis, labels)
 
 
-def _regrouped(
+def _regroup_blocks(
+    analysis: CouplingAnalysis,
+    blocks: dict[array_types.Dims, array_types.AtomIds],
+    old_sizes: dict[int, int],
+    new_sizes: dict[int, int],
+) -> None:
+    """Replace old axes by new ones in `blocks`; freeze all but the first old block."""
+    touching = [key for key in blocks if old_sizes.keys() & set(key)]
+    touching.sort(key=lambda key: min(old_sizes.keys() & set(key)))
+    for key in touching[1:]:
+        reason = analysis.reason("merged with another axis that has channels")
+        analysis.atoms.freeze(blocks.pop(key).ravel(), reason)
+    for key in touching[:1]:
+        new_key, ids = _regroup(key, blocks.pop(key), old_sizes, new_sizes)
+        blocks[new_key] = ids
+
+
+def _regroup(
     key: array_types.Dims,
-    ids: array_types.Ids,
-    before: dict[int, int],
-    after: dict[int, int],
-) -> tuple[array_types.Dims, array_types.Ids]:
-    """A block in which some axes, which lie side by side, are reshaped to others."""
-    outside = [dim for dim in key if dim not in before]
-    inside = [dim for dim in key if dim in before]
+    ids: array_types.AtomIds,
+    old_sizes: dict[int, int],
+    new_sizes: dict[int, int],
+) -> tuple[array_types.Dims, array_types.AtomIds]:
+    """Reshape some adjacent axes of a block, given by their sizes, to others."""
+    outside = [dim for dim in key if dim not in old_sizes]
+    inside = [dim for dim in key if dim in old_sizes]
     ids = ids.transpose([key.index(dim) for dim in (*outside, *inside)])
-    kept = ids.shape[: len(outside)]
-    missing = tuple(size if dim in inside else 1 for dim, size in before.items())
-    full = np.broadcast_to(ids.reshape(kept + missing), (*kept, *before.values()))
-    return (*outside, *after), full.reshape(*kept, *after.values())
+    outer_shape = ids.shape[: len(outside)]
+    # Old axes without labels get the labels of the block by broadcasting.
+    inner_shape = tuple(size if dim in inside else 1 for dim, size in old_sizes.items())
+    full = np.broadcast_to(
+        ids.reshape(outer_shape + inner_shape), (*outer_shape, *old_sizes.values())
+    )
+    return (*outside, *new_sizes), full.reshape(*outer_shape, *new_sizes.values())
 
 
-def _run_reshape(run: Run, step: Step, values: list[Any]) -> Any:
+def _run_reshape(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
     [labels], [result] = step.inputs, step.outputs
-    found = pieces(labels.shape, result.shape)
-    mixed = [
+    pairs = match_axes(labels.shape, result.shape)
+    merged = [
         dim
-        for before, _ in found
-        if len(before) > 1 and not labels.uniform.issuperset(before)
-        for dim in before
+        for old, _ in pairs
+        if len(old) > 1 and not labels.broadcast_axes.issuperset(old)
+        for dim in old
     ]
-    value = run.filled(values[0], labels, mixed)
+    value = evaluator.broadcast_to_full(values[0], labels, merged)
     sizes = [0] * result.rank
-    for before, after in found:
-        total = math.prod(value.shape[dim] for dim in before)
-        for dim in reversed(after[1:]):
-            size = 1 if dim in result.uniform else int(run.kept(result, dim).sum())
-            sizes[dim], total = size, total // max(size, 1)
-        if after:
-            sizes[after[0]] = total
+    for old, new in pairs:
+        remaining = math.prod(value.shape[dim] for dim in old)
+        for dim in reversed(new[1:]):
+            sizes[dim] = (
+                1
+                if dim in result.broadcast_axes
+                else int(evaluator.kept_positions(result, dim).sum())
+            )
+            remaining //= max(sizes[dim], 1)
+        if new:
+            sizes[new[0]] = remaining
     return lax.reshape(value, sizes)
 
 
-def _squeezed(context: Context, labels: Labels, dims: Sequence[int]) -> Labels:
-    """Labels in which axes of size 1, about to go, have no part any more."""
-    blocks: dict[array_types.Dims, array_types.Ids] = {}
+def _squeeze_labels(
+    analysis: CouplingAnalysis, labels: Labels, dims: Sequence[int]
+) -> Labels:
+    """Remove axes of size 1 from the blocks; freeze the atoms of an axis by itself."""
+    blocks: dict[array_types.Dims, array_types.AtomIds] = {}
     for key, ids in labels.blocks.items():
-        left = tuple(dim for dim in key if dim not in dims)
-        if left:
-            blocks[left] = ids.reshape([labels.shape[dim] for dim in left])
+        rest = tuple(dim for dim in key if dim not in dims)
+        if rest:
+            blocks[rest] = ids.reshape([labels.shape[dim] for dim in rest])
         else:
-            context.freeze(labels, "taken out of its axis", key)
-    return labels.replaced(blocks=blocks)
+            freeze_atoms(analysis, labels, "squeezed out of its axis", key)
+    return labels.replace(blocks=blocks)
 
 
-def _squeeze(
-    context: Context, equation: array_types.Equation, inputs: list[Labels]
+def _label_squeeze(
+    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
 ) -> Labels:
     [labels] = inputs
-    gone = {dim % labels.rank for dim in equation.params["dimensions"]}
-    labels = _squeezed(context, labels, sorted(gone))
-    left = [dim for dim in range(labels.rank) if dim not in gone]
-    shape = equation.outvars[0].aval.shape
-    return labels.moved({dim: new for new, dim in enumerate(left)}, shape)
+    squeezed = {dim % labels.rank for dim in param(equation, "dimensions")}
+    labels = _squeeze_labels(analysis, labels, sorted(squeezed))
+    rest = [dim for dim in range(labels.rank) if dim not in squeezed]
+    new_dims = {dim: new for new, dim in enumerate(rest)}
+    return labels.move_axes(new_dims, result_shape(equation))
 
 
-def _run_bind(run: Run, step: Step, values: list[Any]) -> Any:
-    del run
-    return bind(step.equation, *values)
-
-
-def _expand_dims(
-    context: Context, equation: array_types.Equation, inputs: list[Labels]
+def _label_expand_dims(
+    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
 ) -> Labels:
-    del context
-    shape = equation.outvars[0].aval.shape
-    added = {dim % len(shape) for dim in equation.params["dimensions"]}
-    old = [dim for dim in range(len(shape)) if dim not in added]
-    return inputs[0].moved(dict(enumerate(old)), shape)
+    del analysis
+    shape = result_shape(equation)
+    inserted = {dim % len(shape) for dim in param(equation, "dimensions")}
+    new_dims = [dim for dim in range(len(shape)) if dim not in inserted]
+    return inputs[0].move_axes(dict(enumerate(new_dims)), shape)
 
 
-def _transpose(
-    context: Context, equation: array_types.Equation, inputs: list[Labels]
-) -> Labels:
-    del context
-    order = equation.params["permutation"]
-    shape = equation.outvars[0].aval.shape
-    return inputs[0].moved({old: new for new, old in enumerate(order)}, shape)
-
-
-def _rev(
-    context: Context, equation: array_types.Equation, inputs: list[Labels]
-) -> Labels:
-    del context
-    turned = set(equation.params["dimensions"])
-    blocks = {
-        key: np.flip(ids, tuple(i for i, dim in enumerate(key) if dim in turned))
-        for key, ids in inputs[0].blocks.items()
-    }
-    return inputs[0].replaced(blocks=blocks)
-
-
-def _broadcast_in_dim(
-    context: Context, equation: array_types.Equation, inputs: list[Labels]
-) -> Labels:
-    if len(inputs) > 1:  # sizes that only the run knows
-        raise NotImplementedError
-    [labels] = inputs
-    shape = equation.params["shape"]
-    places = equation.params["broadcast_dimensions"]
-    labels = context.stretched(labels, [shape[place] for place in places])
-    return labels.moved(dict(enumerate(places)), shape)
-
-
-def _run_broadcast_in_dim(run: Run, step: Step, values: list[Any]) -> Any:
-    # Axes that are new or stretched are uniform: they stay at size 1.
-    del run
-    places = step.equation.params["broadcast_dimensions"]
-    sizes = [1] * step.outputs[0].rank
-    for place, size in zip(places, jnp.shape(values[0]), strict=True):
-        sizes[place] = size
-    return lax.broadcast_in_dim(values[0], sizes, places)
-
-
-register("reshape", _reshape, _run_reshape)
-register("squeeze", _squeeze, _run_bind)
-register("expand_dims", _expand_dims, _run_bind)
-register("transpose", _transpose, _run_bind)
-register("rev", _rev, _run_bind)
-register("broadcast_in_dim", _broadcast_in_dim, _run_broadcast_in_dim)
+RULES = {
+    "reshape": Rule(_label_reshape, _run_reshape),
+    "squeeze": Rule(_label_squeeze, run_as_traced),
+    "expand_dims": Rule(_label_expand_dims, run_as_traced),
+}

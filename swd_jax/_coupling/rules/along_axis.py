@@ -1,0 +1,50 @@
+"""Operations that combine positions along an axis and keep the axis.
+
+Pooling, running sums and sorting share these two functions.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from swd_jax._coupling import array_types
+from swd_jax._coupling.axis_labels import Labels
+from swd_jax._coupling.coupling_analysis import CouplingAnalysis
+from swd_jax._coupling.label_operations import freeze_axes, merge_elementwise
+from swd_jax._coupling.rules.rule import Evaluator, Step, bind, result_shape
+
+
+def label_along(
+    analysis: CouplingAnalysis,
+    equation: array_types.Equation,
+    inputs: list[Labels],
+    dims: Sequence[int],
+) -> list[Labels]:
+    """Freeze the axes that are combined; unite all operands along the others."""
+    operands = [
+        freeze_axes(analysis, labels, "combined along its channels", dims)
+        for labels in inputs
+        if labels.rank
+    ]
+    merged = operands[0]
+    for labels in operands[1:]:
+        merged = merge_elementwise(analysis, merged, labels)
+    result = merged.replace(
+        shape=result_shape(equation),
+        blocks={
+            key: ids for key, ids in merged.blocks.items() if not set(key) & set(dims)
+        },
+        depends_on_input=any(labels.depends_on_input for labels in operands),
+        zero_preserving=False,
+    )
+    return [result] * len(equation.outvars)
+
+
+def run_along(
+    evaluator: Evaluator, step: Step, values: list[Any], dims: Sequence[int]
+) -> Any:
+    """Run the equation with the combined axes at full size."""
+    full = [
+        evaluator.broadcast_to_full(value, labels, dims) if labels.rank else value
+        for value, labels in zip(values, step.inputs, strict=True)
+    ]
+    return bind(step.equation, *full)

@@ -1,0 +1,1 @@
+"""Modules of Flax NNX and Equinox, and the sizes that their layers keep."""
