@@ -84,7 +84,7 @@ def by_bisection(weights: Weights, sparsity: float) -> jax.Array:
         barred, candidate = jax.lax.optimization_barrier((leaves, candidate))
         keys = [jax.lax.bitcast_convert_type(jnp.abs(leaf), integer) for leaf in barred]
         counts = exact_sums.count_true([[key < candidate] for key in keys])
-        below = uint64.sum_last_but_one(counts[:, 0])
+        below = uint64.sum_short_axis(counts[:, 0])
         return jnp.where(uint64.less(k, below), low, candidate)
 
     key = jax.lax.fori_loop(0, bits, settle_bit, jnp.zeros((), integer))

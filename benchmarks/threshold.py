@@ -30,7 +30,9 @@ def find(
     """
     _, [of_target] = resolve.rank(params, [target])
     ranking = of_target.ranking
-    known = last and warm_start.Last(*(jnp.atleast_1d(value) for value in last))
+    known = last and warm_start.PreviousThresholds(
+        *(jnp.atleast_1d(value) for value in last)
+    )
     found = ranking.thresholds(of_target.counts(0), last=known)
     thresholds = sort_keys.from_key(jnp.stack(found.keys), ranking.dtype)
     return thresholds, found.readings

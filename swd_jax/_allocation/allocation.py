@@ -11,7 +11,7 @@ from swd_jax._allocation import scopes
 from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._allocation.scopes import Scope
 from swd_jax._allocation.sparsity_values import Sparsity
-from swd_jax._selection.order_statistics import Groups
+from swd_jax._selection.order_statistics import Pools
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Allocation:
         return [self.sparsity]
 
     def pool_sparsities(
-        self, step: ArrayLike | None, shapes: Sequence[tuple[int, ...]], pools: Groups
+        self, step: ArrayLike | None, shapes: Sequence[tuple[int, ...]], pools: Pools
     ) -> PoolSparsities:
         """Return the sparsity of every pool of leaves at an optimizer step.
 

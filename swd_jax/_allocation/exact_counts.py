@@ -85,11 +85,11 @@ def _traced_counts(sparsities: jax.Array, sizes: Sequence[int]) -> jax.Array:
     # is integer arithmetic.
     scaled = jnp.round(clipped * (1 << 24)).astype(jnp.uint32)
     places, half = _constants([PLACES]), _constants([1 << 23])
-    decimals = uint64.add(uint64.multiply_each(places, scaled), half)
+    decimals = uint64.add(uint64.multiply_uint32(places, scaled), half)
     decimals = uint64.divide(uint64.divide(decimals, 1 << 12), 1 << 12)
     # At most 10**7, which fits in the two low limbs.
     factors = decimals[..., 0] + (decimals[..., 1] << uint64.LIMB_BITS)
-    counts = uint64.multiply_each(_constants(sizes), factors)
+    counts = uint64.multiply_uint32(_constants(sizes), factors)
     counts = uint64.divide(uint64.divide(counts, 10**4), 10**3)
     return uint64.minimum(counts, _constants(max(n - 1, 0) for n in sizes))
 

@@ -89,7 +89,7 @@ def _is_tree_of_bools(prunable: Any) -> bool:
 
 
 def find_prunable(
-    prunable: Prunable, params: tree_paths.Flat, tree: Any
+    prunable: Prunable, params: tree_paths.FlatTree, tree: Any
 ) -> list[PrunableLeaf]:
     """Find the leaves to prune, in the tree's order.
 
@@ -125,7 +125,7 @@ def find_prunable(
 
 
 def _matcher(
-    prunable: Prunable, params: tree_paths.Flat, tree: Any
+    prunable: Prunable, params: tree_paths.FlatTree, tree: Any
 ) -> Callable[[PrunableLeaf], bool]:
     if isinstance(prunable, str | re.Pattern):
         pattern = re.compile(prunable)
@@ -151,7 +151,7 @@ def _call_predicate(predicate: Callable[[str, Any], Any], path: str, leaf: Any) 
     return bool(answer)
 
 
-def _bools_by_position(bools: BoolTree, params: tree_paths.Flat) -> dict[int, bool]:
+def _bools_by_position(bools: BoolTree, params: tree_paths.FlatTree) -> dict[int, bool]:
     """Give each parameter its own bool, or that of the subtree that contains it."""
     paths = [path for path, _ in bools.entries]
     if paths == params.paths:

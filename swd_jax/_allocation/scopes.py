@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from swd_jax._allocation import erk, exact_counts, sparsity_values
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arrays import tree_paths
-from swd_jax._selection.order_statistics import Groups
+from swd_jax._selection.order_statistics import Pools
 
 Scope: TypeAlias = (
     Literal["global", "local", "erk"]
@@ -95,7 +95,7 @@ def _as_pattern(pattern: Any) -> str | re.Pattern[str]:
     return pattern
 
 
-def find_pools(scope: Scope, leaves: Sequence[PrunableLeaf]) -> Groups:
+def find_pools(scope: Scope, leaves: Sequence[PrunableLeaf]) -> Pools:
     """Find the positions of the leaves that share a threshold.
 
     Raises:
@@ -127,7 +127,7 @@ def pool_sparsities(
     sparsity: sparsity_values.Sparsity,
     step: ArrayLike | None,
     shapes: Sequence[tuple[int, ...]],
-    pools: Groups,
+    pools: Pools,
 ) -> exact_counts.PoolSparsities:
     """Evaluate the sparsity of each pool at a step.
 

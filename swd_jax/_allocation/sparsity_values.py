@@ -34,11 +34,11 @@ def as_sparsity(sparsity: Any) -> Sparsity:
     Raises:
       ValueError: if a number, or a schedule's value at step 0, is not in [0, 1).
     """
-    number = validation.as_decimal("sparsity", validation.at_step(sparsity, 0))
+    number = validation.as_decimal("sparsity", validation.value_at_step(sparsity, 0))
     if number is not None and not 0 <= number < 1:
         raise ValueError(
             "sparsity, the fraction of weights to prune, must be in [0, 1), got "
-            f"{validation.value_of(sparsity)}"
+            f"{validation.describe(sparsity)}"
         )
     return hashable.hashable_number(sparsity)
 
@@ -60,7 +60,7 @@ def sparsity_at(sparsity: Sparsity, step: ArrayLike | None) -> Fraction | jax.Ar
         exact = validation.as_decimal("sparsity", sparsity)
         return exact if exact is not None else jnp.asarray(sparsity, jnp.float32)
     if step is not None:
-        value = validation.at_step(sparsity, step)
+        value = validation.value_at_step(sparsity, step)
     else:
         value = settled_value("sparsity", sparsity)
     value = jnp.asarray(value, jnp.float32)
@@ -82,7 +82,9 @@ def settled_value(name: str, schedule: Callable[..., Any]) -> Any:
     """
     way_out = f"Give the step at which {name} is to be evaluated, as step=..."
     try:
-        values = [np.asarray(validation.at_step(schedule, s)) for s in _LATE_STEPS]
+        values = [
+            np.asarray(validation.value_at_step(schedule, s)) for s in _LATE_STEPS
+        ]
     except Exception as error:
         raise ValueError(
             f"{name} is a schedule whose final value cannot be found: {error} {way_out}"

@@ -1,1 +1,1 @@
-"""Arguments of users: numbers read exactly, checks, and tables of text."""
+"""Users' arguments: numbers read exactly, checks, and tables of text for reports."""

@@ -1,28 +1,31 @@
-"""Plain tables for reports."""
+"""Plain-text tables for reports."""
 
 from collections.abc import Sequence
 
 
-def table(rows: Sequence[Sequence[str]], *, names: int, totals: bool = False) -> str:
-    """Rows in aligned columns, with a line below the first.
+def format_table(
+    rows: Sequence[Sequence[str]], *, label_columns: int, has_totals: bool = False
+) -> str:
+    """Return rows in aligned columns, with a rule below the headings.
 
     Args:
       rows: cells; the first row has the headings.
-      names: how many of the first columns are aligned to the left.
-      totals: whether the last row sums up the others, and has a line above it.
+      label_columns: the number of first columns that are aligned to the left; the
+        others, of numbers, are aligned to the right.
+      has_totals: whether the last row has totals, which get a rule above them.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [_aligned(row, widths, names) for row in rows]
+    lines = [_align(row, widths, label_columns) for row in rows]
     rule = "-" * len(lines[0])
     lines.insert(1, rule)
-    if totals:
+    if has_totals:
         lines.insert(-1, rule)
     return "\n".join(lines)
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int], names: int) -> str:
+def _align(row: Sequence[str], widths: Sequence[int], label_columns: int) -> str:
     cells = [
-        cell.ljust(width) if column < names else cell.rjust(width)
+        cell.ljust(width) if column < label_columns else cell.rjust(width)
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return "  ".join(cells).rstrip()

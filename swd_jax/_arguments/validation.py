@@ -1,4 +1,4 @@
-"""Reading numbers that users give: exact decimals, and clear words about bad ones."""
+"""Checks of numbers that users pass, and their exact decimal values."""
 
 import math
 from decimal import Decimal
@@ -14,28 +14,28 @@ from jax.typing import ArrayLike
 
 from swd_jax._arrays import sort_keys
 
-# What JAX does not take, or not at every size.
-_EXACT = (int, Fraction, Decimal)
+# Types that jax.numpy rejects, or accepts only up to a size.
+_PYTHON_NUMBERS = (int, Fraction, Decimal)
 
 Number: TypeAlias = ArrayLike | Fraction | Decimal
-"""A real number; an array of no dimensions, traced or not, is one."""
+"""A real number, or an array of shape () that holds one, traced or not."""
 
 
 def as_decimal(name: str, value: Any) -> Fraction | None:
-    """The exact value of the decimal that a number prints as.
+    """Return the exact value of the decimal that a number prints as.
 
-    0.29 is 29/100, as a Python float as well as in float32, though neither type holds
-    it exactly.
+    0.29 is 29/100, both as a Python float and in float32, though neither type holds it
+    exactly.
 
     Args:
       name: the argument's name, for the error.
-      value: what the user gave.
+      value: the argument.
 
     Returns:
-      The value, or None for one that is traced and so unknown yet.
+      The value; None if it is traced.
 
     Raises:
-      ValueError: if it is no finite real number.
+      ValueError: if it is not a finite real number.
     """
     if isinstance(value, Fraction | int) and not isinstance(value, bool):
         return Fraction(value)
@@ -62,61 +62,79 @@ def _is_real(number: Any) -> bool:
 
 
 def check_coefficient(name: str, value: Number | optax.Schedule) -> None:
-    """Raise if a number, or a schedule's value at step 0, is not at least zero."""
-    number = as_decimal(name, at_step(value, 0))
+    """Raise if a number, or a schedule's value at step 0, is below zero.
+
+    Raises:
+      ValueError: naming the argument. Traced values are not checked.
+    """
+    number = as_decimal(name, value_at_step(value, 0))
     if number is not None and number < 0:
-        raise ValueError(f"{name} must be at least 0, got {value_of(value)}")
+        raise ValueError(f"{name} must be at least 0, got {describe(value)}")
 
 
 def coefficient_at(value: Number | optax.Schedule, step: ArrayLike) -> jax.Array:
-    """A number's or a schedule's value, in float32 at least."""
-    number = at_step(value, step)
-    number = jnp.asarray(float(number) if isinstance(number, _EXACT) else number)
+    """Return a number's or a schedule's value as an array of at least float32."""
+    number = value_at_step(value, step)
+    number = jnp.asarray(
+        float(number) if isinstance(number, _PYTHON_NUMBERS) else number
+    )
     return number.astype(sort_keys.score_dtype(number.dtype))
 
 
-def at_step(value: Any, step: ArrayLike) -> Any:
-    """A schedule's value at a step; a number as it is."""
+def value_at_step(value: Any, step: ArrayLike) -> Any:
+    """Return a schedule's value at a step, and a number unchanged."""
     if not callable(value):
         return value
     if isinstance(step, Tracer):
         return value(step)
-    # Known steps give known values, also while something else is being traced.
+    # A concrete step gives a concrete value, also while a caller is traced.
     with jax.ensure_compile_time_eval():
         return value(jnp.asarray(step))
 
 
-def value_of(value: Any) -> str:
-    """A number or a schedule with its value at step 0, for an error message."""
+def describe(value: Any) -> str:
+    """Return a number, or a schedule's value at step 0, for an error message."""
     if callable(value):
-        return f"a schedule that starts at {at_step(value, 0)}"
+        return f"a schedule that starts at {value_at_step(value, 0)}"
     return repr(value)
 
 
-def check_step_count(name: str, value: Any, *, least: int) -> None:
-    """Raise if a number of steps is known and is not a whole number from `least` on."""
-    number = None if isinstance(value, bool) else as_decimal(name, value)
-    if isinstance(value, bool) or (
-        number is not None and (number.denominator != 1 or number < least)
-    ):
+def check_step_count(name: str, value: Any, *, minimum: int) -> None:
+    """Raise if a number of steps is not a whole number of at least `minimum`.
+
+    Raises:
+      ValueError: naming the argument. Traced values are not checked.
+    """
+    is_bool = isinstance(value, bool)
+    number = None if is_bool else as_decimal(name, value)
+    is_wrong = number is not None and (number.denominator != 1 or number < minimum)
+    if is_bool or is_wrong:
         raise ValueError(
-            f"{name} must be a whole number of at least {least}, got {value!r}"
+            f"{name} must be a whole number of at least {minimum}, got {value!r}"
         )
 
 
-def as_floor(name: str, value: Any, *, counted: str, of: str) -> int | Fraction:
-    """What is kept at least: a number of things, or a fraction of all below 1.
+def as_min_kept(
+    name: str, value: Any, *, item_name: str, whole_name: str
+) -> int | Fraction:
+    """Return a number of items to keep at least, or a fraction of all items below 1.
+
+    Args:
+      name: the argument's name, for the error.
+      value: the argument.
+      item_name: the items in the plural ("weights"), for the error.
+      whole_name: the thing that has the items ("leaf"), for the error.
 
     Raises:
-      ValueError: if it is neither.
+      ValueError: if the value is neither.
     """
     exact = as_decimal(name, value)
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if exact is not None and exact >= 0 and whole:
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if exact is not None and exact >= 0 and is_integer:
         return int(value)
     if exact is not None and 0 <= exact < 1:
         return exact
     raise ValueError(
-        f"{name} must be a number of {counted}, 0 or more, or a fraction of a {of} "
-        f"below 1, got {value!r}"
+        f"{name} must be a number of {item_name}, 0 or more, or a fraction of a "
+        f"{whole_name} below 1, got {value!r}"
     )

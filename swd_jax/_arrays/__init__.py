@@ -1,1 +1,1 @@
-"""Arrays and trees: exact integer sums, sort keys, norms, sharding, paths."""
+"""Arrays and trees: exact sums, sort keys, norms, sharding, paths, XLA workarounds."""

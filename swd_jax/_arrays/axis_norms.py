@@ -1,9 +1,7 @@
-"""Exact norms of the groups of a leaf, the same in whatever order they are added up.
+"""Exact norms along axes of a leaf, one for each unit of weights.
 
-A sum of floats depends on the order of its terms, and the order on the machine and on
-how an array is divided among devices: two groups could change places. So each group's
-scores are read twice: for the power of two below the largest, and for a sum of integers
-in units of a small part of that.
+As `exact_norms` has it: one pass finds the largest score of each unit, and a second one
+sums fixed-point scores in units of a small part of it.
 """
 
 import math
@@ -14,152 +12,147 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax._arrays import sort_keys, variadic_reduce
+from swd_jax._arrays import exact_norms, sort_keys, variadic_reduce, xla_cpu
 
 Norm: TypeAlias = Literal["rms", "l2", "mean", "l1"]
-"""How the scores of a group become one."""
+"""How the scores of a unit's weights become one score."""
 
-# Scores count in units of 2^-27 of the largest score's power of two, or square.
-_UNITS = 27
+# Fewer than a leaf's norm has: they are summed in as many digits as keep each digit's
+# sum below 2^31, and 27 bits make one digit for units of up to 16 weights.
+_FRACTION_BITS = 27
 
-# XLA's CPU backend adds up a longer axis in two steps, with an array between them.
-_SHORT = 32
-
-# About so many numbers of a leaf are added to running sums at a time: they stay in the
-# cache of a processor.
-_CHUNK = 1 << 14
+# Weights that are added to running sums at a time: they fit into a processor's cache.
+_CHUNK_SIZE = 1 << 14
 
 Elementwise = Callable[[jax.Array, Sequence[jax.Array]], list[jax.Array]]
 
 
-def group_norms(
+def norms_along_axes(
     scores: jax.Array,
     axes: Sequence[int],
     size: jax.Array | np.ndarray | int,
     norm: Norm,
 ) -> jax.Array:
-    r"""The norm of each group, where groups are all that some axes hold.
+    r"""Return the norm of the scores along some axes, for each position on the others.
 
     .. math:: 2p\, \sqrt{\tfrac{1}{n} \textstyle\sum_i q_i / 2^{27}}, \quad
               q_i = \lfloor 2^{27} (|s_i| / 2p)^2 \rfloor
 
-    for "rms", with :math:`p` the power of two below the group's largest score and n its
+    for "rms", with :math:`p` the power of two below the unit's largest score and n its
     size; without n for "l2"; without square and root for "mean" and "l1".
 
     Args:
-      scores: float32 or float64. Signs do not count.
-      axes: what a group extends over.
-      size: n of each group, in the shape of the norms, or one for all.
-      norm: which.
+      scores: float32 or float64, of either sign; the sign is ignored.
+      axes: the axes that a unit extends over.
+      size: n of each unit, in the shape of the norms, or one for all.
+      norm: which norm.
 
     Returns:
-      The norms, with axes of length 1; infinity for a group that has a score which is
-      not finite.
+      The norms, with axes of length 1; infinity for a unit with a score that is not
+      finite.
     """
-    info = jnp.finfo(scores.dtype)
+    dtype = jnp.finfo(scores.dtype).dtype
     axes = tuple(axes)
 
-    def keys(scores: jax.Array, small: Sequence[jax.Array]) -> list[jax.Array]:
-        del small
-        return [sort_keys.to_key(jnp.abs(scores))]
+    def keys(scores: jax.Array, broadcast: Sequence[jax.Array]) -> list[jax.Array]:
+        del broadcast
+        return [sort_keys.to_key(scores)]
 
-    [largest] = _reduced(keys, scores, [], axes, jnp.maximum)
-    power = sort_keys.power_below(largest, info.dtype)
-    finite = largest < sort_keys.largest_key(info.dtype)
-    usable = finite & (power >= info.tiny)
-    # At most 1 / 2: the reciprocal of the largest power would not be a normal number.
-    scale = 0.5 / jnp.where(usable, power, 1)
+    [largest] = _reduce_elementwise(keys, scores, [], axes, jnp.maximum)
+    is_finite = largest < sort_keys.largest_key(dtype)
+    scale = exact_norms.fixed_point_scale(jnp.where(is_finite, largest, 0), dtype)
     squared = norm in ("rms", "l2")
-    bits = (
-        31 - (max(math.prod(scores.shape[axis] for axis in axes), 1) - 1).bit_length()
-    )
+    unit_size = max(math.prod(scores.shape[axis] for axis in axes), 1)
+    digit_bits = 31 - (unit_size - 1).bit_length()
 
-    def digits(scores: jax.Array, small: Sequence[jax.Array]) -> list[jax.Array]:
-        [scale] = small
-        shares = jnp.abs(scores) * scale
-        shares = jnp.square(shares) if squared else shares
-        whole = (shares * 2.0**_UNITS).astype(jnp.int32).astype(jnp.uint32)
-        mask = jnp.uint32((1 << bits) - 1)
-        return [whole >> i & mask for i in range(0, _UNITS, bits)]
+    def digits(scores: jax.Array, broadcast: Sequence[jax.Array]) -> list[jax.Array]:
+        [factor] = broadcast
+        fixed_point = exact_norms.to_fixed_point(
+            scores, factor, _FRACTION_BITS, squared=squared
+        )
+        mask = jnp.uint32((1 << digit_bits) - 1)
+        shifts = range(0, _FRACTION_BITS, digit_bits)
+        return [fixed_point >> shift & mask for shift in shifts]
 
-    sums = _reduced(digits, scores, [scale], axes, jnp.add)
-    # Products with a power of two are exact: nothing depends on how it is compiled.
-    total = jnp.zeros(scale.shape, info.dtype)
+    sums = _reduce_elementwise(digits, scores, [scale.factor], axes, jnp.add)
+    # Products with a power of two are exact, so that the compiler's choice between
+    # a multiply-add and two operations does not matter.
+    total = jnp.zeros(scale.power.shape, dtype)
     for i in reversed(range(len(sums))):
-        total = total + sums[i].astype(info.dtype) * 2.0 ** (i * bits - _UNITS)
+        place = 2.0 ** (i * digit_bits - _FRACTION_BITS)
+        total = total + sums[i].astype(dtype) * place
     if norm in ("rms", "mean"):
-        total = total * (1 / np.asarray(size)).astype(info.dtype)
-    root = jnp.sqrt(total) if squared else total
-    norms = jnp.where(usable, 2 * root * power, 0)
-    return jnp.where(finite, norms, jnp.inf)
+        total = total * (1 / np.asarray(size)).astype(dtype)
+    norms = exact_norms.norm_from_total(total, scale, squared=squared)
+    return jnp.where(is_finite, norms, jnp.inf)
 
 
-def _reduced(
+def _reduce_elementwise(
     function: Elementwise,
     scores: jax.Array,
-    small: Sequence[jax.Array],
+    broadcast: Sequence[jax.Array],
     axes: tuple[int, ...],
     combine: Callable[[jax.Array, jax.Array], jax.Array],
 ) -> list[jax.Array]:
-    """Reductions of elementwise functions of a leaf, of which none is stored.
+    """Reduce elementwise functions of a leaf without storing their values.
 
     Args:
-      function: (scores, small) -> integers of at least 0 in the shape of the scores.
+      function: (scores, broadcast) -> integers of at least 0 in the scores' shape.
       scores: the leaf.
-      small: arrays with axes of length 1.
-      axes: which to reduce.
+      broadcast: arrays that broadcast to it, with the reduced axes of length 1.
+      axes: the axes to reduce.
       combine: jnp.add or jnp.maximum.
 
     Returns:
-      What is left, with the axes at length 1.
+      The results, with the reduced axes at length 1.
     """
     reduce = jnp.max if combine is jnp.maximum else jnp.sum
-    last = scores.ndim - 1
+    last_axis = scores.ndim - 1
 
-    def along_rows(scores: jax.Array, small: Sequence[jax.Array]) -> list[jax.Array]:
-        values = function(scores, small)
+    def reduce_axes(values: jax.Array) -> jax.Array:
+        return reduce(values, axis=axes, keepdims=True).astype(values.dtype)
+
+    def reduce_rows_first(
+        scores: jax.Array, broadcast: Sequence[jax.Array]
+    ) -> list[jax.Array]:
+        values = function(scores, broadcast)
         if combine is jnp.add:
-            left, _ = variadic_reduce.joint_reduction(values, [], [last])
+            rows, _ = variadic_reduce.reduce_jointly(values, [], [last_axis])
         else:
-            greatest = [jnp.array(jnp.iinfo(v.dtype).max, v.dtype) for v in values]
-            pairs = list(zip(greatest, values, strict=True))
-            _, least = variadic_reduce.joint_reduction(
-                [], [most - v for most, v in pairs], [last]
-            )
-            left = [most - each for most, each in zip(greatest, least, strict=True)]
-        return [
-            reduce(each[..., None], axis=axes, keepdims=True).astype(each.dtype)
-            for each in left
-        ]
+            tops = [jnp.array(jnp.iinfo(x.dtype).max, x.dtype) for x in values]
+            complements = [top - x for top, x in zip(tops, values, strict=True)]
+            _, minima = variadic_reduce.reduce_jointly([], complements, [last_axis])
+            rows = [top - minimum for top, minimum in zip(tops, minima, strict=True)]
+        return [reduce_axes(row[..., None]) for row in rows]
 
-    def at_once(scores: jax.Array, small: list[jax.Array]) -> list[jax.Array]:
-        return [
-            reduce(values, axis=axes, keepdims=True).astype(values.dtype)
-            for values in function(scores, small)
-        ]
+    def reduce_at_once(
+        scores: jax.Array, broadcast: list[jax.Array]
+    ) -> list[jax.Array]:
+        return [reduce_axes(values) for values in function(scores, broadcast)]
 
-    def in_chunks(scores: jax.Array, small: list[jax.Array]) -> list[jax.Array]:
+    def reduce_in_chunks(
+        scores: jax.Array, broadcast: list[jax.Array]
+    ) -> list[jax.Array]:
         axis = max(axes, key=lambda axis: scores.shape[axis])
         length = scores.shape[axis]
-        rows = max(_CHUNK * length // scores.size, 1)
-        rows = next(rows for rows in range(rows, 0, -1) if length % rows == 0)
+        most_rows = max(_CHUNK_SIZE * length // scores.size, 1)
+        rows = next(n for n in range(most_rows, 0, -1) if length % n == 0)
 
         def chunk(i: jax.Array | int) -> list[jax.Array]:
             part = jax.lax.dynamic_slice_in_dim(scores, i * rows, rows, axis)
-            return function(part, small)
+            return function(part, broadcast)
 
-        def add(i: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
-            return [combine(*pair) for pair in zip(sums, chunk(i), strict=True)]
+        def add_chunk(i: jax.Array, running: list[jax.Array]) -> list[jax.Array]:
+            return [combine(*pair) for pair in zip(running, chunk(i), strict=True)]
 
-        sums = jax.lax.fori_loop(1, length // rows, add, chunk(0))
-        return [
-            reduce(values, axis=axes, keepdims=True).astype(values.dtype)
-            for values in sums
-        ]
+        running = jax.lax.fori_loop(1, length // rows, add_chunk, chunk(0))
+        return [reduce_axes(values) for values in running]
 
-    if last in axes and scores.shape[last] > _SHORT:
-        return along_rows(scores, small)
-    long = any(scores.shape[axis] > _SHORT for axis in axes)
-    if not long or variadic_reduce.may_be_divided():
-        return at_once(scores, [*small])
-    return jax.lax.platform_dependent(scores, [*small], cpu=in_chunks, default=at_once)
+    is_long = [scores.shape[axis] > xla_cpu.LONGEST_FUSED_AXIS for axis in axes]
+    if last_axis in axes and scores.shape[last_axis] > xla_cpu.LONGEST_FUSED_AXIS:
+        return reduce_rows_first(scores, broadcast)
+    if not any(is_long) or variadic_reduce.may_be_sharded():
+        return reduce_at_once(scores, [*broadcast])
+    return jax.lax.platform_dependent(
+        scores, [*broadcast], cpu=reduce_in_chunks, default=reduce_at_once
+    )

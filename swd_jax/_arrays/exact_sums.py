@@ -1,4 +1,4 @@
-"""Sums and minima over whole leaves, exact, and several in one reading."""
+"""Exact sums and minima over whole leaves, several of them in one pass."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax._arrays import uint64
-from swd_jax._arrays.manual_sharding import Shards, laid_out_as
-from swd_jax._arrays.variadic_reduce import joint_reduction
+from swd_jax._arrays.explicit_sharding import reshard_like
+from swd_jax._arrays.manual_sharding import Shards
+from swd_jax._arrays.variadic_reduce import reduce_jointly
 
 Cost = int | jax.Array | np.ndarray | None
-"""What each element of a leaf counts for: one number of at least 1 for all of them, or
+"""The cost of each element of a leaf: one integer of at least 1 for all elements, or
 unsigned integers of 8, 16 or 32 bits in the leaf's shape, at least 1; None for 1."""
 
-# From this many on, one unsigned 32-bit sum could wrap round.
+# The least sum that an unsigned 32-bit integer cannot hold.
 _WRAPS_FROM = 1 << 32
 
-# So few bits at a time are summed by rows rather than all at once.
-_DIGIT_BITS = 8
+# Values are summed in digits. Where a whole leaf allows only fewer bits than this to a
+# digit, rows are summed first.
+_MIN_DIGIT_BITS = 8
 
 
 def count_true(
@@ -26,182 +28,206 @@ def count_true(
     costs: Sequence[Cost] | None = None,
     shards: Shards | None = None,
 ) -> jax.Array:
-    """How many elements of masks are true, leaf by leaf, or what they cost together.
+    """Return the number of true elements of each mask, or their cost.
 
     Args:
       leaves: for every leaf equally many masks in its shape.
-      costs: what each element counts for; 1 if not given.
-      shards: how the leaves are divided by hand, if they are.
+      costs: the cost of each element; 1 if not given.
+      shards: how the leaves are sharded manually, if they are.
 
     Returns:
-      Wide numbers, shape (leaves, masks, 4).
+      Emulated uint64, shape (leaves, masks, 4).
     """
     costs = [None] * len(leaves) if costs is None else costs
     sums = []
     for masks, cost in zip(leaves, costs, strict=True):
-        ones = [mask.astype(jnp.uint32) for mask in masks]
-        sums.append(sums_and_minima(ones, cost, [])[0])
-    below = stacked(sums)
+        indicators = [mask.astype(jnp.uint32) for mask in masks]
+        sums.append(sums_and_minima(indicators, cost, [])[0])
+    totals = stack_sums(sums)
     if shards is None:
-        return below
-    counted = [shards.once(i, of_leaf) for i, of_leaf in enumerate(below)]
-    return uint64.carry(shards.total(jnp.stack(counted)))
+        return totals
+    masked = [shards.mask_replicas(i, total) for i, total in enumerate(totals)]
+    return uint64.carry(shards.psum(jnp.stack(masked)))
 
 
 def sum_integers(values: jax.Array) -> jax.Array:
-    """The sum of unsigned integers of at most 32 bits: a wide number, shape (4,)."""
-    everywhere = jnp.ones(values.shape, bool)
-    return count_true([[everywhere]], [values])[0, 0]
+    """Return the sum of unsigned integers of at most 32 bits: emulated, shape (4,)."""
+    all_true = jnp.ones(values.shape, bool)
+    return count_true([[all_true]], [values])[0, 0]
 
 
-def sums_as_float(
+def sums_as_float32(
     leaves: Sequence[jax.Array], shards: Shards | None = None
 ) -> jax.Array:
-    """The sums of leaves of such integers as floats: float32, shape (leaves,).
+    """Return the sums of leaves of such integers as floats, shape (leaves,).
 
-    The nearest ones, or nearly, which is less to compile.
+    A sum may differ from the nearest float32 by one unit in the last place: correct
+    rounding would take a larger program.
     """
     sizes = [
-        values.size * (1 if shards is None else shards.parts(i))
+        values.size * (1 if shards is None else shards.num_shards(i))
         for i, values in enumerate(leaves)
     ]
     pairs = zip(leaves, sizes, strict=True)
-    bits = [_digit_bits(values, size) for values, size in pairs]
+    digit_bits = [_digit_bits(values, size) for values, size in pairs]
     sums: list[list[jax.Array]] = []
-    for values, of_digit in zip(leaves, bits, strict=True):
-        ones = laid_out_as(jnp.ones(values.shape, jnp.uint32), values)
-        digits = _digits(ones, values, of_digit)
-        sums.append(_reduced(digits, 1 << of_digit, [])[0])
+    for values, bits in zip(leaves, digit_bits, strict=True):
+        ones = reshard_like(jnp.ones(values.shape, jnp.uint32), values)
+        digits = _digits(ones, values, bits)
+        sums.append(_reduce_leaf(digits, 1 << bits, [])[0])
     if shards is not None:
-        # As if the leaves were whole, to the last bit: wide where those would be.
-        is_wide = [
-            size << of_digit >= _WRAPS_FROM
-            for size, of_digit in zip(sizes, bits, strict=True)
-        ]
-        counted = [
-            [shards.once(i, _widened(each) if is_wide[i] else each) for each in of_leaf]
-            for i, of_leaf in enumerate(sums)
-        ]
-        sums = [
-            [uint64.carry(each) if each.ndim else each for each in of_leaf]
-            for of_leaf in shards.total(counted)
-        ]
-    total = jnp.zeros(len(leaves), jnp.float32)
+        sums = _psum_digits(sums, sizes, digit_bits, shards)
+    totals = jnp.zeros(len(leaves), jnp.float32)
     for i in reversed(range(max(map(len, sums), default=0))):
-        none = jnp.zeros((), jnp.uint32)
-        column = [of_leaf[i] if i < len(of_leaf) else none for of_leaf in sums]
-        # Products with a power of two are exact: nothing depends on how it is compiled.
-        places = np.array([2.0 ** (i * of_digit) for of_digit in bits], np.float32)
-        total = total + _to_float32(column) * places
-    return total
+        zero = jnp.zeros((), jnp.uint32)
+        column = [row[i] if i < len(row) else zero for row in sums]
+        # Products with a power of two are exact, so that the compiler's choice between
+        # a multiply-add and two operations does not matter.
+        places = np.array([2.0 ** (i * bits) for bits in digit_bits], np.float32)
+        totals = totals + _to_float32(column) * places
+    return totals
 
 
-def largest(leaves: Sequence[jax.Array], shards: Shards | None = None) -> jax.Array:
-    """The largest key of each leaf, shape (leaves,); 0 if there is none."""
-    greatest = jnp.array(jnp.iinfo(leaves[0].dtype).max, leaves[0].dtype)
-    least: list[jax.Array] = []
+def _psum_digits(
+    sums: list[list[jax.Array]],
+    sizes: Sequence[int],
+    digit_bits: Sequence[int],
+    shards: Shards,
+) -> list[list[jax.Array]]:
+    """Sum the digits' sums over shards.
+
+    A sum is emulated where that of the unsharded leaf would be: the float made of it
+    is then the same to the bit.
+    """
+    is_emulated = [
+        size << bits >= _WRAPS_FROM
+        for size, bits in zip(sizes, digit_bits, strict=True)
+    ]
+    masked = [
+        [
+            shards.mask_replicas(i, _to_uint64(number) if is_emulated[i] else number)
+            for number in row
+        ]
+        for i, row in enumerate(sums)
+    ]
+    return [
+        [uint64.carry(number) if number.ndim else number for number in row]
+        for row in shards.psum(masked)
+    ]
+
+
+def max_keys(leaves: Sequence[jax.Array], shards: Shards | None = None) -> jax.Array:
+    """Return the largest sort key of each leaf, shape (leaves,); 0 of an empty leaf."""
+    dtype = leaves[0].dtype
+    max_value = jnp.array(jnp.iinfo(dtype).max, dtype)
+    minima: list[jax.Array] = []
     for keys in leaves:
-        ones = laid_out_as(jnp.ones(keys.shape, jnp.uint32), keys)
-        least += _reduced([ones], 1, [greatest - keys])[1]
-    stacked = jnp.stack(least)
-    return greatest - (stacked if shards is None else shards.least(stacked))
+        ones = reshard_like(jnp.ones(keys.shape, jnp.uint32), keys)
+        minima += _reduce_leaf([ones], 1, [max_value - keys])[1]
+    stacked = jnp.stack(minima)
+    return max_value - (stacked if shards is None else shards.pmin(stacked))
 
 
 def sums_and_minima(
-    ones: Sequence[jax.Array], cost: Cost, compared: Sequence[jax.Array]
+    indicators: Sequence[jax.Array], cost: Cost, minimized: Sequence[jax.Array]
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Sums of what ones cost, and minima of other arrays, all in a leaf's shape.
+    """Return the cost of indicated elements, and minima of other arrays.
 
     Args:
-      ones: unsigned 32-bit integers, 0 or 1.
-      cost: what each element counts for.
-      compared: integers.
+      indicators: 0 or 1 for each element of a leaf, dtype=uint32.
+      cost: the cost of each element.
+      minimized: integers in the leaf's shape.
 
     Returns:
-      The sums: 32-bit integers, shape (ones,), where they cannot wrap round, else wide
-      numbers, shape (ones, 4). And the minima.
+      The sums: 32-bit integers, shape (indicators,), where they cannot wrap round, else
+      emulated uint64, shape (indicators, 4). And the minima.
     """
     if cost is None or isinstance(cost, int):
-        sums, minima = _reduced(ones, 1, compared)
-        return times(jnp.stack(sums), cost), minima
+        sums, minima = _reduce_leaf(indicators, 1, minimized)
+        return scale_counts(jnp.stack(sums), cost), minima
     bits = _digit_bits(cost, cost.size)
-    digits = [digit for each in ones for digit in _digits(each, cost, bits)]
-    sums, minima = _reduced(digits, 1 << bits, compared)
-    wides = _as_wide(jnp.stack(sums)).reshape(len(ones), -1, uint64.LIMBS)
-    return _from_digits(wides, bits), minima
+    digits = [
+        digit for indicator in indicators for digit in _digits(indicator, cost, bits)
+    ]
+    sums, minima = _reduce_leaf(digits, 1 << bits, minimized)
+    digit_sums = _row_to_uint64(jnp.stack(sums))
+    digit_sums = digit_sums.reshape(len(indicators), -1, uint64.LIMBS)
+    return _from_digits(digit_sums, bits), minima
 
 
-def times(sums: jax.Array, cost: int | None) -> jax.Array:
-    """Counts of elements, as 32-bit integers or wide, times what each costs."""
-    return sums if cost is None else uint64.multiply(_as_wide(sums), cost)
+def scale_counts(counts: jax.Array, cost: int | None) -> jax.Array:
+    """Multiply counts of elements, 32-bit or emulated, by what each element costs."""
+    return counts if cost is None else uint64.multiply(_row_to_uint64(counts), cost)
 
 
-def _reduced(
-    addends: Sequence[jax.Array], greatest: int, compared: Sequence[jax.Array]
+def _reduce_leaf(
+    summands: Sequence[jax.Array], max_summand: int, minimized: Sequence[jax.Array]
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Sums of unsigned integers of at most `greatest`, and minima of others.
+    """Return sums of unsigned integers of at most `max_summand`, and minima of others.
 
-    The sums are 32-bit integers, shape (), where they cannot wrap round, else wide.
+    The sums are 32-bit integers, shape (), where they cannot wrap round, else emulated.
     """
-    if addends[0].size * greatest < _WRAPS_FROM:
-        return joint_reduction(addends, compared, range(addends[0].ndim))
-    # Each row along the longest axis has a sum of its own first.
-    longest = int(np.argmax(addends[0].shape))
-    sums, minima = joint_reduction(addends, compared, [longest])
-    total = uint64.from_uint32(jnp.stack(sums))
-    while total.ndim > 2:
-        total = uint64.sum_long_axis(total)
-    return list(total), [jnp.min(rows) for rows in minima]
+    if summands[0].size * max_summand < _WRAPS_FROM:
+        return reduce_jointly(summands, minimized, range(summands[0].ndim))
+    longest_axis = int(np.argmax(summands[0].shape))
+    row_sums, row_minima = reduce_jointly(summands, minimized, [longest_axis])
+    totals = uint64.from_uint32(jnp.stack(row_sums))
+    while totals.ndim > 2:
+        totals = uint64.sum_long_axis(totals)
+    return list(totals), [jnp.min(rows) for rows in row_minima]
 
 
 def _digit_bits(values: jax.Array | np.ndarray, size: int) -> int:
-    """How many bits of so many integers, or of a row, can be summed in 32.
+    """Return how many bits of integers can be summed in 32 bits, over a leaf or a row.
 
     Args:
-      values: the integers, or a part of them.
-      size: how many there are in all parts.
+      values: the integers, or one shard of them.
+      size: the number of integers in all shards.
     """
     bits = 31 - (size - 1).bit_length()
-    if bits >= _DIGIT_BITS:
+    if bits >= _MIN_DIGIT_BITS:
         return bits
-    return min(_DIGIT_BITS, 31 - (max(values.shape) - 1).bit_length())
+    return min(_MIN_DIGIT_BITS, 31 - (max(values.shape) - 1).bit_length())
 
 
 def _digits(
-    ones: jax.Array, values: jax.Array | np.ndarray, bits: int
+    indicator: jax.Array, values: jax.Array | np.ndarray, bits: int
 ) -> list[jax.Array]:
-    """The values where there are ones, so many bits at a time, the lowest first."""
+    """Return digits of the indicated values, `bits` bits each, the lowest first."""
     all_bits = 8 * values.dtype.itemsize
     values = jnp.asarray(values).astype(jnp.uint32)
     mask = jnp.uint32((1 << bits) - 1)
-    return [ones * (values >> i & mask) for i in range(0, all_bits, bits)]
+    return [indicator * (values >> shift & mask) for shift in range(0, all_bits, bits)]
 
 
 def _from_digits(sums: jax.Array, bits: int) -> jax.Array:
-    """The numbers, shape (n, 4), whose digits' sums are wide, shape (n, digits, 4)."""
+    """Return emulated numbers, shape (n, 4), from digits, shape (n, digits, 4)."""
     total = sums[:, 0]
     for i in range(1, sums.shape[1]):
         total = uint64.add(total, uint64.shift_left(sums[:, i], bits * i))
     return total
 
 
-def _as_wide(sums: jax.Array) -> jax.Array:
+def _row_to_uint64(sums: jax.Array) -> jax.Array:
+    """Convert a row of sums, shape (n,), unless emulated already, shape (n, 4)."""
     return uint64.from_uint32(sums) if sums.ndim == 1 else sums
 
 
-def _to_float32(sums: Sequence[jax.Array]) -> jax.Array:
-    if all(each.ndim == 0 for each in sums):
-        return jnp.stack(sums).astype(jnp.float32)
-    return uint64.to_float32(jnp.stack([_widened(each) for each in sums]))
-
-
-def _widened(number: jax.Array) -> jax.Array:
+def _to_uint64(number: jax.Array) -> jax.Array:
+    """Convert one sum, shape (), unless it is emulated already, shape (4,)."""
     return number if number.ndim else uint64.from_uint32(number)
 
 
-def stacked(sums: Sequence[jax.Array]) -> jax.Array:
-    """Sums of leaves, as 32-bit integers or wide: wide, shape (leaves, n, 4)."""
-    if all(of_leaf.ndim == 1 for of_leaf in sums):
-        # Widened together: with a thousand leaves, what is compiled counts.
+def _to_float32(sums: Sequence[jax.Array]) -> jax.Array:
+    if all(number.ndim == 0 for number in sums):
+        return jnp.stack(sums).astype(jnp.float32)
+    return uint64.to_float32(jnp.stack([_to_uint64(number) for number in sums]))
+
+
+def stack_sums(sums: Sequence[jax.Array]) -> jax.Array:
+    """Stack rows of sums, 32-bit or emulated, to emulated ones: (leaves, n, 4)."""
+    if all(row.ndim == 1 for row in sums):
+        # One conversion after stacking: with a thousand leaves, a conversion of each
+        # takes long to compile.
         return uint64.from_uint32(jnp.stack(sums))
-    return jnp.stack([_as_wide(of_leaf) for of_leaf in sums])
+    return jnp.stack([_row_to_uint64(row) for row in sums])

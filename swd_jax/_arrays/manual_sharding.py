@@ -1,7 +1,7 @@
-"""Leaves divided by hand: inside `shard_map` or `pmap`, where each device has its part.
+"""Leaves sharded manually: inside `shard_map` or `pmap`, which see one shard each.
 
-There the compiler knows of no other device. Whoever wants counts of whole leaves names
-the mesh axes over which they are divided, and the counts are added up along them.
+The caller names the mesh axes over which the leaves are sharded (`axis_name`), and
+counts are summed over these axes.
 """
 
 import dataclasses
@@ -12,149 +12,170 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 AxisName = str | tuple[str, ...] | None
-"""Mesh axes over which leaves are divided by hand; None if they are not."""
+"""Mesh axes over which leaves are sharded manually; None if they are not."""
 
 Tree = TypeVar("Tree")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shards:
-    """Over which mesh axes each leaf is divided.
+    r"""How the leaves are sharded, inside `shard_map` or `pmap`.
 
-    Attributes:
-      axes: along which there are parts of the leaves.
-      of_leaf: the axes among these over which each leaf is divided. Along the others
-        every device has the same part of it.
+    A criterion whose statistics are of whole leaves, such as a norm or a mean, receives
+    it with the local shards of the leaves, and reduces over shards with it:
+
+    .. math:: S_i = \text{psum}(\text{mask\_replicas}(i, s_i))
+
+    is the sum over the whole of leaf i of what :math:`s_i` sums over the local shard.
+    Floats summed in this way depend on the order of the devices; integers do not.
+
+    Instances are made by the library, which passes None instead where the leaves are
+    not sharded manually. Leaves are known by their position in the list of leaves that
+    comes with the instance. Methods may be called only while the function inside
+    `shard_map` or `pmap` is traced, and all devices must call them in the same order.
+
+    Args:
+      axes: the mesh axes over which some of the leaves are sharded, in the order in
+        which the user named them.
+      leaf_axes: for every leaf, those of `axes` over which it is sharded. Along the
+        others all devices hold the same shard (a replica).
+
+    Examples:
+      A criterion that scores weights by their share of the leaf's L1 norm:
+
+      >>> import jax, jax.numpy as jnp
+      >>> from jax.sharding import AxisType, PartitionSpec
+      >>> from swd_jax.typing import Shards
+      >>> def l1_norms(leaves, shards=None):
+      ...     sums = [jnp.sum(jnp.abs(leaf)) for leaf in leaves]
+      ...     if shards is None:
+      ...         return sums
+      ...     return shards.psum(
+      ...         [shards.mask_replicas(i, value) for i, value in enumerate(sums)]
+      ...     )
+      >>> mesh = jax.make_mesh((1,), ("x",), axis_types=(AxisType.Auto,))
+      >>> mapped = jax.shard_map(
+      ...     lambda leaf: l1_norms([leaf], Shards(("x",), (("x",),)))[0],
+      ...     mesh=mesh,
+      ...     in_specs=PartitionSpec("x"),
+      ...     out_specs=PartitionSpec(),
+      ... )
+      >>> float(mapped(jnp.array([1.0, -2.0])))
+      3.0
     """
 
     axes: tuple[str, ...]
-    of_leaf: tuple[tuple[str, ...], ...]
+    leaf_axes: tuple[tuple[str, ...], ...]
 
-    def parts(self, i: int) -> int:
-        """How many parts a leaf has."""
-        return math.prod(jax.lax.axis_size(axis) for axis in self.of_leaf[i])
+    def num_shards(self, i: int) -> int:
+        """Return the number of shards of leaf i: the product of its axes' sizes."""
+        return math.prod(jax.lax.axis_size(axis) for axis in self.leaf_axes[i])
 
-    def part(self, i: int) -> jax.Array:
-        """Which of them is here: shape=(), dtype=uint32."""
-        part = jnp.zeros((), jnp.uint32)
-        for axis in self.of_leaf[i]:
-            here = jax.lax.axis_index(axis).astype(jnp.uint32)
-            part = part * np.uint32(jax.lax.axis_size(axis)) + here
-        return part
+    def shard_index(self, i: int) -> jax.Array:
+        """Return the index of the local shard of leaf i, in [0, num_shards(i)).
 
-    def once(self, i: int, sums: jax.Array) -> jax.Array:
-        """Sums over a leaf's part, to be counted once.
-
-        On all but one of the devices that have the same part they are zeros.
+        Indices are in row-major order of the leaf's axes. shape=(), dtype=uint32
         """
-        # In the order of the axes: all processes must trace the same program.
+        index = jnp.zeros((), jnp.uint32)
+        for axis in self.leaf_axes[i]:
+            axis_index = jax.lax.axis_index(axis).astype(jnp.uint32)
+            index = index * np.uint32(jax.lax.axis_size(axis)) + axis_index
+        return index
+
+    def mask_replicas(self, i: int, sums: jax.Array) -> jax.Array:
+        """Return sums over the local shard of leaf i; zeros on all replicas but one.
+
+        A `psum` of the results counts every shard once.
+
+        Args:
+          i: position of the leaf.
+          sums: any shape and dtype.
+        """
+        # In the order of `axes`: all processes must trace the same program.
         for axis in self.axes:
-            if axis not in self.of_leaf[i]:
-                first = jax.lax.axis_index(axis) == 0
-                sums = jnp.where(first, sums, jnp.zeros_like(sums))
+            if axis not in self.leaf_axes[i]:
+                is_first = jax.lax.axis_index(axis) == 0
+                sums = jnp.where(is_first, sums, jnp.zeros_like(sums))
         return sums
 
-    def total(self, sums: Tree) -> Tree:
-        """The sums along the axes of what is counted `once`."""
+    def psum(self, sums: Tree) -> Tree:
+        """Return the sums over all devices along `axes`, of a tree of arrays."""
         return jax.lax.psum(sums, self.axes)
 
-    def least(self, numbers: Tree) -> Tree:
-        """The minima along the axes."""
-        return jax.lax.pmin(numbers, self.axes)
+    def pmin(self, values: Tree) -> Tree:
+        """Return the minima over all devices along `axes`, of a tree of arrays."""
+        return jax.lax.pmin(values, self.axes)
 
 
 def find_shards(leaves: Sequence[jax.Array], axis_name: AxisName) -> Shards | None:
-    """How leaves are divided over the named axes.
+    """Return how leaves are sharded over the named axes; None without an axis.
 
-    A `shard_map` that checks replication knows which leaves are the same all along an
-    axis; where it does not check, and under `pmap`, all count as divided.
+    A `shard_map` that checks replication tells which leaves are equal along an axis.
+    Without that check, and under `pmap`, all leaves count as sharded over all axes.
 
     Raises:
-      ValueError: if an axis is not there to be named.
+      ValueError: if an axis of that name does not exist.
     """
     if axis_name is None:
         return None
     axes = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     try:
-        positions = [jax.lax.axis_index(axis) for axis in axes]
+        indices = [jax.lax.axis_index(axis) for axis in axes]
     except NameError as error:
         raise ValueError(
             f"axis_name is {axis_name!r}, but there is no such axis here: it names "
             "mesh axes inside shard_map or pmap. Under jit alone leave it out: the "
             "counts are of whole arrays there"
         ) from error
-    checked = {
+    checked_axes = {
         axis
-        for axis, position in zip(axes, positions, strict=True)
-        if axis in varying_axes(position)
+        for axis, index in zip(axes, indices, strict=True)
+        if axis in varying_axes(index)
     }
-    of_leaf = [
+    leaf_axes = [
         tuple(
-            axis for axis in axes if axis not in checked or axis in varying_axes(leaf)
+            axis
+            for axis in axes
+            if axis not in checked_axes or axis in varying_axes(leaf)
         )
         for leaf in leaves
     ]
-    return Shards(axes, tuple(of_leaf))
+    return Shards(axes, tuple(leaf_axes))
 
 
 def varying_axes(array: Any) -> frozenset[str]:
-    """The mesh axes along which an array is known to differ from device to device."""
+    """Return the mesh axes along which an array's type says that it varies."""
     if not isinstance(array, jax.Array):
-        return frozenset()  # numbers, and arrays of NumPy
-    kind = jax.typeof(array)
-    # It has had two names.
-    manual = getattr(kind, "mat", None)
-    varying = getattr(kind, "vma", frozenset()) if manual is None else manual.varying
-    return frozenset(varying)
+        return frozenset()  # Python numbers and NumPy arrays
+    array_type = jax.typeof(array)
+    # jax 0.10 has the attribute `vma`, jax 0.12 has `mat.varying`.
+    manual = getattr(array_type, "mat", None)
+    if manual is None:
+        return frozenset(getattr(array_type, "vma", frozenset()))
+    return frozenset(manual.varying)
 
 
-def vary_as(tree: Tree, others: Iterable[Any], shards: Shards | None = None) -> Tree:
-    """Mark arrays as differing along the axes along which any of the others does.
+def pcast_like(
+    tree: Tree, references: Iterable[Any], shards: Shards | None = None
+) -> Tree:
+    """Mark arrays as varying along every axis along which a reference varies.
 
-    A loop wants that of what it starts with. Along axes over which counts are added up
-    nothing that follows from them differs.
+    `while_loop` and `fori_loop` demand it of their initial carry. The axes of `shards`
+    are left out: results of a `psum` over them do not vary.
+
+    Args:
+      tree: tree of arrays.
+      references: arrays.
+      shards: how the leaves are sharded manually, if they are.
     """
-    axes = frozenset[str]().union(*map(varying_axes, others))
+    axes = frozenset[str]().union(*map(varying_axes, references))
     if shards is not None:
         axes -= set(shards.axes)
 
-    def marked(array: jax.Array) -> jax.Array:
-        new = tuple(sorted(axes - varying_axes(array)))
-        return jax.lax.pcast(array, new, to="varying") if new else array
+    def pcast(array: jax.Array) -> jax.Array:
+        new_axes = tuple(sorted(axes - varying_axes(array)))
+        return jax.lax.pcast(array, new_axes, to="varying") if new_axes else array
 
-    return jax.tree.map(marked, tree)
-
-
-def is_divided(array: Any) -> bool:
-    """Whether the type of an array tells that devices have parts of it."""
-    return any(names is not None for names in jax.typeof(array).sharding.spec)
-
-
-def laid_out_as(array: jax.Array, other: Any) -> jax.Array:
-    """The array divided as another is, where that is known (the explicit mode)."""
-    if not is_divided(other):
-        return array
-    return jax.sharding.reshard(array, jax.typeof(other).sharding)
-
-
-def placed_as(array: jax.Array, other: Any) -> jax.Array:
-    """The array on the devices on which another is, where both are at hand."""
-    if isinstance(array, Tracer) or isinstance(other, Tracer):
-        return array
-    if not isinstance(other, jax.Array):
-        return array
-    if array.sharding.is_equivalent_to(other.sharding, array.ndim):
-        return array
-    return jax.device_put(array, other.sharding)
-
-
-def undivided(array: jax.Array) -> jax.Array:
-    """The array as a whole on all devices, where it is known to be divided."""
-    if not is_divided(array):
-        return array
-    sharding = jax.typeof(array).sharding
-    whole = jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-    return jax.sharding.reshard(array, whole)
+    return jax.tree.map(pcast, tree)

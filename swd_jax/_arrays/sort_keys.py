@@ -1,9 +1,9 @@
-"""Magnitudes as integers that keep their order.
+"""Sort keys: integers in the order of floating-point magnitudes.
 
-Without its sign bit, the bit pattern of an IEEE float read as an integer
-grows with the float: 0 < subnormals < normals < infinity < NaN. Comparing those
-integers is exact where comparing floats is not (XLA's CPU backend reads subnormal
-operands as zero), and an integer's order statistics can be found by counting.
+Without its sign bit, the bit pattern of an IEEE float read as an integer grows with the
+float: 0 < subnormals < normals < infinity < NaN. Comparisons of these integers are
+exact. Comparisons of floats are not: XLA:CPU flushes subnormal operands to zero. And
+the order statistics of integers can be found by counting.
 """
 
 import jax
@@ -12,46 +12,47 @@ from jax.typing import ArrayLike, DTypeLike
 
 
 def key_dtype(score_dtype: DTypeLike) -> jnp.dtype:
-    """The integer type with as many bits as a float32 or float64 score."""
-    # Signed: keys do not need the sign bit, and CPUs compare signed integers faster.
+    """Return the integer dtype with as many bits as a float32 or float64 score."""
+    # Signed: the sign bit of a key is 0, and CPUs compare signed integers faster.
     return jnp.dtype(f"int{8 * jnp.dtype(score_dtype).itemsize}")
 
 
 def largest_key(score_dtype: DTypeLike) -> int:
-    """The key of infinity: what has it or a greater one is not a finite number."""
+    """Return the key of infinity: scores with this key or a larger are not finite."""
     info = jnp.finfo(score_dtype)
     return ((1 << info.nexp) - 1) << info.nmant
 
 
 def key_bits(score_dtype: DTypeLike) -> int:
-    """How many bits a key has: all but the sign."""
+    """Return the number of bits of a key: all but the sign bit."""
     return jnp.finfo(score_dtype).bits - 1
 
 
 def to_key(scores: jax.Array) -> jax.Array:
-    """The keys of float32 or float64 magnitudes; the sign is ignored."""
+    """Return the keys of float32 or float64 scores; the sign is ignored."""
     dtype = key_dtype(scores.dtype)
     pattern = jax.lax.bitcast_convert_type(scores, dtype)
     return pattern & jnp.array((1 << key_bits(scores.dtype)) - 1, dtype)
 
 
 def from_key(keys: ArrayLike, score_dtype: DTypeLike) -> jax.Array:
-    """The magnitudes that have these keys."""
+    """Return the non-negative scores that have these keys."""
     return jax.lax.bitcast_convert_type(
         jnp.asarray(keys, key_dtype(score_dtype)), jnp.dtype(score_dtype)
     )
 
 
-def ordered(scores: jax.Array) -> jax.Array:
-    """Scores of either sign as magnitudes in the same order.
+def signed_to_nonnegative(scores: jax.Array) -> jax.Array:
+    """Map scores of either sign monotonically to non-negative floats.
 
-    One bit is lost: two scores that differ in nothing but their last one are equal.
-    What is not finite becomes infinity.
+    The map drops the last bit: two scores that differ only there become equal. Scores
+    that are not finite become infinity.
     """
     info = jnp.finfo(scores.dtype)
     dtype = key_dtype(scores.dtype)
     pattern = jax.lax.bitcast_convert_type(scores, dtype)
-    # Negative floats have the sign bit set and descend: as integers they must ascend.
+    # The patterns of negative floats have the sign bit set and grow with the magnitude;
+    # inverting the other bits reverses their order.
     ascending = jnp.where(pattern < 0, pattern ^ jnp.iinfo(dtype).max, pattern)
     middle = jnp.array(largest_key(info.dtype) // 2, dtype)
     magnitudes = from_key((ascending >> 1) + middle, scores.dtype)
@@ -59,19 +60,23 @@ def ordered(scores: jax.Array) -> jax.Array:
 
 
 def score_dtype(*dtypes: DTypeLike) -> jnp.dtype:
-    """The type in which numbers of these types are compared: float32 at least."""
-    # Not by promotion, which users may have forbidden between types.
-    wide = any(jnp.dtype(dtype) == jnp.float64 for dtype in dtypes)
-    return jnp.dtype(jnp.float64 if wide else jnp.float32)
+    """Return the dtype in which weights of these dtypes are scored: float32 or float64.
+
+    Type promotion is not used: users may have set `jax_numpy_dtype_promotion` to
+    "strict".
+    """
+    has_float64 = any(jnp.dtype(dtype) == jnp.float64 for dtype in dtypes)
+    return jnp.dtype(jnp.float64 if has_float64 else jnp.float32)
 
 
 def widen(weights: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Convert to a wider float type without losing subnormal numbers.
+    """Convert weights to a wider float dtype and preserve subnormal numbers.
 
-    A plain conversion from float32 to float64 reads subnormal numbers as zero on CPU.
-    Their magnitude is their key times a power of two, which float64 holds as a normal
-    number. (Subnormal numbers of the types below float32 are no trouble: they become
-    normal numbers, or, from bfloat16, the conversion only moves bits.)
+    XLA:CPU flushes subnormal float32 numbers to zero when it converts them to float64
+    (jaxlib 0.10.2 and 0.12.0). Their magnitude is their key times the smallest
+    subnormal, a normal number of float64. Narrower dtypes need no such care: their
+    subnormal numbers are normal as float32, or, from bfloat16, the conversion only
+    shifts bits.
     """
     dtype = jnp.dtype(dtype)
     if dtype != jnp.float64 or weights.dtype == jnp.float64:
@@ -84,23 +89,19 @@ def widen(weights: jax.Array, dtype: DTypeLike) -> jax.Array:
     return jnp.where(key < (1 << info.nmant), subnormal, weights.astype(dtype))
 
 
-def is_zero(weights: jax.Array, one: jax.Array) -> jax.Array:
-    """Where weights are exactly zero, which subnormal numbers are not.
+def is_zero(weights: jax.Array, opaque_one: jax.Array) -> jax.Array:
+    """Return the mask of weights that are zero; subnormal numbers are not.
 
     Args:
-      weights: of any float type.
-      one: the integer 1, as an argument of what is compiled. With a 1 that the compiler
-        knows, LLVM makes this a comparison of floats, to which on CPU subnormal numbers
-        are zero.
+      weights: of any float dtype.
+      opaque_one: the integer 1, unknown at compile time: an argument of the compiled
+        function, or from `xla_cpu.opaque_one`, which says why.
     """
     key = to_key(widen(weights, score_dtype(weights.dtype)))
-    return key < one.astype(key.dtype)
+    return key < opaque_one.astype(key.dtype)
 
 
-def power_below(key: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The greatest power of two that is no more than the magnitude of a key.
-
-    Zero for one that is not normal.
-    """
-    nmant = jnp.finfo(dtype).nmant
-    return from_key(key >> nmant << nmant, dtype)
+def power_of_two_below(keys: jax.Array, score_dtype: DTypeLike) -> jax.Array:
+    """Return the greatest power of two up to the score of each key; 0 if subnormal."""
+    nmant = jnp.finfo(score_dtype).nmant
+    return from_key(keys >> nmant << nmant, score_dtype)

@@ -1,40 +1,53 @@
-"""Leaves by their paths: "Conv_0/kernel", in any container."""
+"""Leaves of a tree by position and by path ("Conv_0/kernel"), in any container."""
 
+import collections
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
-_MOST_PATHS_LISTED = 40
+_MAX_PATHS_LISTED = 40
 
 
-class Flat(NamedTuple):
-    """A tree's leaves in order, each with its path, and how to put them back."""
+class FlatTree(NamedTuple):
+    """A tree's leaves in order, their paths, and the structure that holds them.
+
+    A leaf is identified by its position. Two leaves can share a path, since keys may
+    contain "/": see `shared_paths`.
+    """
 
     paths: list[str]
     leaves: list[Any]
     treedef: Any
-    masked: list[str]
-    """Nodes that `optax.masked` or `optax.partition` has emptied."""
+    masked_paths: list[str]
+    """Paths of the nodes that `optax.masked` or `optax.partition` has emptied."""
 
-    def rebuilt(self, replacements: Mapping[int, Any]) -> Any:
-        """The tree with other leaves at some positions."""
+    def rebuild(self, replacements: Mapping[int, Any]) -> Any:
+        """Return the tree with the leaves at some positions replaced."""
         leaves = [replacements.get(i, leaf) for i, leaf in enumerate(self.leaves)]
         return jax.tree.unflatten(self.treedef, leaves)
 
 
-def flatten(tree: Any) -> Flat:
-    """Flatten a tree, naming every leaf by the keys that lead to it.
+class ArrayLeaf(NamedTuple):
+    """A leaf that is an array."""
 
-    Keys are joined by "/". The Variable that Flax NNX wraps round each array adds no
-    key of its own, so that a parameter has the same path in linen and in NNX.
+    position: int
+    path: str
+    array: Any
+
+
+def flatten(tree: Any) -> FlatTree:
+    """Flatten a tree and name every leaf by its keys, joined by "/".
+
+    The Variable in which Flax NNX wraps each array adds no key, so that a parameter has
+    the same path in linen and in NNX.
     """
-    flat = Flat([], [], jax.tree.structure(tree), [])
+    flat = FlatTree([], [], jax.tree.structure(tree), [])
     nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_wrapper)
     for key_path, node in nodes:
         if isinstance(node, optax.MaskedNode):
-            flat.masked.append(path_name(key_path))
+            flat.masked_paths.append(path_name(key_path))
         elif _is_nnx_variable(node):
             # The first key inside is the attribute that holds the variable's value.
             for inner_path, leaf in jax.tree_util.tree_flatten_with_path(node)[0]:
@@ -47,7 +60,7 @@ def flatten(tree: Any) -> Flat:
 
 
 def path_name(key_path: tuple[Any, ...]) -> str:
-    """The keys of a JAX key path, joined by "/"."""
+    """Return the keys of a JAX key path, joined by "/"."""
     return jax.tree_util.keystr(key_path, simple=True, separator="/")
 
 
@@ -61,24 +74,53 @@ def is_inside(path: str, node: str) -> bool:
     return not node or path == node or path.startswith(node + "/")
 
 
-def is_masked(path: str, flat: Flat) -> bool:
-    """Whether a path leads to something that a tree has lost to `optax.masked`."""
-    return any(is_inside(path, node) for node in flat.masked)
+def is_masked(path: str, flat: FlatTree) -> bool:
+    """Whether a path leads to or through a node that `optax.masked` has emptied."""
+    return any(is_inside(path, node) for node in flat.masked_paths)
+
+
+def shared_paths(flat: FlatTree) -> list[str]:
+    """Return the paths that several array leaves share, in the order of the leaves.
+
+    Keys that contain "/" make them: {"a/b": {"c": x}, "a": {"b/c": y}} has "a/b/c"
+    twice.
+    """
+    counts = collections.Counter(leaf.path for leaf in arrays(flat))
+    return [path for path, count in counts.items() if count > 1]
+
+
+def check_paths_differ(name: str, flat: FlatTree) -> None:
+    """Raise if array leaves share a path, in a tree whose leaves are looked up by path.
+
+    Args:
+      name: the argument's name, for the error.
+      flat: the tree.
+
+    Raises:
+      ValueError: naming the shared paths.
+    """
+    paths = shared_paths(flat)
+    if paths:
+        raise ValueError(
+            f"{name} must have a path of its own for every array, but several arrays "
+            f'share each of these, because keys contain "/":{listing(paths)}\n'
+            "Rename one of the keys."
+        )
 
 
 def listing(paths: Iterable[str]) -> str:
-    """Paths for an error message: one a line, the first forty."""
-    named = [path or "(the tree is one array, with an empty path)" for path in paths]
-    lines = [f"\n  {path}" for path in named[:_MOST_PATHS_LISTED]]
-    if len(named) > _MOST_PATHS_LISTED:
-        lines.append(f"\n  ... and {len(named) - _MOST_PATHS_LISTED} more")
+    """Return paths for an error message: one a line, the first forty."""
+    names = [path or "(the tree is one array, with an empty path)" for path in paths]
+    lines = [f"\n  {path}" for path in names[:_MAX_PATHS_LISTED]]
+    if len(names) > _MAX_PATHS_LISTED:
+        lines.append(f"\n  ... and {len(names) - _MAX_PATHS_LISTED} more")
     return "".join(lines) or "\n  (there are none)"
 
 
-def arrays(flat: Flat) -> list[tuple[int, str, Any]]:
-    """Position, path and leaf of those leaves that are arrays."""
+def arrays(flat: FlatTree) -> list[ArrayLeaf]:
+    """Return those leaves of a tree that are arrays."""
     return [
-        (position, path, leaf)
+        ArrayLeaf(position, path, leaf)
         for position, (path, leaf) in enumerate(
             zip(flat.paths, flat.leaves, strict=True)
         )
@@ -86,52 +128,68 @@ def arrays(flat: Flat) -> list[tuple[int, str, Any]]:
     ]
 
 
-def matched_positions(name: str, given: Flat, params: Flat) -> dict[int, int]:
-    """Where another tree has the arrays that belong to the parameters.
+def match_positions(name: str, tree: FlatTree, params: FlatTree) -> dict[int, int]:
+    """Return where a tree has the arrays that belong to those of the parameters.
 
-    Containers may differ in what is no array, as an Equinox module and its gradient
-    do.
+    Trees of one structure match by position. Trees of different containers match by
+    path: an Equinox module and its gradient differ in leaves that are no arrays.
 
     Args:
-      name: what to call the other tree in an error.
-      given: the other tree, with one array for each array among the parameters, at the
-        same path and in the same shape. Where they are masked it may have arrays.
+      name: what to call the tree in an error.
+      tree: a tree with one array for each array among the parameters, at the same path
+        and in the same shape. Where the parameters are masked it may have arrays.
       params: the parameters.
 
     Returns:
-      The position in `given` for every position in `params` that holds an array.
+      The position in `tree` for every position in `params` that holds an array.
 
     Raises:
       ValueError: where a path or a shape differs, naming the path.
     """
-    wanted = arrays(params)
-    found = [array for array in arrays(given) if not is_masked(array[1], params)]
-    wanted_paths = [path for _, path, _ in wanted]
-    found_paths = [path for _, path, _ in found]
-    if wanted_paths != found_paths:
-        missing = [path for path in wanted_paths if path not in set(found_paths)]
-        superfluous = [path for path in found_paths if path not in set(wanted_paths)]
-        difference = (
-            f"it has no array at {missing[0]!r}"
-            if missing
-            else f"it has an array at {superfluous[0]!r}, where they have none"
-            if superfluous
-            else "its arrays come in another order"
-        )
+    param_arrays = arrays(params)
+    if tree.treedef == params.treedef:
+        tree_arrays = arrays(tree)
+        is_matched = _positions(tree_arrays) == _positions(param_arrays)
+    else:
+        tree_arrays = [
+            leaf for leaf in arrays(tree) if not is_masked(leaf.path, params)
+        ]
+        is_matched = _paths(tree_arrays) == _paths(param_arrays)
+    if not is_matched:
+        difference = _describe_difference(_paths(tree_arrays), _paths(param_arrays))
         raise ValueError(
             f"{name} must have the structure of the parameters, but {difference}. The "
-            f"parameters' paths are:{listing(wanted_paths)}"
+            f"parameters' paths are:{listing(_paths(param_arrays))}"
         )
-    for (_, path, param), (_, _, leaf) in zip(wanted, found, strict=True):
-        if leaf.shape != param.shape:
+    pairs = list(zip(param_arrays, tree_arrays, strict=True))
+    for param, leaf in pairs:
+        if leaf.array.shape != param.array.shape:
             raise ValueError(
-                f"{name} must have the shapes of the parameters, but has {leaf.shape} "
-                f"at {path!r}, where they have {param.shape}."
+                f"{name} must have the shapes of the parameters, but has "
+                f"{leaf.array.shape} at {param.path!r}, where they have "
+                f"{param.array.shape}."
             )
-    return {
-        position: other
-        for (position, _, _), (other, _, _) in zip(wanted, found, strict=True)
-    }
+    return {param.position: leaf.position for param, leaf in pairs}
+
+
+def _positions(leaves: list[ArrayLeaf]) -> list[int]:
+    return [leaf.position for leaf in leaves]
+
+
+def _paths(leaves: list[ArrayLeaf]) -> list[str]:
+    return [leaf.path for leaf in leaves]
+
+
+def _describe_difference(paths: list[str], param_paths: list[str]) -> str:
+    """Return how the paths of a tree's arrays differ from those of the parameters."""
+    present, expected = set(paths), set(param_paths)
+    missing = [path for path in param_paths if path not in present]
+    if missing:
+        return f"it has no array at {missing[0]!r}"
+    superfluous = [path for path in paths if path not in expected]
+    if superfluous:
+        return f"it has an array at {superfluous[0]!r}, where they have none"
+    return "its arrays come in another order"
 
 
 def _is_wrapper(node: Any) -> bool:
@@ -139,7 +197,7 @@ def _is_wrapper(node: Any) -> bool:
 
 
 def _is_nnx_variable(node: Any) -> bool:
-    # By name, so that Flax is needed only by those who use it.
+    # Compared by name: Flax need not be installed.
     return any(
         base.__name__ == "Variable" and base.__module__.startswith("flax.nnx")
         for base in type(node).__mro__

@@ -5,7 +5,7 @@ from typing import Any
 from swd_jax._arrays import tree_paths
 
 
-def arrays_by_path(flat: tree_paths.Flat, name: str) -> dict[str, Any]:
+def arrays_by_path(flat: tree_paths.FlatTree, name: str) -> dict[str, Any]:
     """The arrays of a tree by path.
 
     `tree_paths.flatten` joins keys by "/", so that {"a/b": {"c": x}, "a": {"b/c": y}}

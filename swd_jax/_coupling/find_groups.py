@@ -193,7 +193,7 @@ def _unite_tied(
 
 
 def _check_used(
-    jaxpr: Any, entries: Sequence[tuple[int, str, Parameter]], flat: tree_paths.Flat
+    jaxpr: Any, entries: Sequence[tuple[int, str, Parameter]], flat: tree_paths.FlatTree
 ) -> None:
     """Raise if the model uses arrays that it closes over instead of its parameters."""
     captured = [

@@ -12,7 +12,7 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 def find_prefix(
     groups: ChannelGroups,
-    flat: tree_paths.Flat,
+    flat: tree_paths.FlatTree,
     name: str = "params",
     prefix: str | None = None,
     *,

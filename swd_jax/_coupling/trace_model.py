@@ -20,7 +20,7 @@ class ModelInputs:
     """
 
     apply: Callable[..., Any]
-    params: tree_paths.Flat
+    params: tree_paths.FlatTree
     arguments: list[Any]
     """The leaves of the other arguments."""
     argument_tree: Any
@@ -85,7 +85,7 @@ def trace(inputs: ModelInputs) -> tuple[Any, Any]:
             next(remaining) if tree_paths.is_array(leaf) else leaf
             for leaf in inputs.arguments
         ]
-        params = inputs.params.rebuilt(dict(zip(positions, arrays, strict=True)))
+        params = inputs.params.rebuild(dict(zip(positions, arrays, strict=True)))
         outputs = inputs.apply(
             params, *jax.tree.unflatten(inputs.argument_tree, leaves)
         )

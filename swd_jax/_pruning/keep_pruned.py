@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from swd_jax._arrays import tree_paths
-from swd_jax._arrays.manual_sharding import laid_out_as
+from swd_jax._arrays.explicit_sharding import reshard_like
 from swd_jax._transforms.match_updates import check_params, match_updates
 
 
@@ -78,10 +78,10 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
             range(len(tree.leaves)), optax.MaskedNode()
         )
         if tree_paths.arrays(tree):
-            positions = tree_paths.matched_positions("mask", masks, tree)
+            positions = tree_paths.match_positions("mask", masks, tree)
             for param, position in positions.items():
                 entries[param] = _full_mask(masks.leaves[position], tree.leaves[param])
-        return KeepPrunedState(tree.rebuilt(entries))
+        return KeepPrunedState(tree.rebuild(entries))
 
     def update_fn(
         updates: optax.Updates,
@@ -94,16 +94,16 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
         tree = tree_paths.flatten(params)
         matched = match_updates(updates, tree)
         state_masks = tree_paths.flatten(state.mask)
-        mask_positions = tree_paths.matched_positions(
+        mask_positions = tree_paths.match_positions(
             "the state's mask", state_masks, tree
         )
         new_updates = {}
         for param, position in matched.position_of_param.items():
             update = jnp.asarray(matched.tree.leaves[position])
             to_zero = -jnp.asarray(tree.leaves[param]).astype(update.dtype)
-            is_kept = laid_out_as(state_masks.leaves[mask_positions[param]], update)
+            is_kept = reshard_like(state_masks.leaves[mask_positions[param]], update)
             new_updates[position] = jnp.where(is_kept, update, to_zero)
-        return matched.tree.rebuilt(new_updates), state
+        return matched.tree.rebuild(new_updates), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -112,4 +112,4 @@ def _full_mask(mask: Any, leaf: Any) -> jax.Array:
     """Return a mask of a leaf, copied so that the state can be donated."""
     if isinstance(mask, jax.Array) and mask.shape == leaf.shape:
         return jnp.copy(mask)
-    return laid_out_as(jnp.broadcast_to(jnp.asarray(mask), leaf.shape), leaf)
+    return reshard_like(jnp.broadcast_to(jnp.asarray(mask), leaf.shape), leaf)

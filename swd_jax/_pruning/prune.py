@@ -9,7 +9,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax._arrays import tree_paths
-from swd_jax._arrays.manual_sharding import AxisName, laid_out_as, placed_as
+from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
+from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.extra_inputs import check_extra_args
 from swd_jax._targets.resolve import rank, resolve
 from swd_jax._targets.target import Targets, as_targets
@@ -149,8 +150,8 @@ def _map_prunable(
     for ranked in rank(resolved, axis_name, extra_args=extra_args):
         arrays = ranked.ranking.map_exact_k(prunable_function, ranked.budgets(step))
         for leaf, array in zip(ranked.leaves, arrays, strict=True):
-            new_leaves[leaf.position] = placed_as(array, leaf.weights)
-    return resolved.tree.rebuilt(new_leaves)
+            new_leaves[leaf.position] = device_put_like(array, leaf.weights)
+    return resolved.tree.rebuild(new_leaves)
 
 
 def _set_zeros(weights: jax.Array, pruned: jax.Array) -> jax.Array:
@@ -166,4 +167,4 @@ def _all_true(leaf: Any) -> jax.Array:
     """Return a mask of a leaf that keeps everything, sharded like the leaf."""
     if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
         return jnp.ones(leaf.shape, bool, device=leaf.sharding)
-    return laid_out_as(jnp.ones(leaf.shape, bool), leaf)
+    return reshard_like(jnp.ones(leaf.shape, bool), leaf)

@@ -74,7 +74,7 @@ def scores(
         arrays = ranked.ranking.weight_scores()
         for leaf, array in zip(ranked.leaves, arrays, strict=True):
             entries[leaf.position] = array
-    return resolved.tree.rebuilt(entries)
+    return resolved.tree.rebuild(entries)
 
 
 def thresholds(
@@ -130,4 +130,4 @@ def thresholds(
         keys = ranking.find_thresholds(ranked.budgets(step)).leaf_thresholds
         for leaf, key in zip(ranked.leaves, keys, strict=True):
             entries[leaf.position] = sort_keys.from_key(key, ranking.dtype)
-    return resolved.tree.rebuilt(entries)
+    return resolved.tree.rebuild(entries)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax._arrays import uint64
-from swd_jax._arrays.manual_sharding import vary_as
+from swd_jax._arrays.manual_sharding import pcast_like
 from swd_jax._coupling import array_types
 from swd_jax._coupling.channel_groups import ChannelGroups, Extent
 
@@ -54,8 +54,8 @@ class CostModel:
         lengths = jnp.sum(positions, axis=1, dtype=jnp.uint32) + self.fixed
         product = jnp.asarray(self.times)
         for column in self.factors.T:
-            product = uint64.multiply_each(product, lengths[column])
-        return uint64.sum_last_but_one(product)
+            product = uint64.multiply_uint32(product, lengths[column])
+        return uint64.sum_short_axis(product)
 
     def remaining_int(self, num_removed: array_types.Ints) -> int:
         """Return the cost as a Python integer, for numbers that are not traced."""
@@ -99,7 +99,7 @@ class CostModel:
             return jnp.where(fits, middle, low), jnp.where(fits, high, middle)
 
         bracket = jnp.zeros_like(removable), removable + 1
-        bracket = vary_as(bracket, [ranks, removable, budget])
+        bracket = pcast_like(bracket, [ranks, removable, budget])
         num_rounds = (len(ranks) + 1).bit_length()
         count, _ = jax.lax.fori_loop(0, num_rounds, bisect, bracket)
         return count

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax._arrays.axis_norms import Norm
-from swd_jax._arrays.manual_sharding import laid_out_as
+from swd_jax._arrays.explicit_sharding import reshard_like
 from swd_jax._coupling import array_types
 from swd_jax._coupling.channel_groups import ChannelGroup, ChannelGroups
 from swd_jax._ranking import channel_costs
@@ -160,7 +160,7 @@ class ChannelLayout:
             shape = [1] * array.ndim
             shape[axis] = len(channel_at)
             mask |= padded[channel_at].reshape(shape)
-        return laid_out_as(jnp.broadcast_to(mask, array.shape), array)
+        return reshard_like(jnp.broadcast_to(mask, array.shape), array)
 
     def min_over_channels(
         self, leaf: int, values: jax.Array, array: jax.Array
@@ -181,7 +181,7 @@ class ChannelLayout:
             shape = [1] * array.ndim
             shape[axis] = len(channel_at)
             least = jnp.minimum(least, padded[channel_at].reshape(shape))
-        return laid_out_as(jnp.broadcast_to(least, array.shape), array)
+        return reshard_like(jnp.broadcast_to(least, array.shape), array)
 
 
 # Cached, so that every step has the same layout, for which `jax.jit` finds the program

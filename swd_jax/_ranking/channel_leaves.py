@@ -20,7 +20,7 @@ def choose_groups(
     groups: ChannelGroups,
     eligible: tuple[int, ...],
     prunable: Prunable,
-    tree: tree_paths.Flat,
+    tree: tree_paths.FlatTree,
     params: Any,
     prefix: str,
 ) -> tuple[int, ...]:
@@ -61,7 +61,7 @@ def find_leaves(
     groups: ChannelGroups,
     chosen: Sequence[int],
     decayed_roles: Sequence[str],
-    tree: tree_paths.Flat,
+    tree: tree_paths.FlatTree,
     prefix: str,
 ) -> list[PrunableLeaf]:
     """Return the leaves that lose channels, in the tree's order.

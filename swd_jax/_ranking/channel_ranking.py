@@ -11,7 +11,7 @@ import numpy as np
 
 from swd_jax._allocation import exact_counts
 from swd_jax._arrays import sort_keys, uint64
-from swd_jax._arrays.manual_sharding import undivided
+from swd_jax._arrays.explicit_sharding import replicate
 from swd_jax._ranking import channel_order, channel_summary
 from swd_jax._ranking.channel_layout import ChannelLayout
 from swd_jax._ranking.channel_summary import ChannelSummary
@@ -78,7 +78,7 @@ class ChannelRanking(Ranking):
         self,
         budgets: jax.Array,
         *,
-        previous: warm_start.Last | None = None,
+        previous: warm_start.PreviousThresholds | None = None,
         refresh: jax.Array | None = None,
     ) -> Thresholds:
         """Return the score of the first channel, in their order, that is kept.
@@ -121,7 +121,7 @@ class ChannelRanking(Ranking):
             mask = ~sort_keys.is_zero(array, opaque_one)
             for axis, channel_at in self.layout.places[leaf]:
                 other_axes = [other for other in range(array.ndim) if other != axis]
-                along_axis = undivided(jnp.any(mask, axis=other_axes))
+                along_axis = replicate(jnp.any(mask, axis=other_axes))
                 is_nonzero = is_nonzero.at[channel_at].max(along_axis)
         return is_nonzero[:-1]
 
@@ -196,7 +196,7 @@ class ChannelRanking(Ranking):
 def _find_thresholds(
     ranking: ChannelRanking,
     budgets: jax.Array,
-    previous: warm_start.Last | None,
+    previous: warm_start.PreviousThresholds | None,
     refresh: jax.Array | None,
 ) -> Thresholds:
     with jax.named_scope("swd_threshold"):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from swd_jax._arrays import axis_norms, sort_keys
 from swd_jax._arrays.axis_norms import Norm
-from swd_jax._arrays.manual_sharding import undivided
+from swd_jax._arrays.explicit_sharding import replicate
 from swd_jax._ranking import channel_order
 from swd_jax._ranking.channel_layout import ChannelLayout
 from swd_jax.criteria import _criterion, _magnitudes
@@ -61,7 +61,7 @@ def _channel_scores(
     # A norm drops the sign: norm(positive part) - norm(negative part) keeps it.
     positive = {leaf: jnp.maximum(array, 0) for leaf, array in scores.items()}
     negative = {leaf: jnp.maximum(-array, 0) for leaf, array in scores.items()}
-    return sort_keys.ordered(
+    return sort_keys.signed_to_nonnegative(
         _norms(layout, positive, norm, dtype) - _norms(layout, negative, norm, dtype)
     )
 
@@ -97,10 +97,12 @@ def _slice_norms(scores: jax.Array, axis: int, is_squared: bool) -> jax.Array:
     """Return the norm of the slice at each position of an axis: shape (length,)."""
     if scores.ndim == 1:
         sizes = jnp.abs(scores)
-        return undivided(jnp.where(jnp.isfinite(sizes), sizes, jnp.inf))
+        return replicate(jnp.where(jnp.isfinite(sizes), sizes, jnp.inf))
     other_axes = [other for other in range(scores.ndim) if other != axis]
-    norms = axis_norms.group_norms(scores, other_axes, 1, "l2" if is_squared else "l1")
-    return undivided(jnp.squeeze(norms, other_axes))
+    norms = axis_norms.norms_along_axes(
+        scores, other_axes, 1, "l2" if is_squared else "l1"
+    )
+    return replicate(jnp.squeeze(norms, other_axes))
 
 
 def _row_norms(rows: jax.Array) -> jax.Array:

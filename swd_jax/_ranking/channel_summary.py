@@ -55,7 +55,7 @@ class ChannelSummary:
             for g in self.groups
         ]
         lines = [
-            text_tables.table(rows, names=1),
+            text_tables.format_table(rows, label_columns=1),
             "",
             _saving("parameters", self.parameters_pruned, self.parameters),
             _saving("operations (FLOPs)", self.flops_pruned, self.flops),

@@ -64,12 +64,12 @@ def exact_k_masks(units: ScoredUnits, exact: ExactK) -> list[jax.Array]:
     def is_tie(inputs_and_threshold: Any) -> jax.Array:
         return _is_tie(units, inputs_and_threshold)
 
-    cutoffs = tie_cutoffs.position_cutoffs(
+    cutoffs = tie_cutoffs.find_tie_cutoffs(
         is_tie, inputs, shapes, quotas, costs=units.unit_sizes, shards=units.shards
     )
     masks = []
     for leaf, below in enumerate(units.masks_below(exact.leaf_thresholds)):
-        shard = None if units.shards is None else units.shards.part(leaf)
+        shard = None if units.shards is None else units.shards.shard_index(leaf)
         before = tie_cutoffs.is_before(shapes[leaf], cutoffs[leaf], shard)
         masks.append(below | (is_tie(inputs[leaf]) & before))
     return masks

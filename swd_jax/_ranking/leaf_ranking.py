@@ -11,7 +11,8 @@ from jax.core import Tracer
 
 from swd_jax._allocation import exact_counts
 from swd_jax._arrays import sort_keys
-from swd_jax._arrays.manual_sharding import Shards, laid_out_as
+from swd_jax._arrays.explicit_sharding import reshard_like
+from swd_jax._arrays.manual_sharding import Shards
 from swd_jax._ranking import exact_k
 from swd_jax._ranking.ranking import Ranking, Result, Thresholds
 from swd_jax._ranking.scored_units import ScoredUnits
@@ -67,7 +68,7 @@ class LeafRanking(Ranking):
     statistics: list[Any]
     criterion: _criterion.Criterion
     dtype: jnp.dtype
-    pools: order_statistics.Groups
+    pools: order_statistics.Pools
     extra_inputs: list[_criterion.ExtraInputs]
     structure: Structure
     unit_scores: list[jax.Array] | None = None
@@ -129,7 +130,7 @@ class LeafRanking(Ranking):
         self,
         budgets: jax.Array,
         *,
-        previous: warm_start.Last | None = None,
+        previous: warm_start.PreviousThresholds | None = None,
         refresh: jax.Array | None = None,
     ) -> Thresholds:
         """Return the greatest score of every pool below which the budget suffices."""
@@ -144,7 +145,7 @@ class LeafRanking(Ranking):
         if self.unit_scores is None:
             return list(unit_masks)
         return [
-            laid_out_as(self.structure.expand(mask, leaf.shape), leaf)
+            reshard_like(self.structure.expand(mask, leaf.shape), leaf)
             for mask, leaf in zip(unit_masks, self.weights, strict=True)
         ]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._ranking.channel_summary import ChannelSummary
-from swd_jax._selection.warm_start import Last
+from swd_jax._selection.warm_start import PreviousThresholds
 
 Result = TypeVar("Result")
 
@@ -61,7 +61,7 @@ class Ranking(abc.ABC):
         self,
         budgets: jax.Array,
         *,
-        previous: Last | None = None,
+        previous: PreviousThresholds | None = None,
         refresh: jax.Array | None = None,
     ) -> Thresholds:
         """Return the greatest score of every pool below which the budget suffices.

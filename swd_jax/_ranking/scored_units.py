@@ -51,7 +51,7 @@ class ScoredUnits:
     key: Callable[[Any], jax.Array]
     structure: Structure
     shapes: tuple[tuple[int, ...], ...]
-    pools: order_statistics.Groups
+    pools: order_statistics.Pools
     dtype: jnp.dtype
     trailing_zero_bits: int = 0
     min_kept: tuple[int, ...] | None = None
@@ -71,7 +71,7 @@ class ScoredUnits:
 
     def leaf_size(self, leaf: int) -> int:
         """Return the number of weights of a leaf, on all devices together."""
-        num_shards = 1 if self.shards is None else self.shards.parts(leaf)
+        num_shards = 1 if self.shards is None else self.shards.num_shards(leaf)
         return int(np.prod(self.shapes[leaf], dtype=object)) * num_shards
 
     def pool_sizes(self) -> list[int]:
@@ -98,7 +98,7 @@ class ScoredUnits:
         self,
         budgets: jax.Array,
         *,
-        previous: warm_start.Last | None = None,
+        previous: warm_start.PreviousThresholds | None = None,
         refresh: jax.Array | None = None,
     ) -> Thresholds:
         """Return the thresholds, as `Ranking.find_thresholds`."""
@@ -109,7 +109,7 @@ class ScoredUnits:
             statistics = self._search(
                 self.pools,
                 budgets,
-                warm_start.candidates(
+                warm_start.initial_candidates(
                     previous, self.dtype, self._key_range(), len(self.pools)
                 ),
                 caps=self.max_pruned,
@@ -122,7 +122,10 @@ class ScoredUnits:
                 pairs = zip(leaf_thresholds, capped, strict=True)
                 leaf_thresholds = [jnp.minimum(*pair) for pair in pairs]
         return Thresholds(
-            statistics.keys, leaf_thresholds, statistics.below, statistics.readings
+            statistics.keys,
+            leaf_thresholds,
+            statistics.counts_below,
+            statistics.num_passes,
         )
 
     def _capped_thresholds(self, leaf_thresholds: list[jax.Array]) -> list[jax.Array]:
@@ -142,7 +145,7 @@ class ScoredUnits:
         statistics = self._search(
             tuple((leaf,) for leaf in range(len(leaf_thresholds))),
             caps,
-            warm_start.below(jnp.stack(leaf_thresholds), key_range),
+            warm_start.candidates_below(jnp.stack(leaf_thresholds), key_range),
             caps=None,
             refresh=uint64.less(caps, below),
             previous_keys=largest,
@@ -151,33 +154,33 @@ class ScoredUnits:
 
     def _search(
         self,
-        pools: order_statistics.Groups,
+        pools: order_statistics.Pools,
         budgets: jax.Array,
         candidates: jax.Array,
         *,
         caps: jax.Array | None,
         refresh: jax.Array | None,
         previous_keys: jax.Array | None,
-    ) -> order_statistics.Found:
-        return order_statistics.order_statistics(
+    ) -> order_statistics.OrderStatistics:
+        return order_statistics.find_order_statistics(
             self.key,
             self.inputs,
             pools,
             budgets,
             self._key_range(),
-            guesses=candidates,
+            initial_candidates=candidates,
             costs=self.unit_sizes,
             caps=caps,
-            renew=refresh,
-            kept=previous_keys,
+            refresh=refresh,
+            previous_keys=previous_keys,
             shards=self.shards,
         )
 
-    def _key_range(self) -> order_statistics.Keys:
-        return order_statistics.Keys(
+    def _key_range(self) -> order_statistics.KeyRange:
+        return order_statistics.KeyRange(
             largest=sort_keys.largest_key(self.dtype),
-            zero_bits=self.trailing_zero_bits,
-            smooth_bits=jnp.finfo(self.dtype).nmant,
+            trailing_zero_bits=self.trailing_zero_bits,
+            interpolation_bits=jnp.finfo(self.dtype).nmant,
         )
 
     def masks_below(self, leaf_thresholds: Sequence[jax.Array]) -> list[jax.Array]:

@@ -1,8 +1,8 @@
-"""One reading of the leaves: what is below some thresholds, and what comes next.
+"""One pass over the leaves: counts below some thresholds, and the next key of each.
 
-Leaves have a reduction each. In trees of very many leaves, where it is the reductions
-that take long to compile and to start, small leaves of the same shape are added up
-element by element and share one.
+Each leaf has its own reduction. Trees of very many leaves spend their time on compiling
+and launching reductions, so that small leaves of one shape share one there: they are
+added elementwise first.
 """
 
 import itertools
@@ -16,128 +16,138 @@ import numpy as np
 from swd_jax._arrays import exact_sums, uint64, variadic_reduce
 from swd_jax._arrays.manual_sharding import Shards
 
-# From so many leaves on, small ones share reductions, so many at a time. Not where the
-# compiler may divide them among devices, each in its own way: to be added up they would
-# have to be moved.
+# With at least _MANY leaves, leaves of at most _SMALL elements are reduced in batches
+# of _BATCH, which saves compile time. Not under XLA's partitioner: leaves of different
+# shardings would have to be resharded to be added.
 _MANY = 256
 _SMALL = 1 << 16
 _BATCH = 16
 
 
 class Tally(NamedTuple):
-    """What one reading of the leaves tells of several thresholds of each group."""
+    """Counts of one pass over the leaves, for several thresholds of each pool."""
 
     below: jax.Array
-    """How much is below each: wide numbers, shape (thresholds, groups, 4)."""
-    next: jax.Array
-    """The smallest key that is not below it; the largest integer if there is none.
-    shape=(thresholds, groups)"""
+    """Cost of the elements below each threshold: emulated uint64, shape (thresholds,
+    pools, 4)."""
+    next_key: jax.Array
+    """The smallest key not below each threshold; the largest integer if there is none.
+    shape=(thresholds, pools)"""
 
 
 def tally(
     keys: Sequence[jax.Array],
-    groups: Sequence[Sequence[int]],
+    pools: Sequence[Sequence[int]],
     thresholds: Sequence[jax.Array],
     costs: Sequence[exact_sums.Cost] | None = None,
     *,
     caps: jax.Array | None = None,
     shards: Shards | None = None,
 ) -> Tally:
-    """Count what is below each threshold, and find the key that comes next.
+    """Count the elements below each threshold, and find the key that comes next.
 
     Args:
       keys: integers of at least 0 for every leaf, in its shape.
-      groups: the positions in `keys` that are counted together.
-      thresholds: for every group keys, shape (thresholds,).
-      costs: what each element counts for; 1 if not given.
-      caps: the most that each leaf may count for, wide numbers, shape (leaves, 4).
-      shards: how the leaves are divided by hand, if they are.
+      pools: the positions in `keys` that are counted together.
+      thresholds: for every pool keys, shape (thresholds,).
+      costs: the cost of each element; 1 if not given.
+      caps: the most that each leaf may count for: emulated uint64, shape (leaves, 4).
+      shards: how the leaves are sharded manually, if they are.
     """
     costs = [None] * len(keys) if costs is None else costs
-    may_share = caps is None
-    sums, minima, ends, order = [], [], [], []
-    for group, limits in zip(groups, thresholds, strict=True):
-        for batch in _batches(keys, group, costs, shards, may_share=may_share):
-            leaves, cost = [keys[i] for i in batch], costs[batch[0]]
-            small = may_share and _shares(keys, batch[0], costs)
-            order.append(batch[0])
-            count = _count_batch if small else _count_leaf
-            of_batch, next_keys = count(leaves, limits, cost)
-            sums.append(of_batch if shards is None else shards.once(batch[0], of_batch))
-            minima.append(next_keys)
-        ends.append(len(sums))
-    # All batches together as far as possible: with a thousand, what is compiled counts.
-    below = jnp.swapaxes(exact_sums.stacked(sums), 0, 1)
-    following = jnp.stack(minima, axis=1)
+    batches, offsets = [], [0]
+    for pool in pools:
+        # A cap is of one leaf, whose count must stay apart from the others'.
+        batches += _batches(keys, pool, costs, shards, batchable=caps is None)
+        offsets.append(len(batches))
+    batch_thresholds = [
+        pool_thresholds
+        for pool_thresholds, (start, stop) in zip(
+            thresholds, itertools.pairwise(offsets), strict=True
+        )
+        for _ in range(start, stop)
+    ]
+    sums, minima = [], []
+    for batch, candidates in zip(batches, batch_thresholds, strict=True):
+        first = batch[0]
+        is_batchable = caps is None and _is_batchable(keys, first, costs)
+        count = _count_batch if is_batchable else _count_leaf
+        counts, next_keys = count([keys[i] for i in batch], candidates, costs[first])
+        sums.append(counts if shards is None else shards.mask_replicas(first, counts))
+        minima.append(next_keys)
+    # One array for all batches as early as possible: a thousand scalar operations take
+    # long to compile.
+    below = jnp.swapaxes(exact_sums.stack_sums(sums), 0, 1)
+    next_key = jnp.stack(minima, axis=1)
     if caps is not None:
-        # Each leaf's own count is needed on every device before it can be capped.
-        below = below if shards is None else uint64.carry(shards.total(below))
-        below = uint64.minimum(below, caps[np.array(order)][None])
-    if len(sums) > len(groups):
-        parts = [slice(start, end) for start, end in itertools.pairwise([0, *ends])]
-        totals = [uint64.sum_last_but_one(below[:, part]) for part in parts]
+        # A cap applies to the count of a whole leaf, so that shards are summed first.
+        below = below if shards is None else uint64.carry(shards.psum(below))
+        leaf_ids = np.array([batch[0] for batch in batches])
+        below = uint64.minimum(below, caps[leaf_ids][None])
+    if len(batches) > len(pools):
+        slices = [slice(*pair) for pair in itertools.pairwise(offsets)]
+        totals = [uint64.sum_short_axis(below[:, part]) for part in slices]
         below = jnp.stack(totals, axis=1)
-        least = [jnp.min(following[:, part], axis=1) for part in parts]
-        following = jnp.stack(least, axis=1)
+        next_key = jnp.stack([jnp.min(next_key[:, part], axis=1) for part in slices], 1)
     if shards is not None:
-        # A few numbers for each group cross, however many leaves there are.
-        below = uint64.carry(shards.total(below)) if caps is None else below
-        following = shards.least(following)
-    return Tally(below, following)
+        # Devices exchange numbers per pool, not per leaf.
+        below = uint64.carry(shards.psum(below)) if caps is None else below
+        next_key = shards.pmin(next_key)
+    return Tally(below, next_key)
 
 
 def _count_leaf(
-    leaves: Sequence[jax.Array], limits: jax.Array, cost: exact_sums.Cost
+    leaves: Sequence[jax.Array], thresholds: jax.Array, cost: exact_sums.Cost
 ) -> tuple[jax.Array, jax.Array]:
-    """The sums and the next keys of one leaf: an array for each limit."""
+    """Return the counts and the next keys of one leaf, with a mask per threshold."""
     [keys] = leaves
-    masks = [keys < limit for limit in limits]
-    ones = [mask.astype(jnp.uint32) for mask in masks]
-    rest = [jnp.where(mask, _greatest(keys), keys) for mask in masks]
-    sums, minima = exact_sums.sums_and_minima(ones, cost, rest)
+    masks = [keys < threshold for threshold in thresholds]
+    indicators = [mask.astype(jnp.uint32) for mask in masks]
+    keys_above = [jnp.where(mask, _max_value(keys), keys) for mask in masks]
+    sums, minima = exact_sums.sums_and_minima(indicators, cost, keys_above)
     return sums, jnp.stack(minima)
 
 
 def _count_batch(
-    leaves: Sequence[jax.Array], limits: jax.Array, cost: exact_sums.Cost
+    leaves: Sequence[jax.Array], thresholds: jax.Array, cost: exact_sums.Cost
 ) -> tuple[jax.Array, jax.Array]:
-    """The sums and the next keys of a batch: all limits along an axis in front.
+    """Return the counts and the next keys of a batch, with an axis for the thresholds.
 
-    That is less to compile. To run, it reads a leaf once for each limit, which does not
-    matter while it stays in the cache.
+    The program is smaller than with a mask per threshold. It reads a leaf once per
+    threshold, which costs little while the leaf stays in the cache.
     """
     axes = range(1, leaves[0].ndim + 1)
-    limits = limits.reshape(-1, *(1 for _ in axes))
-    counts, rest = [], []
+    thresholds = thresholds.reshape(-1, *(1 for _ in axes))
+    counts, keys_above = [], []
     for keys in leaves:
-        mask = keys[None] < limits
+        mask = keys[None] < thresholds
         counts.append(mask.astype(jnp.uint32))
-        rest.append(jnp.where(mask, _greatest(keys), keys[None]))
-    total, least = sum(counts[1:], counts[0]), rest[0]
-    for keys in rest[1:]:
-        least = jnp.minimum(least, keys)
-    [sums], [minima] = variadic_reduce.joint_reduction([total], [least], axes)
+        keys_above.append(jnp.where(mask, _max_value(keys), keys[None]))
+    total, lowest = sum(counts[1:], counts[0]), keys_above[0]
+    for keys in keys_above[1:]:
+        lowest = jnp.minimum(lowest, keys)
+    [sums], [minima] = variadic_reduce.reduce_jointly([total], [lowest], axes)
     assert cost is None or isinstance(cost, int)
-    return exact_sums.times(sums, cost), minima
+    return exact_sums.scale_counts(sums, cost), minima
 
 
 def _batches(
     keys: Sequence[jax.Array],
-    group: Sequence[int],
+    pool: Sequence[int],
     costs: Sequence[exact_sums.Cost],
     shards: Shards | None,
     *,
-    may_share: bool,
+    batchable: bool,
 ) -> list[list[int]]:
-    """The positions of a group, those together that share a reduction."""
+    """Return the positions of a pool, in lists of those that share a reduction."""
     batches: list[list[int]] = []
     open_batches: dict[object, list[int]] = {}
-    for i in group:
-        if not (may_share and _shares(keys, i, costs)):
+    for i in pool:
+        if not (batchable and _is_batchable(keys, i, costs)):
             batches.append([i])
             continue
-        divided = None if shards is None else shards.of_leaf[i]
-        kind = (keys[i].shape, divided, costs[i])
+        leaf_axes = None if shards is None else shards.leaf_axes[i]
+        kind = (keys[i].shape, leaf_axes, costs[i])
         if len(open_batches.get(kind, [])) in (0, _BATCH):
             open_batches[kind] = []
             batches.append(open_batches[kind])
@@ -145,15 +155,15 @@ def _batches(
     return batches
 
 
-def _shares(
+def _is_batchable(
     keys: Sequence[jax.Array], i: int, costs: Sequence[exact_sums.Cost]
 ) -> bool:
-    """Whether a leaf may share a reduction."""
-    if len(keys) < _MANY or variadic_reduce.may_be_divided():
+    """Whether a leaf may share a reduction with others."""
+    if len(keys) < _MANY or variadic_reduce.may_be_sharded():
         return False
-    uniform = costs[i] is None or isinstance(costs[i], int)
-    return uniform and keys[i].size <= _SMALL
+    has_uniform_cost = costs[i] is None or isinstance(costs[i], int)
+    return has_uniform_cost and keys[i].size <= _SMALL
 
 
-def _greatest(keys: jax.Array) -> np.ndarray:
+def _max_value(keys: jax.Array) -> np.ndarray:
     return np.array(np.iinfo(keys.dtype).max, keys.dtype)

@@ -1,14 +1,15 @@
 """The selection engine: exact order statistics by counting, leaf by leaf.
 
-It knows integers and counts only. Every leaf comes as an *operand* (any pytree of
-arrays) that an elementwise function turns into integer keys of at least 0; the keys are
-never stored. What is stored of a search is, for each threshold, the bracket that it is
-in, however many weights there are.
+The engine works on integers and counts. Every leaf comes as *inputs* (any pytree of
+arrays) that an elementwise function turns into integer keys of at least 0; keys are
+never stored. The state of a search is one bracket per threshold, whatever the number of
+weights.
 
-One reading of the leaves counts the keys below a few candidates and notes, for each,
-the key that comes next. A candidate below which there are exactly as many as wanted
-settles the threshold: it is the key that comes next. Otherwise the bracket becomes the
-gap between two candidates, and the counts at its ends tell where in it to look.
+One pass over the leaves counts the keys below a few candidates and finds, for each
+candidate, the smallest key that is not below it. A candidate with a count equal to the
+budget ends the search: the threshold is its next key. Otherwise the bracket shrinks to
+the gap between two candidates, and the counts at its ends give the next candidates
+(`bracket_candidates`). Ties at the threshold are left to `tie_cutoffs`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,279 +19,238 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax._arrays import exact_sums, uint64, variadic_reduce
-from swd_jax._arrays.manual_sharding import Shards, vary_as
-from swd_jax._selection import count_below
+from swd_jax._arrays import exact_sums, uint64, xla_cpu
+from swd_jax._arrays.manual_sharding import Shards, pcast_like
+from swd_jax._selection import bracket_candidates, count_below
 
-Operand = Any
-"""What the key function takes: a leaf, alone or with its statistics."""
+LeafInputs = Any
+"""The argument of the key function: a leaf, alone or with its statistics."""
 
-KeyFunction = Callable[[Operand], jax.Array]
-"""Elementwise: operand -> integer keys of at least 0 in the shape of its leaf."""
+KeyFunction = Callable[[LeafInputs], jax.Array]
+"""Elementwise: inputs of a leaf -> integer keys of at least 0 in the leaf's shape."""
 
-Groups = tuple[tuple[int, ...], ...]
-"""Which operands are ranked together: one tuple of positions for each threshold."""
-
-CANDIDATES = 4
-"""How many candidates are counted in one reading."""
-
-# Where the candidates stand when the bracket is interpolated, in standard deviations
-# of the estimate.
-_DEVIATIONS = (-1.5, -0.5, 0.5, 1.5)
-# Beyond, an estimate is good for no more than an order of magnitude, either way.
-_LARGEST_ERROR = 1.4
-# In brackets so many times wider than an even one, nothing is known of where to look.
-_VERY_WIDE = 16
+Pools = tuple[tuple[int, ...], ...]
+"""Pools of leaves that share a threshold: a tuple of leaf positions for each."""
 
 
-class Keys(NamedTuple):
-    """What the engine needs to know of the keys."""
+class KeyRange(NamedTuple):
+    """Properties of the keys."""
 
     largest: int
-    """Greatest threshold to return; keys above it count as large, whatever their order
-    among themselves."""
-    zero_bits: int
-    """How many of the lowest bits are zero in all of them."""
-    smooth_bits: int
-    """In a bracket of less than 2**smooth_bits the keys are expected to lie evenly
-    enough to be interpolated. A matter of speed only."""
+    """The largest threshold that is returned. Keys above it count as large; their
+    order among themselves is ignored."""
+    trailing_zero_bits: int
+    """The number of lowest bits that are zero in all keys."""
+    interpolation_bits: int
+    """In a bracket narrower than 2**interpolation_bits, keys are expected to be spread
+    evenly enough for interpolation. Affects the number of passes only."""
 
 
-class Found(NamedTuple):
-    """The thresholds of all groups."""
+class OrderStatistics(NamedTuple):
+    """The thresholds of all pools."""
 
     keys: list[jax.Array]
-    """Of the keys' type, each of shape ()."""
-    below: jax.Array
-    """How many keys are below them, or what they cost. Wide, shape=(groups, 4)"""
-    readings: jax.Array
-    """How often the leaves were read. shape=(), dtype=int32"""
+    """A threshold for each pool, of the keys' dtype. shape=()"""
+    counts_below: jax.Array
+    """Cost of the elements below each threshold: emulated uint64, shape (pools, 4)."""
+    num_passes: jax.Array
+    """The number of passes over the leaves. shape=(), dtype=int32"""
 
 
 class _Search(NamedTuple):
-    """A bracket for every group: `low <= threshold < high`, multiples of the unit."""
+    """A bracket for every pool, `low <= threshold < high`, without trailing zeros."""
 
-    low: jax.Array  # (groups,); once anything was found below the budget, a key
-    high: jax.Array  # (groups,)
-    below_low: jax.Array  # wide, (groups, 4); at most the budget
-    below_high: jax.Array  # wide, (groups, 4); more than the budget
-    uneven: jax.Array  # (groups,) bools: interpolation gained little
-    candidates: jax.Array  # (CANDIDATES, groups)
-    readings: jax.Array
+    low: jax.Array  # (pools,); a key, once a candidate was within the budget
+    high: jax.Array  # (pools,)
+    below_low: jax.Array  # emulated, (pools, 4); at most the budget
+    below_high: jax.Array  # emulated, (pools, 4); more than the budget
+    bisect_next: jax.Array  # (pools,) bools: the last pass shrank the bracket little
+    candidates: jax.Array  # (NUM_CANDIDATES, pools)
+    num_passes: jax.Array
 
 
-def order_statistics(
+def find_order_statistics(
     key: KeyFunction,
-    operands: Sequence[Operand],
-    groups: Groups,
+    inputs: Sequence[LeafInputs],
+    pools: Pools,
     budgets: jax.Array,
-    keys: Keys,
+    key_range: KeyRange,
     *,
-    guesses: jax.Array,
+    initial_candidates: jax.Array,
     costs: Sequence[exact_sums.Cost] | None = None,
     caps: jax.Array | None = None,
-    renew: jax.Array | None = None,
-    kept: jax.Array | None = None,
+    refresh: jax.Array | None = None,
+    previous_keys: jax.Array | None = None,
     shards: Shards | None = None,
-) -> Found:
-    """The greatest key of every group below which there is no more than its budget.
+) -> OrderStatistics:
+    """Find the largest key of every pool below which the cost is within the budget.
 
     Without costs this is the key of rank `budget`, counted from zero.
 
     Args:
-      key: elementwise function from an operand to its keys.
-      operands: one for each leaf.
-      groups: the positions in `operands` that are ranked together.
-      budgets: wide numbers, shape (groups, 4); less than the cost of the group.
-      keys: what is known of the keys.
-      guesses: the first candidates, shape (CANDIDATES, groups). Good ones save
-        readings; none can do harm.
-      costs: what each element counts for, at least 1; 1 if not given.
-      caps: the most that the elements of each leaf may count for together, wide
-        numbers, shape (leaves, 4); what is below a key is then no more than that.
-      renew: bools, shape () or (groups,): where false, nothing is looked for. The
-        `kept` thresholds are returned; what is below them is not told. (A condition of
-        the loop: for the branches of a `cond` round it, XLA copies all weights.)
-      kept: keys, shape (groups,); with `renew`.
-      shards: how the leaves are divided by hand, if they are: what is counted is then
-        counted along its axes, and budgets are those of whole leaves.
+      key: elementwise function from a leaf's inputs to its keys.
+      inputs: of each leaf.
+      pools: the positions in `inputs` that are ranked together.
+      budgets: emulated uint64, shape (pools, 4); less than the cost of the pool.
+      key_range: properties of the keys.
+      initial_candidates: shape (NUM_CANDIDATES, pools). Good ones save passes; bad ones
+        change no result.
+      costs: the cost of each element, at least 1; 1 if not given.
+      caps: the most that the elements of each leaf may cost together: emulated uint64,
+        shape (leaves, 4). The cost below a key counts up to the cap.
+      refresh: bools, shape () or (pools,). Where False, the search is skipped and
+        `previous_keys` are returned; `counts_below` is then meaningless. (A condition
+        of the loop: for the branches of a `cond` around it, XLA copies all weights.)
+      previous_keys: shape (pools,); required with `refresh`.
+      shards: how the leaves are sharded manually, if they are. Counts are then summed
+        over its axes, and budgets are those of whole leaves.
 
     Returns:
-      The thresholds, `keys.largest` where no key is above the budget.
+      The thresholds; `key_range.largest` where no key exceeds the budget.
     """
-    sizes = [jax.eval_shape(key, operand).size for operand in operands]
+    sizes = [jax.eval_shape(key, leaf_inputs).size for leaf_inputs in inputs]
     if shards is not None:
-        sizes = [size * shards.parts(i) for i, size in enumerate(sizes)]
-    totals = _totals(sizes, groups, costs, shards)
-    counts = [max(sum(sizes[i] for i in group), 1) for group in groups]
-    mean_costs = uint64.to_float32(totals) / np.array(counts, np.float32)
-    unit, largest = keys.zero_bits, keys.largest >> keys.zero_bits
-    smooth_bits = keys.smooth_bits - keys.zero_bits
+        sizes = [size * shards.num_shards(i) for i, size in enumerate(sizes)]
+    totals = _total_costs(sizes, pools, costs, shards)
+    pool_sizes = [max(sum(sizes[i] for i in pool), 1) for pool in pools]
+    mean_costs = uint64.to_float32(totals) / np.array(pool_sizes, np.float32)
+    shift = key_range.trailing_zero_bits
+    largest = key_range.largest >> shift
+    interpolation_bits = key_range.interpolation_bits - shift
 
-    def read(search: _Search) -> _Search:
-        tally = _read(
+    def run_pass(search: _Search) -> _Search:
+        tally = _count_pass(
             key,
-            operands,
-            groups,
+            inputs,
+            pools,
             search.candidates,
             costs=costs,
             caps=caps,
             shards=shards,
         )
-        candidates = search.candidates >> unit
-        following = jnp.minimum(tally.next >> unit, largest)
+        return shrink_brackets(search, tally)
+
+    def shrink_brackets(search: _Search, tally: count_below.Tally) -> _Search:
+        candidates = search.candidates >> shift
+        next_keys = jnp.minimum(tally.next_key >> shift, largest)
         fits = ~uint64.less(budgets[None], tally.below) & (candidates <= largest)
-        # The highest candidate that fits, and the lowest that does not. (Of equal ones,
-        # all, with the same counts.)
+        # The bracket shrinks to the highest candidate that fits and the lowest that
+        # does not. Equal candidates have equal counts.
         highest = jnp.max(jnp.where(fits, candidates, -1), axis=0)
-        at_highest = fits & (candidates == highest[None])
-        found = jnp.max(jnp.where(at_highest, following, -1), axis=0)
-        rises = found >= search.low
-        low = jnp.where(rises, found, search.low)
-        below_low = _where(rises, _counts_at(at_highest, tally), search.below_low)
+        is_highest = fits & (candidates == highest[None])
+        new_low = jnp.max(jnp.where(is_highest, next_keys, -1), axis=0)
+        improves_low = new_low >= search.low
+        low = jnp.where(improves_low, new_low, search.low)
+        below_low = _select(
+            improves_low, _counts_at(is_highest, tally), search.below_low
+        )
         lowest = jnp.min(jnp.where(fits, search.high[None], candidates), axis=0)
-        falls = lowest < search.high
-        high = jnp.where(falls, lowest, search.high)
-        at_lowest = ~fits & (candidates == lowest[None])
-        below_high = _where(falls, _counts_at(at_lowest, tally), search.below_high)
-        exact = rises & uint64.equal(below_low, budgets)
-        high = jnp.where(exact, low + 1, high)
-        gained_little = (high - low) > (search.high - search.low) >> 3
-        uneven = gained_little & ~search.uneven
-        ranks = _ranks(below_low, below_high, budgets, mean_costs)
-        offered = _next_candidates(low, high, ranks, uneven, smooth_bits)
+        improves_high = lowest < search.high
+        high = jnp.where(improves_high, lowest, search.high)
+        is_lowest = ~fits & (candidates == lowest[None])
+        below_high = _select(
+            improves_high, _counts_at(is_lowest, tally), search.below_high
+        )
+        is_exact = improves_low & uint64.equal(below_low, budgets)
+        high = jnp.where(is_exact, low + 1, high)
+        shrank_little = (high - low) > (search.high - search.low) >> 3
+        bisect_next = shrank_little & ~search.bisect_next
+        interpolation = bracket_candidates.interpolate(
+            below_low, below_high, budgets, mean_costs
+        )
+        candidates = bracket_candidates.next_candidates(
+            low, high, interpolation, bisect_next, interpolation_bits
+        )
         return _Search(
             low,
             high,
             below_low,
             below_high,
-            uneven,
-            offered << unit,
-            search.readings + 1,
+            bisect_next,
+            candidates << shift,
+            search.num_passes + 1,
         )
 
-    low = jnp.zeros(len(groups), guesses.dtype)
+    low = jnp.zeros(len(pools), initial_candidates.dtype)
     high = jnp.full_like(low, largest + 1)
-    if renew is not None and kept is not None:
-        low = jnp.where(renew, low, kept >> unit)
-        high = jnp.where(renew, high, low + 1)
+    if refresh is not None and previous_keys is not None:
+        low = jnp.where(refresh, low, previous_keys >> shift)
+        high = jnp.where(refresh, high, low + 1)
     start = _Search(
         low=low,
         high=high,
         below_low=jnp.zeros_like(budgets),
         below_high=totals,
-        uneven=jnp.zeros(len(groups), bool),
-        candidates=guesses >> unit << unit,
-        readings=jnp.zeros((), jnp.int32),
+        bisect_next=jnp.zeros(len(pools), bool),
+        candidates=initial_candidates >> shift << shift,
+        num_passes=jnp.zeros((), jnp.int32),
     )
-    varying = jax.tree.leaves((operands, costs, budgets, guesses, caps, renew, kept))
+    arguments = (
+        inputs,
+        costs,
+        budgets,
+        initial_candidates,
+        caps,
+        refresh,
+        previous_keys,
+    )
     search = jax.lax.while_loop(
         lambda search: jnp.any(search.high - search.low > 1),
-        read,
-        vary_as(start, varying, shards),
+        run_pass,
+        pcast_like(start, jax.tree.leaves(arguments), shards),
     )
-    found = variadic_reduce.separate(search.low << unit)
-    return Found(found, search.below_low, search.readings)
+    keys = xla_cpu.unstack_unfused(search.low << shift)
+    return OrderStatistics(keys, search.below_low, search.num_passes)
 
 
-def _where(chosen: jax.Array, wides: jax.Array, others: jax.Array) -> jax.Array:
-    return jnp.where(chosen[:, None], wides, others)
+def _select(mask: jax.Array, numbers: jax.Array, others: jax.Array) -> jax.Array:
+    return jnp.where(mask[:, None], numbers, others)
 
 
-def _counts_at(chosen: jax.Array, tally: count_below.Tally) -> jax.Array:
-    """The counts below a chosen candidate of each group; equal ones if several are."""
-    return jnp.max(jnp.where(chosen[..., None], tally.below, 0), axis=0)
+def _counts_at(mask: jax.Array, tally: count_below.Tally) -> jax.Array:
+    """Return the count below the masked candidate of each pool; equal ones may be."""
+    return jnp.max(jnp.where(mask[..., None], tally.below, 0), axis=0)
 
 
-class _Ranks(NamedTuple):
-    """Where the thresholds are in their brackets."""
-
-    share: jax.Array  # (groups,), float32, in (0, 1): of the bracket, below the budget
-    elements: jax.Array  # (groups,), float32: about how many the bracket holds
-
-
-def _ranks(
-    below_low: jax.Array, below_high: jax.Array, budgets: jax.Array, means: jax.Array
-) -> _Ranks:
-    held = uint64.to_float32(uint64.subtract(below_high, below_low))
-    wanted = uint64.to_float32(uint64.subtract(budgets, below_low))
-    # The threshold is an element itself: on average, half of one further up.
-    share = (wanted + means / 2) / held
-    return _Ranks(jnp.clip(share, 1e-12, 1 - 1e-7), held / means)
-
-
-def _next_candidates(
-    low: jax.Array, high: jax.Array, ranks: _Ranks, uneven: jax.Array, smooth_bits: int
-) -> jax.Array:
-    """Where to look in brackets: strictly inside, shape (CANDIDATES, groups)."""
-    low, high, uneven = low[None], high[None], uneven[None]
-    share, elements = ranks.share[None], ranks.elements[None]
-    width = high - low
-    nearer_low = share <= 0.5
-    nearer = jnp.where(nearer_low, share, 1 - share)
-    # The estimate's relative error: of a rank among random elements, or, in a wide
-    # bracket, of keys that do not lie evenly.
-    error = jnp.sqrt((1 - nearer) / (nearer * elements))
-    unevenness = width.astype(jnp.float32) / (1 << smooth_bits)
-    error = jnp.minimum(jnp.maximum(error, unevenness), _LARGEST_ERROR)
-    spread = jnp.exp(jnp.array(_DEVIATIONS, jnp.float32)[:, None] * error)
-    real = jnp.float32 if width.dtype == jnp.int32 else jnp.float64
-    shares = jnp.minimum(nearer * spread, 1).astype(real)
-    interpolated = (shares * width.astype(real)).astype(width.dtype)
-    # Powers of the width, where the end that is nearer in rank may be very near.
-    stepped = jnp.concatenate([width >> 20, width >> 13, width >> 6, width >> 1])
-    # The key after the lowest, since many may be equal to that, and even parts.
-    evenly = jnp.concatenate(
-        [jnp.ones_like(width), width >> 2, width >> 1, width // 4 * 3]
-    )
-    even = (width >> smooth_bits > 0) | uneven
-    very_wide = width >> smooth_bits >= _VERY_WIDE
-    offsets = jnp.where(even, evenly, interpolated)
-    offsets = jnp.where(very_wide, stepped, offsets)
-    from_low = nearer_low | (even & ~very_wide)
-    candidates = jnp.where(from_low, low + offsets, high - offsets)
-    return jnp.clip(candidates, low + 1, high - 1)
-
-
-def _read(
+def _count_pass(
     key: KeyFunction,
-    operands: Sequence[Operand],
-    groups: Groups,
+    inputs: Sequence[LeafInputs],
+    pools: Pools,
     candidates: jax.Array,
     *,
     costs: Sequence[exact_sums.Cost] | None,
     caps: jax.Array | None,
     shards: Shards | None,
 ) -> count_below.Tally:
-    """What one reading tells of every group's candidates."""
-    # One array for each group and not one for all, of which every leaf would read its
-    # own part: so leaves of one shape share one compiled loop.
-    of_groups = variadic_reduce.separate(candidates)
-    # Inside a loop the compiler would move the keys, which no candidate changes, out
-    # of it and keep a copy of all of them. The barrier ties them to the candidates.
-    operands, of_groups = jax.lax.optimization_barrier((operands, of_groups))
-    keys = [key(operand) for operand in operands]
-    return count_below.tally(keys, groups, of_groups, costs, caps=caps, shards=shards)
+    """Compute the keys of all leaves and count those below every pool's candidates."""
+    pool_candidates = xla_cpu.unstack_unfused(candidates)
+    inputs, pool_candidates = xla_cpu.keep_in_loop(inputs, pool_candidates)
+    keys = [key(leaf_inputs) for leaf_inputs in inputs]
+    return count_below.tally(
+        keys, pools, pool_candidates, costs, caps=caps, shards=shards
+    )
 
 
-def _totals(
+def _total_costs(
     sizes: Sequence[int],
-    groups: Groups,
+    pools: Pools,
     costs: Sequence[exact_sums.Cost] | None,
     shards: Shards | None,
 ) -> jax.Array:
-    """What all elements of each group cost: wide numbers, shape (groups, 4)."""
+    """Return the cost of all elements of each pool: emulated, shape (pools, 4)."""
     totals = []
-    for group in groups:
-        known, total = 0, jnp.zeros(uint64.LIMBS, jnp.uint32)
-        for i in group:
+    for pool in pools:
+        static_total, total = 0, jnp.zeros(uint64.LIMBS, jnp.uint32)
+        for i in pool:
             cost = 1 if costs is None or costs[i] is None else costs[i]
             if isinstance(cost, int):
-                known += cost * sizes[i]
+                static_total += cost * sizes[i]
             else:
-                here = exact_sums.sum_integers(jnp.asarray(cost))
+                leaf_total = exact_sums.sum_integers(jnp.asarray(cost))
                 if shards is not None:
-                    here = uint64.carry(shards.total(shards.once(i, here)))
-                total = uint64.add(total, here)
-        totals.append(uint64.add(total, jnp.asarray(uint64.from_int(known))))
+                    masked = shards.mask_replicas(i, leaf_total)
+                    leaf_total = uint64.carry(shards.psum(masked))
+                total = uint64.add(total, leaf_total)
+        static_total_uint64 = jnp.asarray(uint64.from_int(static_total))
+        totals.append(uint64.add(total, static_total_uint64))
     return jnp.stack(totals)

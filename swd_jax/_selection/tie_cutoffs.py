@@ -1,4 +1,8 @@
-"""Where the first few of a leaf's chosen elements end, in row-major order."""
+"""Ties at a threshold: which of a leaf's tied elements are taken, up to a quota.
+
+The first ones in row-major order are taken. A *cutoff* is the position at which they
+end, given as coordinates.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -6,106 +10,113 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax._arrays import exact_sums, uint64
-from swd_jax._arrays.manual_sharding import Shards, vary_as
-from swd_jax._selection.order_statistics import Operand
+from swd_jax._arrays import exact_sums, uint64, xla_cpu
+from swd_jax._arrays.manual_sharding import Shards, pcast_like
+from swd_jax._selection.order_statistics import LeafInputs
 
 
-def position_cutoffs(
-    chosen: Callable[[Operand], jax.Array],
-    operands: Sequence[Operand],
+def find_tie_cutoffs(
+    is_tied: Callable[[LeafInputs], jax.Array],
+    inputs: Sequence[LeafInputs],
     shapes: Sequence[tuple[int, ...]],
     quotas: jax.Array,
     *,
     costs: Sequence[exact_sums.Cost] | None = None,
     shards: Shards | None = None,
 ) -> list[jax.Array]:
-    """Where each leaf's first `quota` chosen elements end, in row-major order.
+    """Find where each leaf's first tied elements end that its quota pays for.
 
-    Settles one bit of a coordinate at a time by counting, as `order_statistics` does
-    with keys; no running sum over a leaf is stored.
+    The search settles one bit of a coordinate per pass, by counting. No running sum
+    over a leaf is stored.
 
     Args:
-      chosen: elementwise function from an operand to booleans in its leaf's shape.
-      operands: one for each leaf.
+      is_tied: elementwise function from a leaf's inputs to a mask in its shape.
+      inputs: of each leaf.
       shapes: the leaves' shapes.
-      quotas: wide numbers, shape (leaves, 4).
-      costs: what each element counts for, at least 1; 1 if not given.
-      shards: how the leaves are divided by hand, if they are. A leaf then has one more
-        dimension, in front: the parts in the order of their devices.
+      quotas: emulated uint64, shape (leaves, 4).
+      costs: the cost of each element, at least 1; 1 if not given.
+      shards: how the leaves are sharded manually, if they are. A leaf then has one more
+        coordinate, in front: the index of the shard.
 
     Returns:
-      A cutoff for every leaf, shape (dimensions,): the chosen elements before it
-      (`is_before`) are the first that cost no more than `quota` together, or all if
-      all cost less.
+      A cutoff for every leaf, shape (coordinates,): the tied elements before it
+      (`is_before`) are the first that cost at most `quota` together, or all if all cost
+      less.
     """
-    parts = [None if shards is None else shards.part(i) for i in range(len(shapes))]
+    indices = [
+        None if shards is None else shards.shard_index(i) for i in range(len(shapes))
+    ]
     if shards is None:
         lengths = shapes
     else:
-        lengths = [(shards.parts(i), *shape) for i, shape in enumerate(shapes)]
-    moves = [_cutoff_moves(shape) for shape in lengths]
-    steps = max((len(move) for move in moves), default=0)
-    moves = [np.pad(move, [(0, steps - len(move)), (0, 0)]) for move in moves]
+        lengths = [(shards.num_shards(i), *shape) for i, shape in enumerate(shapes)]
+    leaf_bits = [_coordinate_bits(shape) for shape in lengths]
+    num_steps = max((len(bits) for bits in leaf_bits), default=0)
+    leaf_bits = [
+        np.pad(bits, [(0, num_steps - len(bits)), (0, 0)]) for bits in leaf_bits
+    ]
 
-    def settle_bit(step: jax.Array, cutoffs: list[jax.Array]) -> list[jax.Array]:
+    def try_next_bit(step: jax.Array, cutoffs: list[jax.Array]) -> list[jax.Array]:
         candidates = [
-            cutoff + jnp.asarray(move)[step]
-            for cutoff, move in zip(cutoffs, moves, strict=True)
+            cutoff + jnp.asarray(bits)[step]
+            for cutoff, bits in zip(cutoffs, leaf_bits, strict=True)
         ]
-        # As in a search: else a copy of what each leaf has chosen would be kept.
-        held, tied = jax.lax.optimization_barrier((list(operands), candidates))
-        before = [
-            [chosen(operand) & is_before(shape, candidate, part)]
-            for operand, shape, candidate, part in zip(
-                held, shapes, tied, parts, strict=True
+        loop_inputs, loop_candidates = xla_cpu.keep_in_loop(list(inputs), candidates)
+        masks = [
+            [is_tied(leaf_inputs) & is_before(shape, candidate, index)]
+            for leaf_inputs, shape, candidate, index in zip(
+                loop_inputs, shapes, loop_candidates, indices, strict=True
             )
         ]
-        counts = exact_sums.count_true(before, costs, shards)[:, 0]
+        counts = exact_sums.count_true(masks, costs, shards)[:, 0]
         fits = ~uint64.less(quotas, counts)
         return [
             jnp.where(fit, candidate, cutoff)
             for fit, candidate, cutoff in zip(fits, candidates, cutoffs, strict=True)
         ]
 
-    start = [jnp.zeros(move.shape[1], jnp.uint32) for move in moves]
-    if steps == 0:
+    start = [jnp.zeros(bits.shape[1], jnp.uint32) for bits in leaf_bits]
+    if num_steps == 0:
         return start
-    varying = jax.tree.leaves((list(operands), costs, quotas))
-    start = vary_as(start, varying, shards)
-    last = jnp.where(jnp.any(quotas > 0), steps, 0)
-    return jax.lax.fori_loop(0, last, settle_bit, start)
+    start = pcast_like(start, jax.tree.leaves((list(inputs), costs, quotas)), shards)
+    stop = jnp.where(jnp.any(quotas > 0), num_steps, 0)
+    return jax.lax.fori_loop(0, stop, try_next_bit, start)
 
 
 def is_before(
-    shape: tuple[int, ...], cutoff: jax.Array, part: jax.Array | None = None
+    shape: tuple[int, ...], cutoff: jax.Array, shard_index: jax.Array | None = None
 ) -> jax.Array:
-    """Which positions of a leaf come before a cutoff's coordinates, in row-major order.
+    """Return the mask of positions before a cutoff, in row-major order.
 
-    Coordinates rather than one flat index: they never exceed 32 bits, they leave a
-    sharded leaf as it lies, and there is no array of indices to store.
+    A cutoff has coordinates instead of one flat index: coordinates fit into 32 bits, a
+    sharded leaf is not reshaped, and no array of indices is stored.
 
     Args:
-      shape: of the leaf, or of the part of it that is here.
+      shape: of the leaf, or of its local shard.
       cutoff: the coordinates, shape (dimensions,).
-      part: which part of a leaf is here, if it is divided by hand: then the first of
-        the coordinates is that of the part.
+      shard_index: index of the local shard, if the leaf is sharded manually; the first
+        coordinate is then that of the shard.
     """
-    if part is not None:
-        within = is_before(shape, cutoff[1:]) if shape else jnp.zeros((), bool)
-        return (part < cutoff[0]) | ((part == cutoff[0]) & within)
+    if shard_index is not None:
+        in_shard = is_before(shape, cutoff[1:]) if shape else jnp.zeros((), bool)
+        is_same_shard = shard_index == cutoff[0]
+        return (shard_index < cutoff[0]) | (is_same_shard & in_shard)
     if not shape:
         return cutoff[0] > 0
-    before = jnp.zeros(shape, bool)
+    mask = jnp.zeros(shape, bool)
     for axis in reversed(range(len(shape))):
         index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-        before = (index < cutoff[axis]) | ((index == cutoff[axis]) & before)
-    return before
+        mask = (index < cutoff[axis]) | ((index == cutoff[axis]) & mask)
+    return mask
 
 
-def _cutoff_moves(shape: tuple[int, ...]) -> np.ndarray:
-    """How a cutoff is settled, one bit of one coordinate at a time: (steps, axes)."""
-    # A number without dimensions is cut at before or after it, like a row of one.
+def _coordinate_bits(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the bits of a cutoff in the order of the search: (steps, dimensions).
+
+    Each row adds one bit to one coordinate, the highest bit of the first one first.
+    """
+    # A scalar has one coordinate, like an array of shape (1,): 0 or 1 elements are
+    # before the cutoff.
     lengths = shape or (1,)
     rows = [
         [(axis == i) << shift for i in range(len(lengths))]

@@ -51,7 +51,7 @@ def check_not_emptied(
                 )
 
 
-def check_shapes(groups: ChannelGroups, flat: tree_paths.Flat, name: str) -> None:
+def check_shapes(groups: ChannelGroups, flat: tree_paths.FlatTree, name: str) -> None:
     """Raise if the groups were found in a tree of other paths or shapes."""
     arrays = distinct_paths.arrays_by_path(flat, name)
     shapes = {path: tuple(leaf.shape) for path, leaf in arrays.items()}

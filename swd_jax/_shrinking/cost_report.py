@@ -68,9 +68,7 @@ class CostReport:
             ratio = f"{before / after:.2f}" if after else ""
             cells = format(before, spec), format(after, spec), share, ratio
             rows.append((title, *cells))
-        return (
-            f"{text_tables.table(rows, names=1)}\n\nlatency measured on {self.device}"
-        )
+        return f"{text_tables.format_table(rows, label_columns=1)}\n\nlatency measured on {self.device}"
 
 
 _ROWS = (
@@ -127,7 +125,7 @@ def cost_report(
       >>> report.before.flops, report.after.flops
       (448, 112)
     """
-    validation.check_step_count("runs", runs, least=1)
+    validation.check_step_count("runs", runs, minimum=1)
     flat = tree_paths.flatten(params)
     channels_to_positions.check_shapes(small.groups, flat, "params")
     arguments = jax.tree.map(example_like, tuple(example_args))

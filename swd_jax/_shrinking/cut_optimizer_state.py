@@ -77,7 +77,7 @@ def shrink_state(
                 "cut. Begin with a new state, tx.init(params)."
             )
         leaves[position], leaf_positions[position] = leaf, positions[parameter]
-    return flat.rebuilt(cut_arrays.cut(leaves, leaf_positions))
+    return flat.rebuild(cut_arrays.cut(leaves, leaf_positions))
 
 
 def _keys_inside(prefix: str | None, groups: ChannelGroups) -> dict[str, list[str]]:

@@ -80,7 +80,7 @@ def check_pruned_channels_are_zero(
     analysis: find_groups.Analysis,
     groups: ChannelGroups,
     *,
-    flat: tree_paths.Flat,
+    flat: tree_paths.FlatTree,
     pruned: Sequence[np.ndarray],
     program: SmallerProgram,
     small: Any,
@@ -139,7 +139,7 @@ def is_close(expected: Any, output: Any) -> bool:
     )
 
 
-def _has_shapes_only(flat: tree_paths.Flat) -> bool:
+def _has_shapes_only(flat: tree_paths.FlatTree) -> bool:
     return any(
         isinstance(leaf, jax.ShapeDtypeStruct) for *_, leaf in tree_paths.arrays(flat)
     )

@@ -67,7 +67,7 @@ def shrink_module(
 
 def cut_tree(
     tree: Any,
-    flat: tree_paths.Flat,
+    flat: tree_paths.FlatTree,
     positions: Mapping[str, channels_to_positions.KeptPositions],
     attributes: Mapping[str, Any],
 ) -> Any:
@@ -89,7 +89,7 @@ def cut_tree(
             for position, path, _ in tree_paths.arrays(flat)
             if path in cut_leaves
         }
-        small = flat.rebuilt(replacements)
+        small = flat.rebuild(replacements)
     shapes = {
         path: (tuple(leaf.shape), tuple(cut_leaves.get(path, leaf).shape))
         for path, leaf in arrays.items()

@@ -27,7 +27,7 @@ def init(resolved: ResolvedTargets) -> Any:
         for leaf in entry.leaves:
             dtype = sort_keys.score_dtype(leaf.weights.dtype)
             entries[leaf.position] = jnp.zeros_like(leaf.weights, dtype=dtype)
-    return tree.rebuilt(entries)
+    return tree.rebuild(entries)
 
 
 def update(
@@ -73,4 +73,4 @@ def update(
             updated[position] = accumulator.update(
                 previous_array, weights, gradient_array
             )
-    return previous.rebuilt(updated)
+    return previous.rebuild(updated)

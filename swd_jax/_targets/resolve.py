@@ -40,7 +40,7 @@ class ResolvedTarget(NamedTuple):
 class ResolvedTargets(NamedTuple):
     """Targets and the leaves of one tree of parameters that each of them prunes."""
 
-    tree: tree_paths.Flat
+    tree: tree_paths.FlatTree
     targets: list[ResolvedTarget]
 
 

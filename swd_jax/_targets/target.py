@@ -110,8 +110,8 @@ class Target:
             "structure": _leaf_structure.as_structure(structure),
             "scope": scopes.as_scope(scope),
             "criterion": _as_criterion.as_criterion(criterion),
-            "min_kept": validation.as_floor(
-                "min_kept", min_kept, counted="weights", of="leaf"
+            "min_kept": validation.as_min_kept(
+                "min_kept", min_kept, item_name="weights", whole_name="leaf"
             ),
         }
         for name, value in fields.items():

@@ -14,7 +14,7 @@ from swd_jax._arrays import tree_paths
 class MatchedUpdates(NamedTuple):
     """Updates, and the position among them of each parameter's update."""
 
-    tree: tree_paths.Flat
+    tree: tree_paths.FlatTree
     position_of_param: dict[int, int]
 
     def at(self, leaf: PrunableLeaf) -> jax.Array:
@@ -26,19 +26,21 @@ class MatchedUpdates(NamedTuple):
     ) -> optax.Updates:
         """Return the tree of updates with those of some leaves replaced."""
         pairs = zip(leaves, new_updates, strict=True)
-        return self.tree.rebuilt(
+        return self.tree.rebuild(
             {self.position_of_param[leaf.position]: update for leaf, update in pairs}
         )
 
 
-def match_updates(updates: optax.Updates, params: tree_paths.Flat) -> MatchedUpdates:
+def match_updates(
+    updates: optax.Updates, params: tree_paths.FlatTree
+) -> MatchedUpdates:
     """Match the updates to the parameters.
 
     Raises:
       ValueError: if the updates have another structure.
     """
     tree = tree_paths.flatten(updates)
-    positions = tree_paths.matched_positions("updates", tree, params)
+    positions = tree_paths.match_positions("updates", tree, params)
     return MatchedUpdates(tree, positions)
 
 

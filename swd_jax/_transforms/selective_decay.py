@@ -67,7 +67,7 @@ def selective_decay(
     validation.check_coefficient("weight_decay", weight_decay)
     validation.check_coefficient("a", a)
     validation.check_coefficient("learning_rate", learning_rate)
-    validation.check_step_count("update_every", update_every, least=1)
+    validation.check_step_count("update_every", update_every, minimum=1)
 
     def init_fn(params: optax.Params) -> SwdState:
         return SwdState(

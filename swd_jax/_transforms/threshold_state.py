@@ -144,7 +144,7 @@ def select(
         of_target = slice(start, start + ranking.num_thresholds)
         new = ranking.find_thresholds(
             target.budgets(step),
-            previous=warm_start.Last(
+            previous=warm_start.PreviousThresholds(
                 previous_thresholds[of_target].astype(ranking.dtype),
                 previous_changes[of_target].astype(ranking.dtype),
             ),
@@ -182,7 +182,7 @@ def _threshold_change(
 
 def _selected_fraction(counts_below: jax.Array, total: int) -> jax.Array:
     """Return the selected share of all prunable weights."""
-    selected = uint64.to_float32(uint64.sum_last_but_one(counts_below))
+    selected = uint64.to_float32(uint64.sum_short_axis(counts_below))
     return selected / np.float32(max(total, 1))
 
 

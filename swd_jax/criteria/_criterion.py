@@ -95,9 +95,14 @@ class Criterion:
       >>> def means(leaves):
       ...     return [jnp.mean(leaf) for leaf in leaves]
       >>> def sharded_means(leaves, shards):
-      ...     sums = [shards.once(i, jnp.sum(leaf)) for i, leaf in enumerate(leaves)]
-      ...     sizes = [leaf.size * shards.parts(i) for i, leaf in enumerate(leaves)]
-      ...     return [s / n for s, n in zip(shards.total(sums), sizes)]
+      ...     sums = [
+      ...         shards.mask_replicas(i, jnp.sum(leaf))
+      ...         for i, leaf in enumerate(leaves)
+      ...     ]
+      ...     sizes = [
+      ...         leaf.size * shards.num_shards(i) for i, leaf in enumerate(leaves)
+      ...     ]
+      ...     return [s / n for s, n in zip(shards.psum(sums), sizes)]
       >>> criterion = swd_jax.criteria.Criterion(
       ...     "distance",
       ...     distance,
@@ -183,7 +188,7 @@ def nonnegative_scores(
     Of the result only the magnitude is significant.
     """
     values = scores(criterion, weights, statistic, inputs, dtype)
-    return sort_keys.ordered(values) if criterion.signed else values
+    return sort_keys.signed_to_nonnegative(values) if criterion.signed else values
 
 
 @functools.partial(jax.jit, static_argnames=("criterion", "dtype", "shards"))

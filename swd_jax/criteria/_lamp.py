@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from swd_jax._arrays import sort_keys
-from swd_jax._arrays.manual_sharding import laid_out_as, undivided
+from swd_jax._arrays.explicit_sharding import replicate, reshard_like
 from swd_jax.criteria._criterion import Criterion, LibraryCriterion
 
 
@@ -30,11 +30,11 @@ def _leaf_statistic(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     if weights.size == 0:
         return jnp.ones((), weights.dtype), weights
     info = jnp.finfo(weights.dtype)
-    whole = undivided(weights)
+    whole = replicate(weights)
     keys = sort_keys.to_key(whole.ravel())
     finite = keys < sort_keys.largest_key(info.dtype)
     largest = jnp.max(jnp.where(finite, keys, 0))
-    power = sort_keys.power_below(largest, info.dtype)
+    power = sort_keys.power_of_two_below(largest, info.dtype)
     scale = 0.5 / jnp.where(power >= info.tiny, power, 1)
     order = jnp.argsort(keys)
     ascending = jnp.where(finite, jnp.abs(whole.ravel()), 0)[order] * scale
@@ -48,7 +48,7 @@ def _leaf_statistic(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     sums = sums[jax.lax.cummax(jnp.where(is_first, ranks, 0))]
     factors = jnp.where(sums > 0, jax.lax.rsqrt(sums), 1)
     factors = jnp.zeros_like(factors).at[order].set(factors, unique_indices=True)
-    return scale, laid_out_as(factors.reshape(weights.shape), weights)
+    return scale, reshard_like(factors.reshape(weights.shape), weights)
 
 
 lamp: Criterion = LibraryCriterion("lamp", _score, statistics=_statistics)

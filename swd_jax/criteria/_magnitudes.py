@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax._arrays import leaf_norms, sort_keys, variadic_reduce
+from swd_jax._arrays import exact_norms, sort_keys, xla_cpu
 from swd_jax._arrays.manual_sharding import Shards
 from swd_jax.criteria._criterion import (
     Criterion,
@@ -32,16 +32,16 @@ def _reciprocal_norms(
     leaves: Sequence[jax.Array], shards: Shards | None = None
 ) -> list[jax.Array]:
     """Compute 1 / ||w|| of each leaf, clipped to normal floats; 1 for zero leaves."""
-    return _reciprocals(leaf_norms.l2_norms(leaves, shards))
+    return _reciprocals(exact_norms.leaf_l2_norms(leaves, shards))
 
 
 def _reciprocal_rms(
     leaves: Sequence[jax.Array], shards: Shards | None = None
 ) -> list[jax.Array]:
     """Compute 1 / RMS(w) of each leaf, clipped in the same way."""
-    norms = leaf_norms.l2_norms(leaves, shards)
+    norms = exact_norms.leaf_l2_norms(leaves, shards)
     sizes = [
-        leaf.size * (1 if shards is None else shards.parts(i))
+        leaf.size * (1 if shards is None else shards.num_shards(i))
         for i, leaf in enumerate(leaves)
     ]
     roots = np.sqrt(np.maximum(sizes, 1)).astype(norms.dtype)
@@ -51,7 +51,7 @@ def _reciprocal_rms(
 def _reciprocals(norms: jax.Array) -> list[jax.Array]:
     tiny = jnp.finfo(norms.dtype).tiny
     factors = 1 / jnp.where(norms > 0, jnp.clip(norms, tiny, 1 / tiny), 1)
-    return variadic_reduce.separate(factors)
+    return xla_cpu.unstack_unfused(factors)
 
 
 magnitude: Criterion = LibraryCriterion(

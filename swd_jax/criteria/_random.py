@@ -62,7 +62,8 @@ class _LeafSeeds:
         if shards is None:
             return [jnp.asarray(leaf_seed) for leaf_seed in leaf_seeds]
         return [
-            _mix(leaf_seed + shards.part(i)) for i, leaf_seed in enumerate(leaf_seeds)
+            _mix(leaf_seed + shards.shard_index(i))
+            for i, leaf_seed in enumerate(leaf_seeds)
         ]
 
 

@@ -130,10 +130,10 @@ def load_sparse(file: str | os.PathLike[str], like: Tree) -> Tree:
                     "and convert them with astype."
                 )
             loaded[position] = jax.numpy.asarray(exact)
-    return flat.rebuilt(loaded)
+    return flat.rebuild(loaded)
 
 
-def _saved_leaves(name: str, flat: tree_paths.Flat) -> dict[str, tuple[int, Any]]:
+def _saved_leaves(name: str, flat: tree_paths.FlatTree) -> dict[str, tuple[int, Any]]:
     """Position and leaf of the arrays that are saved, by path: no PRNG keys."""
     leaves: dict[str, tuple[int, Any]] = {}
     for position, path, leaf in tree_paths.arrays(flat):

@@ -14,10 +14,10 @@ from swd_jax._allocation import exact_counts
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arguments import validation
 from swd_jax._arrays import sort_keys, tree_paths
-from swd_jax._arrays.manual_sharding import laid_out_as, placed_as
+from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
 from swd_jax._ranking import exact_k
 from swd_jax._ranking.scored_units import ScoredUnits
-from swd_jax._selection.order_statistics import Groups
+from swd_jax._selection.order_statistics import Pools
 from swd_jax._targets.resolve import ResolvedTarget, resolve
 from swd_jax._targets.target import Target, as_target
 from swd_jax._transforms import threshold_state
@@ -62,7 +62,7 @@ def drop_and_grow(
     """
     target = as_target(target)
     _check_target(name, target)
-    validation.check_step_count("update_every", update_every, least=1)
+    validation.check_step_count("update_every", update_every, minimum=1)
     inner = optax.with_extra_args_support(optimizer)
 
     def init_fn(params: optax.Params) -> DynamicState:
@@ -73,10 +73,10 @@ def drop_and_grow(
             range(len(tree.leaves)), optax.MaskedNode()
         )
         for leaf, mask in zip(resolved.leaves, masks, strict=True):
-            entries[leaf.position] = placed_as(mask, leaf.weights)
+            entries[leaf.position] = device_put_like(mask, leaf.weights)
         return DynamicState(
             count=jnp.zeros((), jnp.int32),
-            active=tree.rebuilt(entries),
+            active=tree.rebuild(entries),
             inner=inner.init(params),
         )
 
@@ -159,7 +159,7 @@ def _random_masks(resolved: ResolvedTarget, seed: int) -> list[jax.Array]:
         _uniform_like(key, leaf.weights) for key, leaf in zip(keys, leaves, strict=True)
     ]
     everywhere = [jnp.ones_like(array, dtype=bool) for array in noise]
-    pools: Groups = resolved.found.layout
+    pools: Pools = resolved.found.layout
     pool_sizes = [sum(noise[i].size for i in pool) for pool in pools]
     budgets = exact_counts.pruned_counts(resolved.sparsities(None), pool_sizes)
     pruned = _extreme_k_masks(noise, everywhere, pools, budgets)
@@ -174,7 +174,7 @@ def _uniform_like(key: jax.Array, leaf: Any) -> jax.Array:
 
     if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
         return jax.jit(uniform, out_shardings=leaf.sharding)(key)
-    return laid_out_as(uniform(key), leaf)
+    return reshard_like(uniform(key), leaf)
 
 
 def _exchange(
@@ -194,7 +194,7 @@ def _exchange(
     weights = [
         jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in resolved.leaves
     ]
-    pools: Groups = resolved.found.layout
+    pools: Pools = resolved.found.layout
     num_active = []
     for sparsity, pool in zip(resolved.sparsities(None), pools, strict=True):
         assert isinstance(sparsity, Fraction)
@@ -233,7 +233,7 @@ class _MagnitudeKey:
 def _extreme_k_masks(
     arrays: Sequence[jax.Array],
     candidates: Sequence[jax.Array],
-    pools: Groups,
+    pools: Pools,
     budgets: jax.Array,
     *,
     largest_first: bool = False,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from swd_jax._arguments import validation
+from swd_jax._arrays import xla_cpu
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.resolve import resolve
 from swd_jax._targets.target import Targets, as_targets
@@ -90,7 +91,7 @@ def magnitude_pruning(
     one shot and in rounds: Han et al., "Learning both weights and connections"
     (arXiv 1506.02626), section 3.
     """
-    validation.check_step_count("update_every", update_every, least=1)
+    validation.check_step_count("update_every", update_every, minimum=1)
     return _pruning("magnitude_pruning", target, update_every, axis_name)
 
 
@@ -143,7 +144,7 @@ def soft_pruning(
     Source: He et al., "Soft filter pruning for accelerating deep convolutional neural
     networks" (arXiv 1808.06866), algorithm 1.
     """
-    validation.check_step_count("update_every", update_every, least=1)
+    validation.check_step_count("update_every", update_every, minimum=1)
     return _pruning("soft_pruning", target, update_every, axis_name, may_regrow=True)
 
 
@@ -192,8 +193,7 @@ def _pruning(
             gradient=None,
             extra_args=extra_args,
         )
-        # Always 1, but XLA does not fold it; `sort_keys.is_zero` needs such a value.
-        opaque_one = state.count % 2 + (state.count + 1) % 2
+        opaque_one = xla_cpu.opaque_one(state.count)
         zero_masks = [] if may_regrow else selection.zero_masks(opaque_one)
         new_updates = []
         for i, leaf in enumerate(selection.leaves):

@@ -88,4 +88,4 @@ def straight_through(
             identity = jnp.asarray(leaf.weights) - weights
             identity = jnp.where(jnp.isnan(identity), 0, identity)
             new_leaves[leaf.position] = forward + identity
-    return resolved.tree.rebuilt(new_leaves)
+    return resolved.tree.rebuild(new_leaves)

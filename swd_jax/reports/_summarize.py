@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from swd_jax._allocation import sparsity_values
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
-from swd_jax._arrays import exact_sums, leaf_norms, sort_keys, tree_paths, uint64
+from swd_jax._arrays import exact_norms, exact_sums, sort_keys, tree_paths, uint64
 from swd_jax._targets.extra_inputs import check_extra_args
 from swd_jax._targets.resolve import RankedTarget, rank, resolve
 from swd_jax._targets.target import Target, Targets, as_targets
@@ -146,7 +146,9 @@ def _measure(
     is_zero = sort_keys.is_zero(weights, opaque_one)
     dtype = sort_keys.score_dtype(weights.dtype)
     weights = sort_keys.widen(weights, dtype)
-    norm, pruned_norm = leaf_norms.l2_norms([weights, jnp.where(pruned, weights, 0)])
+    norm, pruned_norm = exact_norms.leaf_l2_norms(
+        [weights, jnp.where(pruned, weights, 0)]
+    )
     return _Measurement(
         exact_sums.count_true([[is_zero, is_zero | pruned, ~jnp.isfinite(weights)]])[0],
         norm,

@@ -116,7 +116,7 @@ class Summary:
         rows = [("leaf", "shape", "weights", "zeros", "sparsity", "pruned", "residual")]
         rows += [_row(leaf.path, str(leaf.shape), leaf) for leaf in self.leaves]
         rows.append(_row("all prunable", "", self))
-        lines = [text_tables.table(rows, names=2, totals=True), ""]
+        lines = [text_tables.format_table(rows, label_columns=2, has_totals=True), ""]
         for channels in self.channels:
             lines += [str(channels), ""]
         return "\n".join([*lines, *self._remarks()])

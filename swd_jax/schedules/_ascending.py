@@ -9,7 +9,7 @@ from swd_jax._arguments import validation
 def check_ascending(name: str, steps: Sequence[int]) -> None:
     """Raise if these are not whole numbers, at least one, each above the previous."""
     for step in steps:
-        validation.check_step_count(name, step, least=0)
+        validation.check_step_count(name, step, minimum=0)
     rising = all(first < second for first, second in itertools.pairwise(steps))
     if len(steps) == 0 or not rising:
         raise ValueError(f"{name} must be some steps in ascending order, got {steps!r}")

@@ -45,7 +45,7 @@ def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Sc
     """
     lowest = validation.as_decimal("a_min", a_min)
     highest = validation.as_decimal("a_max", a_max)
-    validation.check_step_count("total_steps", total_steps, least=1)
+    validation.check_step_count("total_steps", total_steps, minimum=1)
     if lowest is None or highest is None:
         raise ValueError(
             "a_min and a_max must be known when the schedule is made, got a traced "

@@ -44,8 +44,8 @@ def cubic_sparsity(final: float, begin: int, end: int) -> optax.Schedule:
     with an initial sparsity of 0.
     """
     _check_final(final)
-    validation.check_step_count("begin", begin, least=0)
-    validation.check_step_count("end", end, least=begin + 1)
+    validation.check_step_count("begin", begin, minimum=0)
+    validation.check_step_count("end", end, minimum=begin + 1)
     return _CubicSparsity(
         _as_float(final), hashable.whole_number(begin), hashable.whole_number(end)
     )

@@ -47,7 +47,7 @@ class AbstractStructure(abc.ABC, Hashable):
         self,
         prunable: Prunable,
         allocation: Allocation,
-        tree: tree_paths.Flat,
+        tree: tree_paths.FlatTree,
         params: Any,
     ) -> StructuredLeaves:
         """Return the prunable leaves of a tree, in its order; none of an empty tree.

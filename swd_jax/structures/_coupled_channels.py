@@ -145,11 +145,11 @@ class CoupledChannels(AbstractStructure):
                 f"decays='scales' needs norm='bn_scale', got {self.norm!r}: channels "
                 "that are ranked by their filters must lose these"
             )
-        min_channels = validation.as_floor(
-            "min_channels", self.min_channels, counted="channels", of="group"
+        min_channels = validation.as_min_kept(
+            "min_channels", self.min_channels, item_name="channels", whole_name="group"
         )
         object.__setattr__(self, "min_channels", min_channels)
-        validation.check_step_count("multiple_of", self.multiple_of, least=1)
+        validation.check_step_count("multiple_of", self.multiple_of, minimum=1)
         object.__setattr__(self, "multiple_of", int(self.multiple_of))
         if not self.eligible:
             raise ValueError(
@@ -210,7 +210,7 @@ class CoupledChannels(AbstractStructure):
         self,
         prunable: Prunable,
         allocation: Allocation,
-        tree: tree_paths.Flat,
+        tree: tree_paths.FlatTree,
         params: Any,
     ) -> StructuredLeaves:
         """Return the leaves that lose channels, and the layout of these channels."""

@@ -20,7 +20,7 @@ from swd_jax._arrays import sort_keys, tiling, tree_paths
 from swd_jax._arrays.manual_sharding import AxisName, Shards, find_shards
 from swd_jax._ranking.leaf_ranking import LeafRanking
 from swd_jax._ranking.structure_protocol import Structure
-from swd_jax._selection.order_statistics import Groups
+from swd_jax._selection.order_statistics import Pools
 from swd_jax.criteria import _criterion
 from swd_jax.criteria._criterion import Criterion, ExtraInputs
 from swd_jax.structures import _unit_scores
@@ -101,7 +101,7 @@ class LeafStructure(AbstractStructure):
         self,
         prunable: Prunable,
         allocation: Allocation,
-        tree: tree_paths.Flat,
+        tree: tree_paths.FlatTree,
         params: Any,
     ) -> StructuredLeaves:
         """Return the prunable leaves, and the pools that the scope makes of them."""
@@ -117,8 +117,8 @@ class LeafStructure(AbstractStructure):
         self, allocation: Allocation, found: StructuredLeaves, shards: Shards | None
     ) -> None:
         for number, leaf in enumerate(found.leaves):
-            is_sharded = shards is not None and bool(shards.of_leaf[number])
-            num_shards = tiling.parts_of(leaf.weights)
+            is_sharded = shards is not None and bool(shards.leaf_axes[number])
+            num_shards = tiling.shards_per_axis(leaf.weights)
             self._check_leaf(leaf.path, leaf.weights.shape, is_sharded, num_shards)
             if is_sharded and allocation.scope == "erk":
                 raise ValueError(
@@ -160,7 +160,7 @@ class LeafStructure(AbstractStructure):
         self, allocation: Allocation, found: StructuredLeaves, step: ArrayLike | None
     ) -> PoolSparsities:
         """Return the sparsity of every pool at an optimizer step."""
-        pools: Groups = found.layout
+        pools: Pools = found.layout
         shapes = [leaf.weights.shape for leaf in found.leaves]
         return allocation.pool_sparsities(step, shapes, pools)
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from swd_jax._arrays import sort_keys, tiling
-from swd_jax._arrays.manual_sharding import laid_out_as
-from swd_jax._arrays.xla_cpu import stored
+from swd_jax._arrays.explicit_sharding import reshard_like
+from swd_jax._arrays.xla_cpu import materialize
 from swd_jax.criteria import _criterion
 from swd_jax.structures import _sorting_network
 from swd_jax.structures._leaf_structure import LeafStructure, normalize_axis
@@ -140,25 +140,25 @@ class NM(LeafStructure):
         axis = self.axis % leaf.ndim
         length = min(self.m, leaf.shape[axis])
         if length <= self.n:
-            return laid_out_as(jnp.ones(leaf.shape, bool), leaf)
+            return reshard_like(jnp.ones(leaf.shape, bool), leaf)
         if length > _MAX_SORTED:
             # The padding of the last set sorts below every key, which is at least 0.
-            keys = tiling.split(key(inputs), self._set_lengths(leaf.shape), fill=-1)
-            return tiling.joined(_is_top_n(self.n, keys, 2 * axis + 1), leaf)
+            keys = tiling.tile(key(inputs), self._set_lengths(leaf.shape), fill=-1)
+            return tiling.untile(_is_top_n(self.n, keys, 2 * axis + 1), leaf)
 
         def nth_largest(inputs: Any) -> tuple[jax.Array, jax.Array]:
             return _sorting_network.nth_largest(
                 self.n, self._members(leaf, inputs, key)
             )
 
-        limit, first_kept_tie = stored(nth_largest, inputs)
+        limit, first_kept_tie = materialize(nth_largest, inputs)
 
         def of_weights(of_sets: jax.Array) -> jax.Array:
             """Return each weight's set's entry."""
             tiles = jnp.expand_dims(of_sets, 2 * axis + 1)
             shape = list(tiles.shape)
             shape[2 * axis + 1] = length
-            return tiling.joined(jnp.broadcast_to(tiles, shape), leaf)
+            return tiling.untile(jnp.broadcast_to(tiles, shape), leaf)
 
         # Compared in the leaf's own shape: XLA updates donated weights in place only
         # where they are read in the order in which they are written.
@@ -177,7 +177,7 @@ class NM(LeafStructure):
         """
         axis = self.axis % leaf.ndim
         lengths = self._set_lengths(leaf.shape)
-        tiles = jax.tree.map(lambda array: tiling.split(array, lengths), inputs)
+        tiles = jax.tree.map(lambda array: tiling.tile(array, lengths), inputs)
         length = min(self.m, leaf.shape[axis])
         last_length = leaf.shape[axis] % length or length
         members = []

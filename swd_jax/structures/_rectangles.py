@@ -33,11 +33,11 @@ class Rectangles(LeafStructure):
         """Return the norm of each block, shape (blocks along each axis)."""
         lengths = self.block_lengths(scores.shape)
         sizes = _block_sizes(scores.shape, lengths)
-        tiles = tiling.split(scores, lengths)
+        tiles = tiling.tile(scores, lengths)
         within_tile = range(1, tiles.ndim, 2)
         if not isinstance(sizes, int):
             sizes = np.expand_dims(sizes, list(within_tile))
-        norms = axis_norms.group_norms(tiles, within_tile, sizes, self.norm)
+        norms = axis_norms.norms_along_axes(tiles, within_tile, sizes, self.norm)
         return jnp.squeeze(norms, within_tile)
 
     def sizes(self, shape: tuple[int, ...]) -> int | np.ndarray:
@@ -55,7 +55,7 @@ class Rectangles(LeafStructure):
 
     def fits_mesh(self, shape: tuple[int, ...], num_shards: tuple[int, ...]) -> bool:
         """Whether no block shorter than its axis crosses the boundary of a shard."""
-        return tiling.lie_within(shape, self.block_lengths(shape), num_shards)
+        return tiling.tiles_fit_shards(shape, self.block_lengths(shape), num_shards)
 
     def unit_scores(
         self,

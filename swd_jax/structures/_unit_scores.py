@@ -40,7 +40,7 @@ def unit_scores(
             # A norm drops the sign: norm(positive part) - norm(negative part) keeps it.
             positive = structure.scores(jnp.maximum(scores, 0))
             negative = structure.scores(jnp.maximum(-scores, 0))
-            all_scores.append(sort_keys.ordered(positive - negative))
+            all_scores.append(sort_keys.signed_to_nonnegative(positive - negative))
         else:
             all_scores.append(structure.scores(scores).astype(dtype))
     return all_scores

@@ -38,7 +38,7 @@ class TestMinKept:
         updates, state = jax.jit(tx.update)(zeros, tx.init(self.PARAMS), self.PARAMS)
         for name, mask_of_leaf in expected.items():
             np.testing.assert_array_equal(updates[name] == 0, mask_of_leaf)
-        assert state.selected_fraction == 0.5
+        assert state.selection.selected_fraction == 0.5
 
     def test_without_it_a_leaf_may_be_emptied_and_the_report_says_so(self):
         target = swd_jax.Target(0.5)

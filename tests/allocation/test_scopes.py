@@ -61,7 +61,9 @@ class TestMapping:
             selected.append(int((updates["attention"]["query"] != 0).sum()))
             assert not updates["mlp"]["up"].any()
         assert selected == [0, 1, 2]
-        assert state.threshold.shape == (2,)  # of the query, and of the other leaves
+        assert state.selection.threshold.shape == (
+            2,
+        )  # of the query, and of the other leaves
 
     def test_a_pattern_that_matches_nothing_lists_the_paths(self):
         target = swd_jax.Target(0.5, scope={"attention": 0.25, "ffn": 0.5})

@@ -1,4 +1,4 @@
-"""Numbers that users give: read as the decimals they print, refused with a word."""
+"""Numbers that users pass: read as the decimals that they print, or refused."""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -18,15 +18,15 @@ from swd_jax._arguments import validation
 PARAMS = {"kernel": jnp.array([[1.0, -2.0, 3.0, -4.0]])}
 NO_GRADIENT = jax.tree.map(jnp.zeros_like, PARAMS)
 
-# Everything that is no finite real number of no dimensions.
-NO_NUMBERS = [
+# Anything but a finite real number of shape ().
+NOT_NUMBERS = [
     *(float("nan"), float("inf"), -float("inf"), Decimal("NaN"), jnp.float32(np.nan)),
     *("0.9", b"0.9", "x", None, True, np.True_, 1j, np.complex64(0.5)),
     *([0.5], (), {}, np.array([0.5, 0.9]), jnp.array([0.5]), ...),
 ]
 
 
-def named(numbers):
+def with_ids(numbers):
     return [pytest.param(number, id=repr(number)[:24]) for number in numbers]
 
 
@@ -47,18 +47,18 @@ class TestDecimals:
         ],
         ids=lambda value: f"{type(value).__name__} {getattr(value, 'dtype', '')}",
     )
-    def test_of_every_type_are_what_they_print(self, value):
+    def test_are_read_as_they_print_in_every_dtype(self, value):
         assert validation.as_decimal("sparsity", value) == Fraction(29, 100)
 
-    def test_of_bfloat16_are_what_they_print_too(self):
-        # The nearest bfloat16 to 0.29: 8 significant bits, 0.29 * 2**9 = 148.48, so
-        # 148 / 2**9 = 0.2890625; it prints with six places.
+    def test_of_bfloat16_are_read_as_they_print(self):
+        # bfloat16 has 8 significant bits: 0.29 * 2**9 = 148.48 is rounded to 148, and
+        # 148 / 2**9 = 0.2890625 prints with six places.
         value = ml_dtypes.bfloat16(0.29)
         assert float(value) == 0.2890625
         assert validation.as_decimal("sparsity", value) == Fraction("0.289062")
 
     @pytest.mark.parametrize("value", [1, 0, -3, np.int32(7), jnp.int32(7), 2**40])
-    def test_of_integers_are_themselves(self, value):
+    def test_of_integers_are_exact(self, value):
         assert validation.as_decimal("a", value) == int(value)
 
     @pytest.mark.parametrize(
@@ -81,17 +81,17 @@ class TestDecimals:
 
     @given(st.integers(0, 10**6 - 1))
     def test_of_up_to_six_places_are_read_exactly_from_float32(self, i):
-        # Six significant digits survive the way through a float32 and back.
+        # A float32 holds six significant digits.
         value = np.float32(i / 10**6)
         assert validation.as_decimal("sparsity", value) == Fraction(i, 10**6)
 
-    def test_that_are_traced_are_unknown(self):
-        seen = []
-        jax.jit(lambda s: seen.append(validation.as_decimal("sparsity", s)))(0.5)
-        assert seen == [None]
+    def test_of_tracers_are_none(self):
+        values = []
+        jax.jit(lambda s: values.append(validation.as_decimal("sparsity", s)))(0.5)
+        assert values == [None]
 
-    @pytest.mark.parametrize("value", named(NO_NUMBERS))
-    def test_are_the_only_thing_accepted(self, value):
+    @pytest.mark.parametrize("value", with_ids(NOT_NUMBERS))
+    def test_are_the_only_accepted_arguments(self, value):
         with pytest.raises(
             ValueError, match="^momentum must be (a number|finite), got"
         ):
@@ -121,16 +121,16 @@ FORMS_AND_ARGUMENTS = [
 
 @pytest.mark.parametrize(("form", "argument"), FORMS_AND_ARGUMENTS)
 class TestCoefficients:
-    """Of every form: at least 0, as a number or as a schedule."""
+    """Coefficients of every form are at least 0, as numbers and as schedules."""
 
     @pytest.mark.parametrize(
-        "value", named([-0.1, -1, np.float32(-1e-30), jnp.array(-2.0)])
+        "value", with_ids([-0.1, -1, np.float32(-1e-30), jnp.array(-2.0)])
     )
     def test_below_zero_are_errors(self, form, argument, value):
         with pytest.raises(ValueError, match=f"^{argument} must be at least 0, got"):
             form(**{argument: value})
 
-    @pytest.mark.parametrize("value", named(NO_NUMBERS))
+    @pytest.mark.parametrize("value", with_ids(NOT_NUMBERS))
     def test_that_are_no_numbers_are_errors(self, form, argument, value):
         with pytest.raises(ValueError, match=f"^{argument} must be (a number|finite)"):
             form(**{argument: value})
@@ -156,7 +156,7 @@ class TestCoefficients:
 
 
 def decayed(form, **numbers):
-    """What a form makes of no gradient; it selects the weights 1 and -2 of four."""
+    """Return the update without a gradient; a form selects 1 and -2 of 4 weights."""
     tx = form(**numbers)
     return tx.update(NO_GRADIENT, tx.init(PARAMS), PARAMS)[0]["kernel"]
 
@@ -178,7 +178,7 @@ class TestCoefficientsOfEveryType:
 
     @pytest.mark.parametrize(
         "half",
-        named([Fraction(1, 2), Decimal("0.5"), np.float64(0.5), jnp.float32(0.5)]),
+        with_ids([Fraction(1, 2), Decimal("0.5"), np.float64(0.5), jnp.float32(0.5)]),
     )
     def test_act_like_a_float(self, form, expected, half):
         updates = decayed(form, **self.halves(form, half))
@@ -193,7 +193,7 @@ class TestCoefficientsOfEveryType:
         traced = jax.jit(lambda half: decayed(form, **self.halves(form, half)))
         np.testing.assert_allclose(traced(0.5), expected, rtol=1e-6)
 
-    def test_may_be_zero_and_then_nothing_happens(self, form, expected):
+    def test_may_be_zero_which_decays_nothing(self, form, expected):
         del expected
         updates = decayed(form, a=0)
         np.testing.assert_array_equal(updates, np.zeros((1, 4)))
@@ -202,14 +202,14 @@ class TestCoefficientsOfEveryType:
 @pytest.mark.parametrize("form", [swd, decoupled, proximal])
 class TestUpdateEvery:
     @pytest.mark.parametrize(
-        "value", named([0, -1, 1.5, 0.5, np.int32(0), True, False])
+        "value", with_ids([0, -1, 1.5, 0.5, np.int32(0), True, False])
     )
     def test_that_is_no_whole_number_from_one_is_an_error(self, form, value):
         words = "^update_every must be a whole number of at least 1, got"
         with pytest.raises(ValueError, match=words):
             form(update_every=value)
 
-    @pytest.mark.parametrize("value", named(NO_NUMBERS))
+    @pytest.mark.parametrize("value", with_ids(NOT_NUMBERS))
     def test_that_is_no_number_is_an_error(self, form, value):
         with pytest.raises(ValueError, match="^update_every must be"):
             form(update_every=value)
@@ -226,7 +226,7 @@ class TestUpdateEvery:
         (proximal, 2),
     ],
 )
-def test_update_every_renews_the_threshold_every_so_many_steps(form, value):
+def test_update_every_is_the_period_of_threshold_refreshes(form, value):
     tx = form(update_every=value)
     state, update = tx.init(PARAMS), jax.jit(tx.update)
     thresholds = []
@@ -234,32 +234,32 @@ def test_update_every_renews_the_threshold_every_so_many_steps(form, value):
         params = {"kernel": scale * PARAMS["kernel"]}
         _, state = update(NO_GRADIENT, state, params)
         thresholds.append(float(state.selection.threshold))
-    # Of 1, 2, 3, 4 at s = 0.5 the third is tau; renewed at steps 0 and 2.
+    # The threshold of 1, 2, 3, 4 at s = 0.5 is 3; it is refreshed at steps 0 and 2.
     assert thresholds == [3.0, 3.0, 12.0]
 
 
 class TestSchedules:
     def test_a_number_is_the_same_at_every_step(self):
-        assert validation.at_step(0.5, 7) == 0.5
+        assert validation.value_at_step(0.5, 7) == 0.5
 
-    def test_a_schedule_is_asked_for_the_step(self):
-        assert float(validation.at_step(optax.linear_schedule(0.0, 1.0, 10), 3)) == (
-            pytest.approx(0.3)
-        )
+    def test_a_schedule_is_evaluated_at_the_step(self):
+        assert float(
+            validation.value_at_step(optax.linear_schedule(0.0, 1.0, 10), 3)
+        ) == (pytest.approx(0.3))
 
-    def test_a_schedule_has_a_known_value_at_a_known_step_while_all_else_is_traced(
+    def test_a_schedule_has_a_concrete_value_at_a_concrete_step_under_jit(
         self,
     ):
-        known = []
+        values = []
 
         @jax.jit
         def traced(x):
-            known.append(float(validation.at_step(lambda step: step / 4, 3)))
+            values.append(float(validation.value_at_step(lambda step: step / 4, 3)))
             return x
 
         traced(1.0)
-        assert known == [0.75]
+        assert values == [0.75]
 
     def test_a_schedule_has_a_traced_value_at_a_traced_step(self):
-        value = jax.jit(lambda step: validation.at_step(lambda t: t / 4, step))(3)
+        value = jax.jit(lambda step: validation.value_at_step(lambda t: t / 4, step))(3)
         assert float(value) == 0.75

@@ -1,4 +1,4 @@
-"""Sums and extremes of whole leaves, against NumPy's and Python's integers."""
+"""Sums and extremes of whole leaves, against NumPy and Python's integers."""
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +13,20 @@ DTYPES = ["uint8", "uint16", "uint32"]
 
 @pytest.fixture
 def summed_by_rows(monkeypatch):
-    """As if every leaf were too large for one sum: 2**32 elements fit into no test."""
+    """Sum by rows, as for leaves of 2**32 elements, which fit into no test."""
     monkeypatch.setattr(exact_sums, "_WRAPS_FROM", 10)
 
 
 def integers(shape, dtype, seed=0):
-    """Random ones with the largest among them."""
-    most = np.iinfo(dtype).max
+    """Draw integers, with the largest of the dtype among them."""
+    largest = np.iinfo(dtype).max
     rng = np.random.default_rng(seed)
-    values = rng.integers(0, most, shape, dtype, endpoint=True)
-    return np.where(rng.random(shape) < 0.3, most, values).astype(dtype)
+    values = rng.integers(0, largest, shape, dtype, endpoint=True)
+    return np.where(rng.random(shape) < 0.3, largest, values).astype(dtype)
 
 
-def to_ints(wides):
-    return [[uint64.to_int(wide) for wide in row] for row in np.asarray(wides)]
+def to_ints(numbers):
+    return [[uint64.to_int(number) for number in row] for row in np.asarray(numbers)]
 
 
 def total(values):
@@ -44,12 +44,12 @@ def test_masks_are_counted_leaf_by_leaf():
     assert to_ints(counts) == [[3, 1], [3, 1], [0, 0], [1, 0]]
 
 
-def test_a_single_mask_is_counted_too():
+def test_a_single_mask_is_counted():
     counts = exact_sums.count_true([[jnp.array([True, False, True])]])
     assert to_ints(counts) == [[2]]
 
 
-def test_leaves_too_large_for_one_sum_are_counted_axis_by_axis(summed_by_rows):
+def test_leaves_too_large_for_one_sum_are_counted_by_rows(summed_by_rows):
     mask = np.random.default_rng(0).random((7, 5, 3)) < 0.4
     small = np.array([True, False])
     counts = exact_sums.count_true(
@@ -59,11 +59,11 @@ def test_leaves_too_large_for_one_sum_are_counted_axis_by_axis(summed_by_rows):
 
 
 def sum_as_float(values) -> jax.Array:
-    return exact_sums.sums_as_float([values])[0]
+    return exact_sums.sums_as_float32([values])[0]
 
 
 def largest(keys: jax.Array) -> jax.Array:
-    return exact_sums.largest([keys])[0]
+    return exact_sums.max_keys([keys])[0]
 
 
 def test_a_leaf_past_2_to_the_32_is_traced_without_64_bit_types():
@@ -89,63 +89,65 @@ def test_integers_of_a_large_leaf_are_summed_exactly(dtype, summed_by_rows):
 
 
 @pytest.mark.parametrize("shape", [(2**25,), (2**25, 1), (1, 2**25)])
-def test_a_row_may_be_as_long_as_it_likes(shape):
-    # 2**25 times 255 is more than 32 bits hold, though each row fits.
+def test_a_long_row_is_summed_exactly(shape):
+    # 2**25 times 255 exceeds 32 bits, though a digit of each row fits.
     values = jnp.full(shape, 255, jnp.uint8)
     assert uint64.to_int(jax.jit(exact_sums.sum_integers)(values)) == 255 << 25
     assert float(jax.jit(sum_as_float)(values)) == 255 << 25
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_float_of_a_sum_is_the_nearest_or_nearly(shape):
+def test_the_float_of_a_sum_is_nearly_the_nearest(shape):
     values = integers(shape, "uint32")
-    got = sum_as_float(values)
-    assert got.dtype == jnp.float32
-    np.testing.assert_allclose(float(got), float(total(values)), rtol=3e-7)
+    actual = sum_as_float(values)
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(float(actual), float(total(values)), rtol=3e-7)
 
 
-def test_the_float_of_a_large_leafs_sum_is_the_nearest_or_nearly(summed_by_rows):
+def test_the_float_of_a_large_leafs_sum_is_nearly_the_nearest(summed_by_rows):
     values = integers((7, 5, 3), "uint32")
-    got = sum_as_float(values)
-    np.testing.assert_allclose(float(got), float(total(values)), rtol=3e-7)
+    actual = sum_as_float(values)
+    np.testing.assert_allclose(float(actual), float(total(values)), rtol=3e-7)
 
 
-def test_the_float_of_a_sum_depends_on_no_order_and_no_shape():
+def test_the_float_of_a_sum_depends_on_neither_order_nor_shape():
     values = integers((60, 40), "uint32")
     row = values.ravel()
     shuffled = np.random.default_rng(1).permutation(row)
-    ways = [values, row, np.sort(row), shuffled, shuffled.reshape(2, 30, 40)]
-    sums = {float(sum_as_float(way)) for way in ways}
+    layouts = [values, row, np.sort(row), shuffled, shuffled.reshape(2, 30, 40)]
+    sums = {float(sum_as_float(layout)) for layout in layouts}
     assert len(sums) == 1
 
 
-def test_sums_of_leaves_of_all_sizes_are_each_its_own(summed_by_rows):
-    # Of different numbers of digits, and some of them too large for 32 bits.
+def test_leaves_of_all_sizes_are_summed_together(summed_by_rows):
+    # They have different numbers of digits, and some sums exceed 32 bits.
     leaves = [
         integers(shape, "uint32") for shape in [*SHAPES[1:], (7, 5, 3), (70_000,)]
     ]
-    got = exact_sums.sums_as_float(leaves)
-    assert got.shape == (len(leaves),)
-    np.testing.assert_allclose(got, [float(total(leaf)) for leaf in leaves], rtol=3e-7)
+    actual = exact_sums.sums_as_float32(leaves)
+    assert actual.shape == (len(leaves),)
+    np.testing.assert_allclose(
+        actual, [float(total(leaf)) for leaf in leaves], rtol=3e-7
+    )
 
 
-def test_the_largest_of_several_leaves_are_each_its_own():
+def test_max_keys_are_of_each_leaf():
     leaves = [integers(shape, "uint16").astype(np.int32) for shape in SHAPES]
-    got = exact_sums.largest([jnp.asarray(leaf) for leaf in leaves])
-    np.testing.assert_array_equal(got, [np.max(leaf, initial=0) for leaf in leaves])
+    actual = exact_sums.max_keys([jnp.asarray(leaf) for leaf in leaves])
+    np.testing.assert_array_equal(actual, [np.max(leaf, initial=0) for leaf in leaves])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_largest_key_of_nothing_is_zero(shape):
+def test_the_largest_key_of_an_empty_leaf_is_zero(shape):
     keys = np.random.default_rng(0).integers(0, 2**31, shape, "int32")
-    got = largest(jnp.asarray(keys))
-    assert got.shape == ()
-    assert got.dtype == jnp.int32
-    assert got == np.max(keys, initial=0)
+    actual = largest(jnp.asarray(keys))
+    assert actual.shape == ()
+    assert actual.dtype == jnp.int32
+    assert actual == np.max(keys, initial=0)
 
 
 @pytest.mark.parametrize("value", [0, 5, 2**31 - 1])
-def test_the_largest_is_found_at_the_ends_of_the_range(value):
+def test_the_largest_key_may_be_at_either_end_of_the_range(value):
     assert largest(jnp.full((2, 3), value, jnp.int32)) == value
 
 
@@ -156,7 +158,7 @@ def test_the_largest_key_of_a_large_leaf(summed_by_rows):
 
 
 class TestSumsAndMinima:
-    """Two sums and two minima of a leaf in one reading."""
+    """Two sums and two minima of a leaf in one pass."""
 
     @pytest.fixture
     def leaf(self):
@@ -167,52 +169,52 @@ class TestSumsAndMinima:
 
     @staticmethod
     def check(leaf, cost):
-        ones, keys = leaf
+        indicators, keys = leaf
         sums, minima = exact_sums.sums_and_minima(
-            list(map(jnp.asarray, ones)), cost, list(map(jnp.asarray, keys))
+            list(map(jnp.asarray, indicators)), cost, list(map(jnp.asarray, keys))
         )
-        assert [int(least) for least in minima] == [np.min(key) for key in keys]
-        each = 1 if cost is None else np.asarray(cost, object)
-        [got] = to_ints(exact_sums.stacked([sums]))
-        assert got == [total(each * one.astype(object)) for one in ones]
+        assert [int(minimum) for minimum in minima] == [np.min(key) for key in keys]
+        costs = 1 if cost is None else np.asarray(cost, object)
+        [actual] = to_ints(exact_sums.stack_sums([sums]))
+        assert actual == [total(costs * row.astype(object)) for row in indicators]
         return sums
 
-    def test_they_are_numpys(self, leaf):
-        # Nothing can wrap round: ordinary numbers are enough.
+    def test_without_a_cost(self, leaf):
+        # The sums cannot wrap round and stay 32-bit integers.
         assert self.check(leaf, None).shape == (2,)
 
-    def test_of_a_large_leaf_too(self, leaf, summed_by_rows):
+    def test_of_a_large_leaf(self, leaf, summed_by_rows):
         self.check(leaf, None)
 
     @pytest.mark.parametrize("cost", [1, 3, 2**40])
-    def test_with_a_cost_for_all(self, leaf, cost):
+    def test_with_one_cost(self, leaf, cost):
         assert self.check(leaf, cost).shape == (2, 4)
 
     @pytest.mark.parametrize("dtype", DTYPES)
-    def test_with_a_cost_for_each(self, leaf, dtype):
+    def test_with_a_cost_for_each_element(self, leaf, dtype):
         self.check(leaf, integers(leaf[0][0].shape, dtype))
 
-    def test_with_a_cost_for_each_of_a_large_leaf(self, leaf, summed_by_rows):
+    def test_with_a_cost_for_each_element_of_a_large_leaf(self, leaf, summed_by_rows):
         self.check(leaf, integers(leaf[0][0].shape, "uint32"))
 
 
-def test_of_no_elements_a_minimum_is_the_largest_integer():
+def test_the_minimum_of_an_empty_leaf_is_the_largest_integer():
     ones, keys = jnp.zeros((3, 0), jnp.uint32), jnp.zeros((3, 0), jnp.int32)
-    sums, [least] = exact_sums.sums_and_minima([ones], None, [keys])
+    sums, [minimum] = exact_sums.sums_and_minima([ones], None, [keys])
     assert sums.tolist() == [0]
-    assert least == 2**31 - 1
+    assert minimum == 2**31 - 1
 
 
-def test_sums_of_both_kinds_are_stacked_as_wide_numbers():
-    narrow = jnp.array([3, 2**32 - 1], jnp.uint32)
-    wide = jnp.stack([jnp.asarray(uint64.from_int(i)) for i in (5, 2**40)])
-    assert to_ints(exact_sums.stacked([narrow])) == [[3, 2**32 - 1]]
-    both = to_ints(exact_sums.stacked([narrow, wide]))
+def test_32_bit_and_emulated_sums_are_stacked():
+    counts = jnp.array([3, 2**32 - 1], jnp.uint32)
+    emulated = jnp.stack([jnp.asarray(uint64.from_int(i)) for i in (5, 2**40)])
+    assert to_ints(exact_sums.stack_sums([counts])) == [[3, 2**32 - 1]]
+    both = to_ints(exact_sums.stack_sums([counts, emulated]))
     assert both == [[3, 2**32 - 1], [5, 2**40]]
 
 
-def test_counts_times_a_cost_are_wide():
+def test_counts_times_a_cost_are_emulated():
     counts = jnp.array([0, 7, 2**32 - 1], jnp.uint32)
-    assert exact_sums.times(counts, None) is counts
-    [got] = to_ints(exact_sums.times(counts, 2**31 + 5)[None])
-    assert got == [0, 7 * (2**31 + 5), (2**32 - 1) * (2**31 + 5)]
+    assert exact_sums.scale_counts(counts, None) is counts
+    [actual] = to_ints(exact_sums.scale_counts(counts, 2**31 + 5)[None])
+    assert actual == [0, 7 * (2**31 + 5), (2**32 - 1) * (2**31 + 5)]

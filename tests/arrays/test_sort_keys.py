@@ -1,4 +1,4 @@
-"""Magnitudes as integers in the same order."""
+"""Sort keys are in the order of magnitudes, in every dtype."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ NARROW = [
 
 
 def all_values(dtype) -> np.ndarray:
-    """Every number of a type of at most 16 bits, NaNs left out."""
+    """Return every number of a dtype of at most 16 bits, except NaN."""
     bits = np.dtype(dtype).itemsize * 8
     patterns = np.arange(2**bits).astype(f"uint{bits}")
     values = patterns.view(dtype)
@@ -26,7 +26,7 @@ def all_values(dtype) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", NARROW)
-def test_every_number_of_a_narrow_type_keeps_its_place(dtype):
+def test_keys_of_a_narrow_dtype_are_in_the_order_of_magnitudes(dtype):
     values = all_values(dtype)
     widened = jax.jit(lambda w: sort_keys.widen(w, jnp.float32))(values)
     keys = np.asarray(sort_keys.to_key(widened)).astype(np.int64)
@@ -45,7 +45,7 @@ EXTREMES = np.array(
 )
 
 
-def test_float32_from_zero_through_subnormals_to_nan():
+def test_float32_keys_ascend_from_zero_through_subnormals_to_nan():
     values = np.concatenate([EXTREMES, -EXTREMES])
     keys = np.asarray(jax.jit(sort_keys.to_key)(values)).astype(np.int64)
     assert (np.diff(keys[: len(EXTREMES)]) > 0).all()
@@ -54,27 +54,27 @@ def test_float32_from_zero_through_subnormals_to_nan():
     np.testing.assert_array_equal(keys[:10] >= infinity, ~np.isfinite(EXTREMES))
 
 
-def test_keys_turn_back_into_magnitudes():
+def test_from_key_inverts_to_key():
     keys = sort_keys.to_key(jnp.asarray(-EXTREMES))
-    back = np.asarray(sort_keys.from_key(keys, jnp.float32))
-    np.testing.assert_array_equal(back.view(np.uint32), EXTREMES.view(np.uint32))
+    scores = np.asarray(sort_keys.from_key(keys, jnp.float32))
+    np.testing.assert_array_equal(scores.view(np.uint32), EXTREMES.view(np.uint32))
 
 
-def test_float32_widened_to_float64_keeps_subnormals_and_signs():
+def test_widening_to_float64_preserves_subnormals_and_signs():
     values = np.concatenate([EXTREMES, -EXTREMES])
     with jax.enable_x64(True):
-        wide = np.asarray(jax.jit(lambda w: sort_keys.widen(w, jnp.float64))(values))
-    np.testing.assert_array_equal(wide, values.astype(np.float64))
+        widened = np.asarray(jax.jit(lambda w: sort_keys.widen(w, jnp.float64))(values))
+    np.testing.assert_array_equal(widened, values.astype(np.float64))
 
 
-def test_the_widest_type_and_at_least_float32_is_ranked_in():
+def test_scores_have_the_widest_dtype_and_at_least_float32():
     assert sort_keys.score_dtype() == np.float32
     assert sort_keys.score_dtype(jnp.bfloat16, jnp.float16) == np.float32
     with jax.enable_x64(True):
         assert sort_keys.score_dtype(jnp.bfloat16, jnp.float64) == np.float64
 
 
-def test_subnormal_numbers_are_not_zero():
+def test_is_zero_is_false_of_subnormal_numbers():
     values = jnp.array([0.0, -0.0, 1e-45, -1e-40, 1.0], jnp.float32)
     np.testing.assert_array_equal(
         jax.jit(sort_keys.is_zero)(values, jnp.uint32(1)),

@@ -79,25 +79,25 @@ def test_a_number_of_any_type_gives_the_same_criterion():
 
 
 @pytest.mark.parametrize(
-    ("make", "evidence"),
+    ("make", "extra_args"),
     [
         (lambda: swd_jax.criteria.random_scores(3), None),
         (lambda: swd_jax.criteria.mean_saliency(0.9), {"accumulated": KERNEL}),
     ],
 )
-def test_an_equal_target_does_not_trace_again(make, evidence):
+def test_an_equal_target_does_not_trace_again(make, extra_args):
     traces = []
 
-    def prune(params, evidence, target):
+    def prune(params, extra_args, target):
         traces.append(target)
-        return swd_jax.prune(params, target, evidence=evidence)
+        return swd_jax.prune(params, target, extra_args=extra_args)
 
     jitted = jax.jit(prune, static_argnames="target")
     for _ in range(2):
         target = swd_jax.Target(
             swd_jax.cubic_sparsity(0.5, 0, 10), scope={"kernel": 0.5}, criterion=make()
         )
-        jitted(KERNEL, evidence, target=target)
+        jitted(KERNEL, extra_args, target=target)
     assert len(traces) == 1
 
 
@@ -138,7 +138,7 @@ class TestPlainFunction:
             0.25, criterion=lambda weights, gradient: -weights * gradient
         )
         gradient = {"kernel": np.float32([[1, 1], [1, 1]])}
-        assert pruned_ints(KERNEL, target, evidence={"gradient": gradient}) == {
+        assert pruned_ints(KERNEL, target, extra_args={"gradient": gradient}) == {
             "kernel": [[0, 0], [0, 1]]
         }
 

@@ -72,9 +72,9 @@ def test_a_weight_has_the_same_score_among_others(criterion):
 
 
 def sharded_means(leaves, shards):
-    sums = [shards.once(i, jnp.sum(leaf)) for i, leaf in enumerate(leaves)]
-    sizes = [leaf.size * shards.parts(i) for i, leaf in enumerate(leaves)]
-    return [s / n for s, n in zip(shards.total(sums), sizes, strict=True)]
+    sums = [shards.mask_replicas(i, jnp.sum(leaf)) for i, leaf in enumerate(leaves)]
+    sizes = [leaf.size * shards.num_shards(i) for i, leaf in enumerate(leaves)]
+    return [s / n for s, n in zip(shards.psum(sums), sizes, strict=True)]
 
 
 DISTANCE = swd_jax.criteria.Criterion(
@@ -142,9 +142,12 @@ def test_scores_that_are_not_signed_count_by_their_magnitude():
 
 
 @pytest.mark.parametrize(
-    ("evidence", "message"),
+    ("extra_args", "message"),
     [
-        ({"gradient": GRADIENT, "nu": GRADIENT}, r"evidence has 'nu'.*needs gradient"),
+        (
+            {"gradient": GRADIENT, "nu": GRADIENT},
+            r"extra_args has 'nu'.*needs gradient",
+        ),
         ({"gradient": {}}, r"gradient must be a tree like the parameters.*'kernel'"),
         (
             {"gradient": {"kernel": np.ones((3, 2))}},
@@ -152,7 +155,7 @@ def test_scores_that_are_not_signed_count_by_their_magnitude():
         ),
     ],
 )
-def test_evidence_that_does_not_fit_is_an_error(evidence, message):
+def test_evidence_that_does_not_fit_is_an_error(extra_args, message):
     target = swd_jax.Target(0.5, criterion="saliency")
     with pytest.raises(ValueError, match=message):
-        swd_jax.prune(KERNEL, target, evidence=evidence)
+        swd_jax.prune(KERNEL, target, extra_args=extra_args)

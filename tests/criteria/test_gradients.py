@@ -24,11 +24,11 @@ class TestSaliency:
     TARGET = swd_jax.Target(0.5, criterion=swd_jax.criteria.saliency)
 
     def test_the_smallest_products_of_weight_and_gradient_are_pruned(self):
-        evidence = {"gradient": GRADIENT}
-        assert pruned_ints(KERNEL, self.TARGET, evidence=evidence) == LEAST_SALIENT
-        pruned = swd_jax.prune(KERNEL, self.TARGET, evidence=evidence)
+        extra_args = {"gradient": GRADIENT}
+        assert pruned_ints(KERNEL, self.TARGET, extra_args=extra_args) == LEAST_SALIENT
+        pruned = swd_jax.prune(KERNEL, self.TARGET, extra_args=extra_args)
         np.testing.assert_array_equal(pruned["kernel"], [[1, -2], [0, 0]])
-        assert swd_jax.summarize(KERNEL, self.TARGET, evidence=evidence).pruned == 2
+        assert swd_jax.summarize(KERNEL, self.TARGET, extra_args=extra_args).pruned == 2
 
     def test_it_is_the_change_of_a_linear_loss(self):
         """Taylor's series of a linear loss ends with the first order."""
@@ -47,7 +47,7 @@ class TestSaliency:
         mask = swd_jax.prune_mask(
             {"kernel": weights},
             self.TARGET,
-            evidence={"gradient": {"kernel": gradient}},
+            extra_args={"gradient": {"kernel": gradient}},
         )
         order = np.argsort(changes, axis=None)
         assert set(np.flatnonzero(~mask["kernel"])) == set(order[:12])
@@ -56,7 +56,7 @@ class TestSaliency:
         tx = swd_jax.swd(self.TARGET, weight_decay=1.0, a=1.0)
         updates, state = jax.jit(tx.update)(GRADIENT, tx.init(KERNEL), KERNEL)
         np.testing.assert_allclose(updates["kernel"], [[4, 1], [3.5, 3.9]])
-        assert state.threshold == 2.0
+        assert state.selection.threshold == 2.0
 
     @pytest.mark.parametrize("form", ["decoupled", "proximal", "pruning"])
     def test_after_the_optimizer_the_gradient_is_an_extra_argument(self, form):
@@ -91,13 +91,15 @@ class TestAccumulated:
         target = swd_jax.Target(0.25, criterion=swd_jax.criteria.movement)
         tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
         updates, state = run(tx, GRADIENTS)
-        np.testing.assert_array_equal(state.accumulated["kernel"], [[-2, 0], [3, 0]])
+        np.testing.assert_array_equal(
+            state.selection.accumulated["kernel"], [[-2, 0], [3, 0]]
+        )
         # Only the first weight moves towards zero, and only it decays.
         np.testing.assert_array_equal(
             updates["kernel"] - GRADIENTS[1], [[1, 0], [0, 0]]
         )
-        evidence = {"accumulated": optax.tree_utils.tree_get(state, "accumulated")}
-        assert pruned_ints(KERNEL, target, evidence=evidence) == {
+        extra_args = {"accumulated": optax.tree_utils.tree_get(state, "accumulated")}
+        assert pruned_ints(KERNEL, target, extra_args=extra_args) == {
             "kernel": [[1, 0], [0, 0]]
         }
 
@@ -111,8 +113,10 @@ class TestAccumulated:
         target = swd_jax.Target(0.5, criterion="movement")
         tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
         _, state = tx.update(gradient, tx.init(params), params)
-        evidence = {"accumulated": state.accumulated}
-        assert pruned_ints(params, target, evidence=evidence) == {"kernel": [[1, 0]]}
+        extra_args = {"accumulated": state.selection.accumulated}
+        assert pruned_ints(params, target, extra_args=extra_args) == {
+            "kernel": [[1, 0]]
+        }
 
     def test_mean_saliency_is_the_running_mean(self):
         # |w g|: 1 2 3 4, then 1 2 6 4. Halves: .5 1 1.5 2, then .75 1.5 3.75 3.
@@ -120,7 +124,7 @@ class TestAccumulated:
         tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
         updates, state = run(tx, GRADIENTS)
         np.testing.assert_array_equal(
-            state.accumulated["kernel"], [[0.75, 1.5], [3.75, 3.0]]
+            state.selection.accumulated["kernel"], [[0.75, 1.5], [3.75, 3.0]]
         )
         np.testing.assert_array_equal(
             updates["kernel"] - GRADIENTS[1], [[1, -2], [0, 4]]
@@ -133,12 +137,12 @@ class TestAccumulated:
         tx = swd_jax.swd(
             swd_jax.Target(0.5, criterion="movement"), weight_decay=1.0, a=1.0
         )
-        [accumulated] = jax.tree.leaves(tx.init(params).accumulated)
+        [accumulated] = jax.tree.leaves(tx.init(params).selection.accumulated)
         assert accumulated.shape == (6, 4)
         assert accumulated.dtype == jnp.float32
         # A criterion without an accumulator needs no memory.
         plain = swd_jax.swd(0.5, weight_decay=1.0, a=1.0).init(params)
-        assert jax.tree.leaves(plain.accumulated) == []
+        assert jax.tree.leaves(plain.selection.accumulated) == []
 
     @pytest.mark.parametrize("form", ["decoupled", "proximal", "pruning"])
     def test_after_the_optimizer_the_gradient_is_an_extra_argument(self, form):
@@ -149,7 +153,9 @@ class TestAccumulated:
             updates, state = tx.update(
                 zeros, state, KERNEL, gradient={"kernel": gradient}
             )
-        np.testing.assert_array_equal(state.accumulated["kernel"], [[-2, 0], [3, 0]])
+        np.testing.assert_array_equal(
+            state.selection.accumulated["kernel"], [[-2, 0], [3, 0]]
+        )
         np.testing.assert_array_equal(updates["kernel"] != 0, [[1, 0], [0, 0]])
         with pytest.raises(ValueError, match=r"movement gathers gradients: give"):
             tx.update(zeros, state, KERNEL)
@@ -158,7 +164,7 @@ class TestAccumulated:
         params = {"kernel": np.array([[np.nan, 1, 2, 3]], np.float32)}
         zeros = {"kernel": np.zeros((1, 4), np.float32)}
         target = swd_jax.Target(0.25, criterion="movement")
-        assert pruned_ints(params, target, evidence={"accumulated": zeros}) == {
+        assert pruned_ints(params, target, extra_args={"accumulated": zeros}) == {
             "kernel": [[0, 1, 0, 0]]
         }
 
@@ -174,8 +180,8 @@ class TestFisher:
     def test_it_is_the_magnitude_times_the_root_of_the_second_moment(self):
         # |w| sqrt(nu) = 4, 2, 6, 2: the two lowest are pruned.
         nu = {"kernel": np.array([[16.0, 1], [4, 0.25]], np.float32)}
-        evidence = {"nu": nu}
-        assert pruned_ints(KERNEL, self.TARGET, evidence=evidence) == {
+        extra_args = {"nu": nu}
+        assert pruned_ints(KERNEL, self.TARGET, extra_args=extra_args) == {
             "kernel": [[0, 1], [0, 1]]
         }
 
@@ -190,17 +196,19 @@ class TestFisher:
             return tx.update(gradient, state, KERNEL, nu=nu)
 
         _, state = update(GRADIENT, tx.init(KERNEL))
-        assert state[0].selected_fraction == 0  # all scores are 0
+        assert state[0].selection.selected_fraction == 0  # all scores are 0
         _, after = update(GRADIENT, state)
         # nu is 0.001 g^2 after a step without decay: |w g| again.
-        assert after[0].selected_fraction == 0.5
-        assert float(after[0].threshold) == pytest.approx(2 * 0.001**0.5, rel=1e-6)
+        assert after[0].selection.selected_fraction == 0.5
+        assert float(after[0].selection.threshold) == pytest.approx(
+            2 * 0.001**0.5, rel=1e-6
+        )
 
     def test_without_the_second_moment_the_error_says_how_to_pass_it(self):
         tx = swd_jax.swd(self.TARGET, weight_decay=1.0, a=1.0)
         with pytest.raises(ValueError, match=r"fisher needs nu.*params, nu=\.\.\."):
             tx.update(GRADIENT, tx.init(KERNEL), KERNEL)
         with pytest.raises(
-            ValueError, match=r"fisher needs nu.*evidence={'nu': \.\.\.}"
+            ValueError, match=r"fisher needs nu.*extra_args={'nu': \.\.\.}"
         ):
             swd_jax.prune(KERNEL, self.TARGET)

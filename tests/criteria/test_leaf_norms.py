@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from swd_jax._arrays import leaf_norms
+from swd_jax._arrays import exact_norms
 from tests.helpers.scoring import (
     reference_norm,
 )
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 @jax.jit
 def norm(weights: jax.Array) -> jax.Array:
-    return leaf_norms.l2_norms([weights])[0]
+    return exact_norms.leaf_l2_norms([weights])[0]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ from swd_jax._arrays import exact_sums, uint64
 from swd_jax._selection import count_below, order_statistics, tie_cutoffs
 
 LARGEST = 100_000
-KEYS = order_statistics.Keys(largest=LARGEST, zero_bits=0, smooth_bits=10)
+KEYS = order_statistics.KeyRange(
+    largest=LARGEST, trailing_zero_bits=0, interpolation_bits=10
+)
 GUESSES = np.array([1, 50, 1000, 70_000], np.int32)
 
 # name: (shapes, groups, costs), where a cost is an integer, None or the name of a type.
@@ -103,13 +105,13 @@ def test_the_threshold_is_the_greatest_key_within_the_budget(form):
     def found(keys, given, budgets):
         costs = [given[arrays.index(i)] if i in arrays else c for i, c in indexed]
         guesses = np.broadcast_to(GUESSES[:, None], (len(GUESSES), len(groups)))
-        return order_statistics.order_statistics(
+        return order_statistics.find_order_statistics(
             lambda leaf: leaf,
             keys,
             groups,
             budgets,
             KEYS,
-            guesses=jnp.asarray(guesses),
+            initial_candidates=jnp.asarray(guesses),
             costs=costs,
         )
 
@@ -146,13 +148,13 @@ def test_a_cost_that_all_have_changes_no_reading():
     readings = []
     for cost, each_costs in [(None, 1), (4, 4), (np.full((50, 40), 4, np.uint8), 4)]:
         found = jax.jit(
-            lambda keys, budgets, cost: order_statistics.order_statistics(
+            lambda keys, budgets, cost: order_statistics.find_order_statistics(
                 lambda leaf: leaf,
                 [keys],
                 [(0,)],
                 budgets,
                 KEYS,
-                guesses=jnp.asarray(GUESSES[:, None]),
+                initial_candidates=jnp.asarray(GUESSES[:, None]),
                 costs=[cost],
             ),
             static_argnums=() if isinstance(cost, np.ndarray) else 2,
@@ -163,7 +165,7 @@ def test_a_cost_that_all_have_changes_no_reading():
         assert [int(key) for [key], _, _ in searches] == [
             np.sort(keys.ravel())[k] for k in counts
         ]
-        readings.append([int(search.readings) for search in searches])
+        readings.append([int(search.num_passes) for search in searches])
     assert readings[0] == readings[1] == readings[2]
 
 
@@ -194,7 +196,7 @@ def test_cutoffs_take_the_first_that_the_quota_pays_for():
     @jax.jit
     def cutoffs_of(masks, arrays, quotas):
         costs = [None, 3, arrays[0], arrays[1], 2**40, arrays[2]]
-        return tie_cutoffs.position_cutoffs(
+        return tie_cutoffs.find_tie_cutoffs(
             lambda mask: mask, masks, SHAPES, quotas, costs=costs
         )
 

@@ -26,9 +26,9 @@ def scores(criterion: swd_jax.criteria.Criterion, weights) -> np.ndarray:
     return np.asarray(compute(weights))
 
 
-def pruned_ints(params, target, **evidence):
+def pruned_ints(params, target, **extra_args):
     """Give the pruned weights as nested lists of ones and zeros."""
-    mask = swd_jax.prune_mask(params, target, **evidence)
+    mask = swd_jax.prune_mask(params, target, **extra_args)
     return jax.tree.map(lambda leaf: (~np.asarray(leaf)).astype(int).tolist(), mask)
 
 

@@ -296,7 +296,7 @@ def members_of(gone, roles, groups=GROUPS, params=PARAMS, prefix="params/"):
         for m in group.members:
             if m.role in roles:
                 np.moveaxis(masks[m.path], m.axis, 0)[m.indices[vector].ravel()] = True
-    return flat.rebuilt(
+    return flat.rebuild(
         {i: masks[prefix + path] for i, path, _ in tree_paths.arrays(flat)}
     )
 

@@ -1,6 +1,6 @@
 """Selection against a sort: random trees, ties, zeros, subnormals, all dtypes.
 
-And along a training run, where every threshold is looked for round the last one.
+And along a training run, where every search starts from the previous threshold.
 """
 
 import functools
@@ -22,16 +22,22 @@ import swd_jax
 from swd_jax._allocation import exact_counts, sparsity_values
 from swd_jax._arrays import sort_keys, uint64
 from swd_jax._ranking import exact_k
-from swd_jax._selection import count_below, order_statistics, tie_cutoffs, warm_start
+from swd_jax._selection import (
+    bracket_candidates,
+    count_below,
+    order_statistics,
+    tie_cutoffs,
+    warm_start,
+)
 from swd_jax._targets import resolve
 from tests.helpers import reference
 
-# The library's lines that it runs, other tests run too.
+# Other tests run all lines of the library that these do.
 pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
 
 BF16 = ml_dtypes.bfloat16
 
-# Each new combination of shapes and types is compiled, so there are only so many.
+# Few combinations of shapes and dtypes, since each one is compiled.
 FORMS_OF_TREES = [
     [((), np.float32)],
     [((0,), np.float32), ((3, 0), np.float16)],
@@ -61,22 +67,22 @@ def trees(draw, forms=FORMS_OF_TREES):
     return leaves
 
 
-def everything(sparsity, **options):
+def target_of_all(sparsity, **options):
     return swd_jax.Target(sparsity, prunable=lambda path, leaf: True, **options)
 
 
 DECAY = {"weight_decay": 1e-3, "a": 1.0}
 
-# As many as a float32 has bits without its sign: bisection would never need more.
-MOST_READINGS = 31
+# Bisection takes one pass for each bit of a float32 but the sign.
+MAX_PASSES = 31
 
 thresholds_of = jax.jit(lambda ranking, counts: ranking.thresholds(counts))
 below = jax.jit(lambda ranking, limits: ranking.below(limits))
 
 
 def rank(leaves, target):
-    _, [found] = resolve.rank(leaves, [target])
-    return found.ranking
+    _, [ranked] = resolve.rank(leaves, [target])
+    return ranked.ranking
 
 
 def counts_of(ranking, sparsity):
@@ -84,11 +90,11 @@ def counts_of(ranking, sparsity):
 
 
 def selected(leaves, target):
-    """What swd would decay now, and how many that is in each group."""
+    """Return what swd would decay, and how many weights that is in each pool."""
     ranking = rank(leaves, target)
-    found = thresholds_of(ranking, counts_of(ranking, exact(target.sparsity)))
-    masks = [np.asarray(mask) for mask in below(ranking, found.limits)]
-    return masks, [uint64.to_int(row) for row in found.below]
+    thresholds = thresholds_of(ranking, counts_of(ranking, exact(target.sparsity)))
+    masks = [np.asarray(mask) for mask in below(ranking, thresholds.limits)]
+    return masks, [uint64.to_int(row) for row in thresholds.below]
 
 
 def exact(sparsity):
@@ -98,21 +104,21 @@ def exact(sparsity):
 @settings(max_examples=1000)
 @given(trees(), sparsities)
 def test_the_selection_is_that_of_a_sort(leaves, sparsity):
-    masks, counts = selected(leaves, everything(sparsity))
+    masks, counts = selected(leaves, target_of_all(sparsity))
     expected = reference.selected(leaves, sparsity)
-    for mask, want in zip(masks, expected, strict=True):
-        np.testing.assert_array_equal(mask, want)
+    for mask, expected_mask in zip(masks, expected, strict=True):
+        np.testing.assert_array_equal(mask, expected_mask)
     if sum(map(np.size, leaves)):
-        assert counts == [sum(int(want.sum()) for want in expected)]
+        assert counts == [sum(int(mask.sum()) for mask in expected)]
 
 
 @given(trees(), sparsities)
 def test_a_local_selection_is_that_of_a_sort_of_each_leaf(leaves, sparsity):
-    masks, counts = selected(leaves, everything(sparsity, scope="local"))
+    masks, counts = selected(leaves, target_of_all(sparsity, scope="local"))
     for mask, count, leaf in zip(masks, counts, leaves, strict=True):
-        [want] = reference.selected([leaf], sparsity)
-        np.testing.assert_array_equal(mask, want)
-        assert count == want.sum()
+        [expected] = reference.selected([leaf], sparsity)
+        np.testing.assert_array_equal(mask, expected)
+        assert count == expected.sum()
 
 
 FORMS_WITH_FLOAT64 = [
@@ -124,14 +130,14 @@ FORMS_WITH_FLOAT64 = [
 @given(trees(FORMS_WITH_FLOAT64), sparsities)
 def test_float64_leaves_are_ranked_with_the_others(leaves, sparsity):
     with jax.enable_x64(True):
-        masks, _ = selected(leaves, everything(sparsity))
-    for mask, want in zip(masks, reference.selected(leaves, sparsity), strict=True):
-        np.testing.assert_array_equal(mask, want)
+        masks, _ = selected(leaves, target_of_all(sparsity))
+    for mask, expected in zip(masks, reference.selected(leaves, sparsity), strict=True):
+        np.testing.assert_array_equal(mask, expected)
 
 
 @given(trees(), sparsities)
 def test_what_is_not_finite_is_never_selected(leaves, sparsity):
-    masks, _ = selected(leaves, everything(sparsity))
+    masks, _ = selected(leaves, target_of_all(sparsity))
     for mask, leaf in zip(masks, leaves, strict=True):
         assert not (mask & ~np.isfinite(leaf)).any()
 
@@ -142,12 +148,12 @@ def test_a_hundred_thousand_weights(dtype, sparsity):
     rng = np.random.default_rng(1)
     shapes = [(3, 3, 16, 32), (300, 200), (41, 1000)]
     leaves = [rng.normal(size=shape).astype(dtype) for shape in shapes]
-    masks, _ = selected(leaves, everything(sparsity))
-    for mask, want in zip(masks, reference.selected(leaves, sparsity), strict=True):
-        np.testing.assert_array_equal(mask, want)
+    masks, _ = selected(leaves, target_of_all(sparsity))
+    for mask, expected in zip(masks, reference.selected(leaves, sparsity), strict=True):
+        np.testing.assert_array_equal(mask, expected)
 
 
-# (Fewer than 256 leaves share nothing, and one of more than 65,536 weights never does.)
+# (Leaves share reductions from 256 leaves on, if they have at most 65,536 weights.)
 FORMS_OF_MANY_LEAVES = {
     "mixed": [((3, 5), np.float32), ((3, 5), BF16), ((4,), np.float16), ((), BF16)] * 65
     + [((300, 300), np.float32)],
@@ -156,7 +162,7 @@ FORMS_OF_MANY_LEAVES = {
 
 
 def random_weights(rng, shape, dtype):
-    """Like those of a network, and like those that none should have."""
+    """Draw weights like those of a network, and some that none should have."""
     values = rng.standard_normal(shape)
     kind = rng.integers(6)
     if kind == 0:
@@ -180,9 +186,9 @@ def test_many_small_leaves_are_ranked_as_by_a_sort(form):
     for seed, sparsity in enumerate([0, 0.1, 0.29, 0.5, 0.77, 0.9, 0.95, 0.99] * 3):
         rng = np.random.default_rng(seed)
         leaves = [random_weights(rng, shape, dtype) for shape, dtype in shapes]
-        # Half of the large leaf's weights, lest its own decide alone.
+        # Up to half of the large leaf is not finite, so that other leaves matter.
         leaves[-1][: seed % 3 * 150] = np.nan
-        ranking = rank(leaves, everything(sparsity))
+        ranking = rank(leaves, target_of_all(sparsity))
         counts = counts_of(ranking, exact(sparsity))
         [limit], _, [below], _ = thresholds_of(ranking, counts)
         tau = reference.threshold(leaves, sparsity)
@@ -207,7 +213,7 @@ def as_floats(limits, dtype=jnp.float32):
 
 @st.composite
 def beside(draw, right):
-    """The right threshold, one or many floats above or below, or any other number."""
+    """Draw the right threshold, a float near to it, or any other number."""
     near = np.asarray(right).view(np.int32).astype(np.int64)
     near += draw(st.sampled_from([0, 0, 1, -1, 300, -300, 1 << 16, -1 << 16]))
     near = np.clip(near, 0, 2**31 - 1).astype(np.int32).view(np.float32)
@@ -217,92 +223,92 @@ def beside(draw, right):
 @settings(max_examples=150)
 @pytest.mark.parametrize("scope", FORMS_TO_START_WARM)
 @given(sparsities, st.data())
-def test_where_the_search_begins_does_not_matter(scope, sparsity, data):
+def test_the_initial_candidates_do_not_affect_the_threshold(scope, sparsity, data):
     leaves = data.draw(trees(FORMS_TO_START_WARM[scope]))
-    ranking = rank(leaves, everything(sparsity, scope=scope))
+    ranking = rank(leaves, target_of_all(sparsity, scope=scope))
     counts = counts_of(ranking, exact(sparsity))
     limits, _, below, _ = thresholds_of(ranking, counts)
     taus = [
-        reference.threshold([leaves[i] for i in g], sparsity) for g in ranking.groups
+        reference.threshold([leaves[i] for i in pool], sparsity)
+        for pool in ranking.groups
     ]
     np.testing.assert_array_equal(as_floats(limits), taus)
-    last = warm_start.Last(
+    last = warm_start.PreviousThresholds(
         np.array([data.draw(beside(tau)) for tau in as_floats(limits)], np.float32),
         np.array([data.draw(any_change) for _ in taus], np.float32),
     )
-    warm_limits, _, warm_below, readings = warm_thresholds_of(ranking, counts, last)
+    warm_limits, _, warm_below, num_passes = warm_thresholds_of(ranking, counts, last)
     np.testing.assert_array_equal(as_floats(warm_limits), taus)
     np.testing.assert_array_equal(warm_below, below)
-    assert readings <= MOST_READINGS
+    assert num_passes <= MAX_PASSES
 
 
-def test_thresholds_are_kept_where_they_are_not_renewed():
+def test_thresholds_are_returned_unchanged_without_a_refresh():
     leaves = [jnp.array([1.0, 2.0, 3.0, 4.0])]
-    ranking = rank(leaves, everything(0.5))
+    ranking = rank(leaves, target_of_all(0.5))
     counts = counts_of(ranking, Fraction(1, 2))
-    last = warm_start.Last(jnp.array([3.5]), jnp.array([0.0]))
+    last = warm_start.PreviousThresholds(jnp.array([3.5]), jnp.array([0.0]))
     for renew, threshold, count in [(True, 3.0, 2), (False, 3.5, 0)]:
-        got, _, below, readings = jax.jit(ranking.thresholds)(
+        keys, _, below, num_passes = jax.jit(ranking.thresholds)(
             counts, last=last, renew=jnp.array(renew)
         )
-        assert as_floats(got) == threshold
-        # Nothing is read, so nothing counted, where they are kept.
+        assert as_floats(keys) == threshold
+        # Without a refresh nothing is counted.
         assert uint64.to_int(below[0]) == count
-        assert bool(readings) == renew
+        assert bool(num_passes) == renew
 
 
 @pytest.mark.parametrize("dtype", [np.float32, BF16])
-def test_weights_that_rest_are_read_once(dtype):
-    # Without ties as many as wanted are below the last threshold itself.
+def test_unchanged_weights_take_one_pass(dtype):
+    # Without ties, the count below the previous threshold equals the budget.
     magnitudes = 1 + np.arange(100) / 128  # all of them bfloat16 numbers
     leaf = np.random.default_rng(0).permutation(magnitudes).reshape(20, 5).astype(dtype)
-    ranking = rank([leaf], everything(0.9))
-    last = warm_start.Last(np.float32([1 + 90 / 128]), np.float32([0.0]))
+    ranking = rank([leaf], target_of_all(0.9))
+    last = warm_start.PreviousThresholds(np.float32([1 + 90 / 128]), np.float32([0.0]))
     counts = counts_of(ranking, Fraction(9, 10))
-    limits, _, [below], readings = warm_thresholds_of(ranking, counts, last)
+    limits, _, [below], num_passes = warm_thresholds_of(ranking, counts, last)
     assert as_floats(limits) == 1 + 90 / 128
-    assert (uint64.to_int(below), readings) == (90, 1)
+    assert (uint64.to_int(below), num_passes) == (90, 1)
 
 
-def test_equal_weights_of_a_short_type_that_rest_are_read_once():
-    # The next number of the type is a candidate too, and not too far.
+def test_unchanged_weights_with_ties_of_a_narrow_dtype_take_one_pass():
+    # The next number of the dtype is a candidate too.
     leaf = np.repeat([0.5, 1.0, 1.5], 40).reshape(12, 10).astype(BF16)
-    ranking = rank([leaf], everything(0.5))
-    last = warm_start.Last(np.float32([1.0]), np.float32([0.0]))
+    ranking = rank([leaf], target_of_all(0.5))
+    last = warm_start.PreviousThresholds(np.float32([1.0]), np.float32([0.0]))
     counts = counts_of(ranking, Fraction(1, 2))
-    limits, _, [below], readings = warm_thresholds_of(ranking, counts, last)
-    assert (as_floats(limits), uint64.to_int(below), readings) == (1, 40, 1)
+    limits, _, [below], num_passes = warm_thresholds_of(ranking, counts, last)
+    assert (as_floats(limits), uint64.to_int(below), num_passes) == (1, 40, 1)
 
 
 @pytest.mark.parametrize("last", [None, 0.0, 0.05, 3.0])
-def test_a_threshold_beside_a_wide_gap_is_found_in_one_reading(last):
-    # Whether the candidates are where weights usually lie or round the last threshold,
-    # one of them is between the two heaps.
+def test_a_threshold_above_a_wide_gap_takes_one_pass(last):
+    # Both at a cold and at a warm start, a candidate is in the gap.
     leaf = np.linspace(1e-9, 2e-9, 90, dtype=np.float32)
     leaf = np.concatenate([leaf, np.linspace(1e3, 2e3, 10, dtype=np.float32)])
-    ranking = rank([leaf.reshape(10, 10)], everything(0.9))
+    ranking = rank([leaf.reshape(10, 10)], target_of_all(0.9))
     counts = counts_of(ranking, Fraction(9, 10))
     if last is None:
-        limits, _, _, readings = thresholds_of(ranking, counts)
+        limits, _, _, num_passes = thresholds_of(ranking, counts)
     else:
-        known = warm_start.Last(np.float32([last]), np.float32([0.0]))
-        limits, _, _, readings = warm_thresholds_of(ranking, counts, known)
+        known = warm_start.PreviousThresholds(np.float32([last]), np.float32([0.0]))
+        limits, _, _, num_passes = warm_thresholds_of(ranking, counts, known)
     assert as_floats(limits) == 1e3
-    assert readings == 1
+    assert num_passes == 1
 
 
-def test_the_threshold_of_a_network_is_found_in_a_few_readings_of_nothing_known():
+def test_a_cold_start_takes_few_passes_on_normal_weights():
     leaf = 0.02 * np.random.default_rng(0).standard_normal((40, 30))
-    ranking = rank([leaf.astype(np.float32)], everything(0.5))
+    ranking = rank([leaf.astype(np.float32)], target_of_all(0.5))
     for percent in range(5, 100, 5):
         counts = counts_of(ranking, Fraction(percent, 100))
-        _, _, _, readings = thresholds_of(ranking, counts)
+        _, _, _, num_passes = thresholds_of(ranking, counts)
         # Bisection by four candidates would take 14. Measured: 2 to 6.
-        assert readings <= 8
+        assert num_passes <= 8
 
 
 def hostile_keys(rng, size):
-    """Keys that lie as evenly as never in a network."""
+    """Yield keys with distributions that mislead interpolation."""
     top = 0x7F800000
     somewhere = int(rng.integers(1 << 24, top - (1 << 24)))
     either = rng.choice([-1, 1], size)
@@ -310,14 +316,14 @@ def hostile_keys(rng, size):
     yield "equal", np.full(size, somewhere)
     yield "nearly all equal", np.where(rng.random(size) < 0.01, few[0], somewhere)
     yield "few values", rng.choice(few, size)
-    yield "all there are", rng.integers(0, top, size)
+    yield "uniform", rng.integers(0, top, size)
     yield "consecutive", somewhere + rng.permutation(size)
     yield "consecutive from zero", np.arange(size)
     yield "not finite", np.where(rng.random(size) < 0.5, top + 5, few[0])
-    # Over the whole range of exponents, of the floats and of the keys themselves.
+    # Exponents of the floats, or of the keys themselves, are uniform.
     yield "geometric", (2.0 ** rng.uniform(-126, 127, size)).astype("f4").view("i4")
     yield "geometric keys", 2.0 ** rng.uniform(0, 31, size)
-    # Closer and closer to one key: nothing tells where the next is.
+    # Keys accumulate at one key, at all scales.
     yield "converging", somewhere + either * 2.0 ** rng.uniform(0, 30, size)
     yield "converging from above", somewhere + 2.0 ** rng.uniform(0, 30, size)
     yield "converging from below", somewhere - 2.0 ** rng.uniform(0, 30, size)
@@ -326,19 +332,26 @@ def hostile_keys(rng, size):
         yield f"two clusters {apart} apart", cluster + rng.integers(0, 50, size)
 
 
-def test_the_most_hostile_keys_are_read_no_more_often_than_they_have_bits():
+def test_hostile_keys_take_at_most_one_pass_per_bit():
     size, most = 1000, sort_keys.largest_key(np.float32)
-    bounds = order_statistics.Keys(largest=most, zero_bits=0, smooth_bits=23)
+    bounds = order_statistics.KeyRange(
+        largest=most, trailing_zero_bits=0, interpolation_bits=23
+    )
 
     @jax.jit
-    def found(keys, budgets, guesses):
-        return order_statistics.order_statistics(
-            lambda leaf: leaf, [keys], [(0,)], budgets, bounds, guesses=guesses
+    def search(keys, budgets, candidates):
+        return order_statistics.find_order_statistics(
+            lambda leaf: leaf,
+            [keys],
+            [(0,)],
+            budgets,
+            bounds,
+            initial_candidates=candidates,
         )
 
-    usual = warm_start.candidates(None, jnp.dtype("float32"), bounds, 1)
+    usual = warm_start.initial_candidates(None, jnp.dtype("float32"), bounds, 1)
     wrong = np.int32([[-5], [0], [most], [2**31 - 1]])
-    largest = 0
+    max_passes = 0
     for seed in range(4):
         rng = np.random.default_rng(seed)
         for name, keys in hostile_keys(rng, size):
@@ -346,13 +359,13 @@ def test_the_most_hostile_keys_are_read_no_more_often_than_they_have_bits():
             row = np.sort(keys)
             for k in [0, 1, 250, 500, 900, 997, 998, 999]:
                 budget = np.asarray(uint64.from_int(k))[None]
-                for guesses in (usual, wrong):
-                    [key], [below], readings = found(keys, budget, guesses)
+                for candidates in (usual, wrong):
+                    [key], [below], num_passes = search(keys, budget, candidates)
                     assert key == min(row[k], most), name
                     assert uint64.to_int(below) == (row < key).sum(), name
-                    assert readings <= MOST_READINGS, name
-                    largest = max(largest, int(readings))
-    assert largest > 20  # they are hostile
+                    assert num_passes <= MAX_PASSES, name
+                    max_passes = max(max_passes, int(num_passes))
+    assert max_passes > 20  # they are hostile
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -361,7 +374,7 @@ def test_the_most_hostile_keys_are_read_no_more_often_than_they_have_bits():
 def test_between_renewals_the_state_of_the_selection_stays_as_it_is(
     scope, dtype, scale
 ):
-    # Subnormal numbers as well: what is kept is kept to the last bit.
+    # Subnormal thresholds too are stored in the state to the last bit.
     rng = np.random.default_rng(0)
     first = [scale * rng.normal(size=(6, s)) for s in (5, 4)]
     tx = swd_jax.swd(swd_jax.Target(0.5, scope=scope), **DECAY, update_every=3)
@@ -377,15 +390,15 @@ def test_between_renewals_the_state_of_the_selection_stays_as_it_is(
                 old, new = getattr(before, name), getattr(after, name)
                 assert old.tobytes() == new.tobytes(), name
         else:
-            groups = [[leaf] for leaf in params] if scope == "local" else [params]
-            taus = [reference.threshold(group, 0.5) for group in groups]
+            pools = [[leaf] for leaf in params] if scope == "local" else [params]
+            taus = [reference.threshold(pool, 0.5) for pool in pools]
             np.testing.assert_array_equal(
                 np.atleast_1d(after.selection.threshold), taus
             )
             assert min(taus) > 0
             selected = sum(
-                (reference.magnitudes(group) < tau).sum()
-                for group, tau in zip(groups, taus, strict=True)
+                (reference.magnitudes(pool) < tau).sum()
+                for pool, tau in zip(pools, taus, strict=True)
             )
             assert round(after.selection.selected_fraction * 54) == selected
             if scale == 1 and step:
@@ -404,16 +417,16 @@ SHAPES_OF_MASKS = [
 @jax.jit
 def cutoffs_of(masks, quotas):
     shapes = [mask.shape for mask in masks]
-    return tie_cutoffs.position_cutoffs(lambda mask: mask, masks, shapes, quotas)
+    return tie_cutoffs.find_tie_cutoffs(lambda mask: mask, masks, shapes, quotas)
 
 
 @settings(max_examples=50)
 @given(st.sampled_from(SHAPES_OF_MASKS), st.data())
-def test_cutoffs_take_the_first_of_each_leaf(shapes, data):
+def test_tie_cutoffs_take_the_first_of_each_leaf(shapes, data):
     masks = [data.draw(hnp.arrays(bool, shape)) for shape in shapes]
     quotas = [data.draw(st.integers(0, int(mask.sum()))) for mask in masks]
-    wide = jnp.stack([jnp.asarray(uint64.from_int(quota)) for quota in quotas])
-    cutoffs = cutoffs_of([jnp.asarray(mask) for mask in masks], wide)
+    emulated = jnp.stack([jnp.asarray(uint64.from_int(quota)) for quota in quotas])
+    cutoffs = cutoffs_of([jnp.asarray(mask) for mask in masks], emulated)
     for mask, quota, cutoff in zip(masks, quotas, cutoffs, strict=True):
         before = np.asarray(tie_cutoffs.is_before(mask.shape, cutoff))
         first = (np.cumsum(mask) <= quota).reshape(mask.shape) & mask
@@ -424,7 +437,7 @@ def test_cutoffs_take_the_first_of_each_leaf(shapes, data):
 
 
 def equations(jaxpr):
-    """All equations of a jaxpr and of those inside it, as they are on a CPU."""
+    """Yield all equations of a jaxpr and of nested ones, for the CPU."""
     for equation in jaxpr.eqns:
         yield equation
         platforms = equation.params.get("branches_platforms")
@@ -454,9 +467,9 @@ GATHERING = {
 
 @pytest.mark.parametrize("scope", ["global", "local"])
 @pytest.mark.parametrize("criterion", ["magnitude", "normalized_magnitude"])
-def test_no_weight_is_sorted_gathered_or_copied_into_a_whole(scope, criterion):
+def test_weights_are_not_sorted_gathered_or_concatenated(scope, criterion):
     leaves = [jnp.ones((64, 50)), jnp.ones((3, 3, 8, 16)), jnp.ones((100, 100))]
-    target = everything(0.9, scope=scope, criterion=criterion)
+    target = target_of_all(0.9, scope=scope, criterion=criterion)
     functions = [
         lambda p: swd_jax.prune(p, target),
         lambda p: swd_jax.prune_mask(p, target),
@@ -483,7 +496,7 @@ FORMS = {
 
 
 def temporary_share(tx, dtype, donate):
-    """Temporary memory of a step, as a share of the weights."""
+    """Return the temporary memory of a step over that of the weights."""
     shapes = [(500, 1000), (3, 3, 128, 256), (1000, 400)]
     params = [jnp.ones(shape, dtype) for shape in shapes]
 
@@ -500,7 +513,9 @@ def temporary_share(tx, dtype, donate):
     return compiled.memory_analysis().temp_size_in_bytes / weights
 
 
-donations = pytest.mark.parametrize("donate", [(), (0, 1)], ids=["kept", "donated"])
+donations = pytest.mark.parametrize(
+    "donate", [(), (0, 1)], ids=["not donated", "donated"]
+)
 dtypes = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 
 
@@ -516,7 +531,7 @@ def test_a_step_needs_a_hundredth_of_the_weights_in_temporary_memory(
 @donations
 @dtypes
 def test_before_adam_it_needs_a_hundredth_more_than_ordinary_decay(dtype, donate):
-    # XLA's CPU backend keeps a bfloat16 gradient that anything has been added to.
+    # XLA:CPU stores the sum of a bfloat16 gradient and another array.
     selective = optax.chain(swd_jax.swd(0.9, **DECAY), optax.adam(1e-3))
     ordinary = optax.chain(optax.add_decayed_weights(1e-3), optax.adam(1e-3))
     shares = [temporary_share(tx, dtype, donate) for tx in (selective, ordinary)]
@@ -527,7 +542,7 @@ def test_before_adam_it_needs_a_hundredth_more_than_ordinary_decay(dtype, donate
 def test_pruning_needs_a_hundredth_of_the_weights_in_temporary_memory(ties):
     shapes = [(500, 1000), (3, 3, 128, 256), (1000, 400)]
     params = [jnp.zeros(shape) for shape in shapes]
-    ranking = rank(params, everything(0.9))
+    ranking = rank(params, target_of_all(0.9))
 
     def zeroed(ranking):
         settled = exact_k.settle(ranking, counts_of(ranking, Fraction(9, 10)))
@@ -544,13 +559,13 @@ def test_pruning_needs_a_hundredth_of_the_weights_in_temporary_memory(ties):
 MANY_LEAVES = [jnp.ones((40, 30))] * 300
 
 
-def test_of_many_leaves_sixteen_share_a_reduction():
+def test_sixteen_small_leaves_share_a_reduction():
     tx = swd_jax.swd(0.9, **DECAY)
     jaxpr = jax.make_jaxpr(tx.update)(MANY_LEAVES, tx.init(MANY_LEAVES), MANY_LEAVES)
     [loop] = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "while"]
     inside = list(equations(loop.params["body_jaxpr"].jaxpr))
     assert sum(e.primitive.name == "reduce" for e in inside) == 19  # 300 / 16
-    # All else that is reduced are their counts for each candidate, limb by limb.
+    # The other reductions are of counts: a number of four limbs per candidate.
     others = [e for e in inside if e.primitive.name.startswith("reduce_")]
     assert others
     assert max(value.aval.size for e in others for value in e.invars) <= 19 * 4 * 4
@@ -564,9 +579,9 @@ TREES = {**dict.fromkeys(FORMS, LARGE_LEAVES), "swd of many leaves": MANY_LEAVES
 def test_no_array_is_larger_than_a_leaf_for_each_candidate(form):
     params, tx = TREES[form], FORMS[form.removesuffix(" of many leaves")]
     jaxpr = jax.make_jaxpr(tx.update)(params, tx.init(params), params)
-    # Of its own the search has a wide number for each leaf and candidate.
-    own = order_statistics.CANDIDATES * uint64.LIMBS * len(params)
-    most = max(leaf.size for leaf in params) * order_statistics.CANDIDATES
+    # The search stores one emulated number for each leaf and candidate.
+    own = bracket_candidates.NUM_CANDIDATES * uint64.LIMBS * len(params)
+    most = max(leaf.size for leaf in params) * bracket_candidates.NUM_CANDIDATES
     for equation in equations(jaxpr.jaxpr):
         for value in equation.outvars:
             assert value.aval.size <= max(most, own), equation
@@ -586,7 +601,7 @@ def test_a_step_is_traced_once_however_often_it_starts_warm():
     for _ in range(5):
         params, state = step(params, state)
         thresholds.append(float(state.selection.threshold))
-    # Of 1 to 20, here the updates too, those below 11 grow, by a thousandth a step.
+    # Of the weights 1 to 20, those below 11 grow by a thousandth a step.
     assert thresholds == [11.0] * 5
     assert traces == [1]
 
@@ -602,8 +617,8 @@ def test_a_stack_of_layers_past_2_to_the_32_weights_is_traced():
     assert uint64.to_int(k) == 80 * 8192 * 28672 * 9 // 10
 
 
-def test_of_infinite_weights_none_is_selected():
-    masks, counts = selected([np.full((3, 3), np.inf, np.float32)], everything(0.9))
+def test_infinite_weights_are_not_selected():
+    masks, counts = selected([np.full((3, 3), np.inf, np.float32)], target_of_all(0.9))
     assert counts == [0]
     assert not masks[0].any()
 
@@ -653,10 +668,10 @@ def partly_nan(kernel):
 
 
 class Upset(NamedTuple):
-    """Something that happens to the weights and not to the state of `swd`."""
+    """A change of the weights that the state of `swd` does not follow."""
 
     start: int
-    stop: int  # the step at which the weights are put back; as the start: never
+    stop: int  # the step at which the weights are restored; never if equal to start
     changed: Any  # params -> params
 
 
@@ -679,7 +694,7 @@ LEARNING_RATE = {
 
 
 def rising(step):
-    """Sixty-fourths, which a float32 and the decimal that it is read as both hold."""
+    """Return a sparsity in 64ths, which float32 and short decimals hold exactly."""
     return jnp.minimum(step // 5, 58) / 64
 
 
@@ -702,32 +717,32 @@ class Step(NamedTuple):
     weights: list[np.ndarray]
     before: swd_jax.SwdState
     after: swd_jax.SwdState
-    readings: int
+    num_passes: int
     undisturbed: bool
 
 
 @pytest.fixture(scope="module", params=RUNS)
 def run(request):
-    """Five hundred steps of a real training, disturbed every now and then."""
+    """Train a network for 500 steps, with disturbances."""
     optimizer, sparsity, sparsity_at = RUNS[request.param]
     a = swd_jax.exponential_growth(0.1, 1e5, STEPS)
     tx = optax.chain(swd_jax.swd(sparsity, weight_decay=5e-4, a=a), optimizer)
 
     @jax.jit
     def step(params, state, images, labels):
-        # What the update does itself, and does not tell.
+        # The update runs the same search but does not return the number of passes.
         ranking = rank(params, swd_jax.Target(0.0))
         counts = counts_of(
             ranking, sparsity_values.sparsity_at(sparsity, state[0].count)
         )
-        last = warm_start.Last(
+        last = warm_start.PreviousThresholds(
             state[0].selection.threshold[None],
             state[0].selection.threshold_change[None],
         )
-        readings = ranking.thresholds(counts, last=last).readings
+        num_passes = ranking.thresholds(counts, last=last).readings
         gradients = jax.grad(loss)(params, images, labels)
         updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state, readings
+        return optax.apply_updates(params, updates), state, num_passes
 
     images, labels = sklearn.datasets.load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
@@ -742,11 +757,11 @@ def run(request):
                 params = upset.changed(jax.tree.map(np.asarray, params))
         batch = slice(i % 14 * 128, i % 14 * 128 + 128)
         before, weights = state[0], kernels(params)
-        params, state, readings = step(params, state, images[batch], labels[batch])
+        params, state, num_passes = step(params, state, images[batch], labels[batch])
         near = [u for u in UPSETS if u.start <= i <= u.stop + SETTLING]
         after, before = jax.device_get((state[0], before))
         history.append(
-            Step(sparsity_at(i), weights, before, after, int(readings), not near)
+            Step(sparsity_at(i), weights, before, after, int(num_passes), not near)
         )
     return history
 
@@ -761,8 +776,8 @@ def test_along_a_training_run_every_threshold_is_that_of_a_sort(run):
         assert selected <= reference.pruned_count(step.sparsity, weights)
 
 
-def test_what_happens_along_the_run_is_what_upsets_thresholds(run):
-    # The test of the test: it has equal, zero, infinite and very different thresholds.
+def test_the_run_has_thresholds_that_are_hard_to_find(run):
+    # The run has equal, zero, infinite and very different thresholds.
     at = [float(step.after.selection.threshold) for step in run]
     assert at[0] == 0.125
     assert at[200] > 100 * at[199]
@@ -773,18 +788,18 @@ def test_what_happens_along_the_run_is_what_upsets_thresholds(run):
     assert np.isinf(at[251])
     assert np.isfinite(at[253])
     assert at[300] == 0
-    # The network trains all the same, and what is selected shrinks.
+    # Training goes on, and the selected weights shrink.
     assert at[-1] < at[303]
 
 
-def test_a_threshold_is_found_in_a_few_readings_while_the_weights_train(run):
-    readings = [step.readings for step in run if step.undisturbed]
-    assert len(readings) > 450
-    assert np.mean(readings) <= 4  # 1.5 to 2.5 when this was written
-    assert max(step.readings for step in run) <= MOST_READINGS
+def test_a_warm_start_takes_few_passes_during_training(run):
+    num_passes = [step.num_passes for step in run if step.undisturbed]
+    assert len(num_passes) > 450
+    assert np.mean(num_passes) <= 4  # 1.5 to 2.5 when this was written
+    assert max(step.num_passes for step in run) <= MAX_PASSES
 
 
-def test_the_change_is_how_far_the_threshold_moved(run):
+def test_the_change_is_the_difference_of_thresholds(run):
     for step in run[1:]:
         old, new = step.before.selection.threshold, step.after.selection.threshold
         if np.isfinite(old) and np.isfinite(new):

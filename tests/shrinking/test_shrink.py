@@ -72,7 +72,7 @@ def masked(params, removed):
         for i, path, _ in tree_paths.arrays(flat)
         if path in arrays
     }
-    return flat.rebuilt(replaced)
+    return flat.rebuild(replaced)
 
 
 def cut(array, path, removed):
@@ -98,7 +98,7 @@ def value_and_gradients(apply, params, x):
     @quickly.jit
     def both(floats, x):
         def loss(floats):
-            outputs = apply(flat.rebuilt(floats), x)
+            outputs = apply(flat.rebuild(floats), x)
             return (
                 outputs * jnp.cos(jnp.arange(outputs.size)).reshape(outputs.shape)
             ).sum(), outputs

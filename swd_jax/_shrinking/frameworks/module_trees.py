@@ -67,7 +67,7 @@ def replace_flax_arrays(tree: Any, arrays: Mapping[str, Any]) -> Any:
             for position, inner, _ in tree_paths.arrays(flat)
             if prefix + inner in arrays
         }
-        return nnx.merge(graph, flat.rebuilt(replacements))
+        return nnx.merge(graph, flat.rebuild(replacements))
 
     return jax.tree_util.tree_map_with_path(replace, tree, is_leaf=is_flax_module)
 
