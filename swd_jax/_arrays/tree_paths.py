@@ -1,7 +1,6 @@
 """Leaves of a tree by position and by path ("Conv_0/kernel"), in any container."""
 
-import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ class FlatTree(NamedTuple):
     """A tree's leaves in order, their paths, and the structure that holds them.
 
     A leaf is identified by its position. Two leaves can share a path, since keys may
-    contain "/": see `shared_paths`.
+    contain "/": see `arrays_by_path`.
     """
 
     paths: list[str]
@@ -79,33 +78,50 @@ def is_masked(path: str, flat: FlatTree) -> bool:
     return any(is_inside(path, node) for node in flat.masked_paths)
 
 
-def shared_paths(flat: FlatTree) -> list[str]:
-    """Return the paths that several array leaves share, in the order of the leaves.
-
-    Keys that contain "/" make them: {"a/b": {"c": x}, "a": {"b/c": y}} has "a/b/c"
-    twice.
-    """
-    counts = collections.Counter(leaf.path for leaf in arrays(flat))
-    return [path for path, count in counts.items() if count > 1]
-
-
-def check_paths_differ(name: str, flat: FlatTree) -> None:
-    """Raise if array leaves share a path, in a tree whose leaves are looked up by path.
+def arrays_by_path(name: str, flat: FlatTree) -> dict[str, Any]:
+    """Return the arrays of a tree by path, where every path is that of one array.
 
     Args:
-      name: the argument's name, for the error.
+      name: what to call the tree in an error.
       flat: the tree.
 
     Raises:
-      ValueError: naming the shared paths.
+      ValueError: if two arrays have the same path, because keys contain "/":
+        {"a/b": {"c": x}, "a": {"b/c": y}} has "a/b/c" twice.
     """
-    paths = shared_paths(flat)
-    if paths:
-        raise ValueError(
-            f"{name} must have a path of its own for every array, but several arrays "
-            f'share each of these, because keys contain "/":{listing(paths)}\n'
-            "Rename one of the keys."
-        )
+    by_path: dict[str, Any] = {}
+    for leaf in arrays(flat):
+        if leaf.path in by_path:
+            raise ValueError(
+                f"{name} has two arrays with the path {leaf.path!r}. Paths are keys "
+                "joined by '/': rename a key that contains '/' itself."
+            )
+        by_path[leaf.path] = leaf.array
+    return by_path
+
+
+def array_lookup(
+    name: str, tree: FlatTree, params: FlatTree
+) -> Callable[[int], Any | None]:
+    """Return a function from a parameter's position to the array that a tree has for it.
+
+    Trees of one structure match by position, others by path. The function returns None
+    where the tree has no array.
+
+    Args:
+      name: what to call the tree in an error.
+      tree: a tree like the parameters, which may lack some of their arrays.
+      params: the parameters.
+
+    Raises:
+      ValueError: if trees that differ in structure have two arrays with the same path.
+    """
+    if tree.treedef == params.treedef:
+        by_position = {leaf.position: leaf.array for leaf in arrays(tree)}
+        return by_position.get
+    arrays_by_path("params", params)
+    by_path = arrays_by_path(name, tree)
+    return lambda position: by_path.get(params.paths[position])
 
 
 def listing(paths: Iterable[str]) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import distinct_paths
 from swd_jax._coupling.channel_groups import ChannelGroups
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -39,7 +38,7 @@ def find_prefix(
     """
     shapes = {
         path: tuple(leaf.shape)
-        for path, leaf in distinct_paths.arrays_by_path(flat, name).items()
+        for path, leaf in tree_paths.arrays_by_path(name, flat).items()
     }
     if prefix is not None:
         prefix = prefix.removesuffix("/")

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import distinct_paths
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +25,7 @@ class ModelInputs:
     argument_tree: Any
 
     @property
-    def entries(self) -> list[tuple[int, str, Any]]:
+    def entries(self) -> Sequence[tuple[int, str, Any]]:
         """Position, path and shape of the arrays among the parameters."""
         return tree_paths.arrays(self.params)
 
@@ -55,7 +54,7 @@ def model_inputs(
       ValueError: if the parameters have no arrays, or two with the same path.
     """
     flat = tree_paths.flatten(params)
-    if not distinct_paths.arrays_by_path(flat, "params"):
+    if not tree_paths.arrays_by_path("params", flat):
         raise ValueError("params has no arrays, so there are no channels to find.")
     arguments, argument_tree = jax.tree.flatten(tuple(example_args))
     return ModelInputs(

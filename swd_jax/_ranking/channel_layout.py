@@ -1,4 +1,4 @@
-"""`ChannelLayout`: where the channels of some channel groups lie in an optimizer's tree.
+"""`ChannelLayout`: where the channels of channel groups lie in an optimizer's tree.
 
 All channels of the chosen channel groups are numbered consecutively, one channel group
 after the other. Arrays of shape (channels,) are in this order.
@@ -66,7 +66,7 @@ class ChannelOptions(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelLayout:
-    """The channels of the groups that may be pruned, one channel group after another."""
+    """The channels that may be pruned, one channel group after the other."""
 
     all_groups: ChannelGroups
     """All channel groups of the model, pruned or not."""

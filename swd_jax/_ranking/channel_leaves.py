@@ -22,6 +22,7 @@ def choose_groups(
     prunable: Prunable,
     tree: tree_paths.FlatTree,
     params: Any,
+    *,
     prefix: str,
 ) -> tuple[int, ...]:
     """Return the numbers of the eligible groups whose producers are all prunable.

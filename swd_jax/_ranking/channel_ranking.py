@@ -1,4 +1,4 @@
-"""`ChannelRanking`: the scored channels of one target, which extend over many leaves."""
+"""`ChannelRanking`: the scored channels of one target, which span several leaves."""
 
 import dataclasses
 import functools

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import array_types, distinct_paths
+from swd_jax._coupling import array_types
 from swd_jax._coupling.channel_groups import ChannelGroups
 
 KeptPositions: TypeAlias = Mapping[int, array_types.Bools]
@@ -53,7 +53,7 @@ def check_not_emptied(
 
 def check_shapes(groups: ChannelGroups, flat: tree_paths.FlatTree, name: str) -> None:
     """Raise if the groups were found in a tree of other paths or shapes."""
-    arrays = distinct_paths.arrays_by_path(flat, name)
+    arrays = tree_paths.arrays_by_path(name, flat)
     shapes = {path: tuple(leaf.shape) for path, leaf in arrays.items()}
     paths = [path for path in shapes if shapes[path] != groups.shapes.get(path)]
     paths += [path for path in groups.shapes if path not in shapes]

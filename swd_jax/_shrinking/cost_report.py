@@ -68,7 +68,8 @@ class CostReport:
             ratio = f"{before / after:.2f}" if after else ""
             cells = format(before, spec), format(after, spec), share, ratio
             rows.append((title, *cells))
-        return f"{text_tables.format_table(rows, label_columns=1)}\n\nlatency measured on {self.device}"
+        table = text_tables.format_table(rows, label_columns=1)
+        return f"{table}\n\nlatency measured on {self.device}"
 
 
 _ROWS = (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import array_types, distinct_paths, path_prefix
+from swd_jax._coupling import array_types, path_prefix
 from swd_jax._coupling.channel_groups import ChannelGroups
 from swd_jax._shrinking import channels_to_positions
 
@@ -99,7 +99,7 @@ def _any_nonzero(
 def _mask_leaves(groups: ChannelGroups, masks: Any) -> dict[str, Any]:
     """The arrays of a tree of masks by their paths in the whole model."""
     flat = tree_paths.flatten(masks)
-    leaves = distinct_paths.arrays_by_path(flat, "kept")
+    leaves = tree_paths.arrays_by_path("kept", flat)
     in_model = {p: leaf for p, leaf in leaves.items() if p in groups.shapes}
     remedy = (
         "give kept the keys that lead to this part, such as {'encoder': masks}, or "

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import distinct_paths, find_groups
+from swd_jax._coupling import find_groups
 from swd_jax._shrinking.run_at_size import SizedEvaluator
 
 
@@ -72,7 +72,7 @@ class SmallerProgram:
 
     def _arrays(self, params: Any) -> list[Any]:
         """The arrays of the parameters in the order of the traced program."""
-        arrays = distinct_paths.arrays_by_path(tree_paths.flatten(params), "params")
+        arrays = tree_paths.arrays_by_path("params", tree_paths.flatten(params))
         shapes = {path: tuple(leaf.shape) for path, leaf in arrays.items()}
         for path in (*self._shapes, *shapes):
             if shapes.get(path) != self._shapes.get(path):

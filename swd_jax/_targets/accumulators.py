@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -55,22 +56,26 @@ def update(
             f"criterion {accumulating[0].target.criterion!r} gathers gradients: give "
             f"{how_to_pass.format(name='gradient')}"
         )
-    previous = tree_paths.flatten(accumulated)
-    positions = {path: i for i, path in enumerate(previous.paths)}
-    gradients = tree_paths.flatten(gradient)
-    gradient_at = dict(zip(gradients.paths, gradients.leaves, strict=True))
-    updated = {}
-    for entry in accumulating:
-        accumulator = entry.target.criterion.accumulator
+    find_gradient = tree_paths.array_lookup(
+        "gradient", tree_paths.flatten(gradient), resolved.tree
+    )
+    by_leaf = [
+        (leaf, entry.target.criterion.accumulator)
+        for entry in accumulating
+        for leaf in entry.leaves
+    ]
+    # The arrays of `accumulated` are in the order of the tree, without gaps.
+    by_leaf.sort(key=lambda pair: pair[0].position)
+    previous, structure = jax.tree.flatten(accumulated)
+    updated = []
+    for (leaf, accumulator), previous_array in zip(by_leaf, previous, strict=True):
         assert accumulator is not None
-        for leaf in entry.leaves:
-            position = positions[leaf.path]
-            previous_array = previous.leaves[position]
-            weights, gradient_array = (
-                sort_keys.widen(jnp.asarray(array), previous_array.dtype)
-                for array in (leaf.weights, gradient_at[leaf.path])
-            )
-            updated[position] = accumulator.update(
-                previous_array, weights, gradient_array
-            )
-    return previous.rebuild(updated)
+        gradient_array = find_gradient(leaf.position)
+        if gradient_array is None:
+            raise ValueError(f"gradient has no array at {leaf.path!r}")
+        weights, gradient_array = (
+            sort_keys.widen(jnp.asarray(array), previous_array.dtype)
+            for array in (leaf.weights, gradient_array)
+        )
+        updated.append(accumulator.update(previous_array, weights, gradient_array))
+    return jax.tree.unflatten(structure, updated)

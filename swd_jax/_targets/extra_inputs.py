@@ -34,6 +34,7 @@ def check_extra_args(
 def of_leaves(
     criterion: Criterion,
     leaves: Sequence[PrunableLeaf],
+    params: tree_paths.FlatTree,
     extra_args: Mapping[str, Any],
     how_to_pass: str,
 ) -> list[ExtraInputs]:
@@ -42,6 +43,7 @@ def of_leaves(
     Args:
       criterion: the criterion that reads them.
       leaves: the prunable leaves.
+      params: the parameters.
       extra_args: trees like the parameters, by name. Others than the criterion reads
         are ignored.
       how_to_pass: a format string for errors, which says how the caller's user passes
@@ -58,9 +60,9 @@ def of_leaves(
                 f"give {how_to_pass.format(name=name)}"
             )
         tree = tree_paths.flatten(extra_args[name])
-        arrays = {path: array for _, path, array in tree_paths.arrays(tree)}
+        find_array = tree_paths.array_lookup(name, tree, params)
         for leaf, inputs_of_leaf in zip(leaves, inputs, strict=True):
-            array = arrays.get(leaf.path)
+            array = find_array(leaf.position)
             if array is None or array.shape != leaf.weights.shape:
                 there = "nothing" if array is None else f"an array of {array.shape}"
                 raise ValueError(

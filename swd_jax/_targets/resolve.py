@@ -130,7 +130,11 @@ def rank(
                 entry.target.criterion,
                 entry.found,
                 extra_inputs.of_leaves(
-                    entry.target.criterion, entry.leaves, extra_args or {}, how_to_pass
+                    entry.target.criterion,
+                    entry.leaves,
+                    resolved.tree,
+                    extra_args or {},
+                    how_to_pass,
                 ),
                 axis_name,
             ),

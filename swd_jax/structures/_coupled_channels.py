@@ -219,7 +219,7 @@ class CoupledChannels(AbstractStructure):
             return StructuredLeaves([], None, 0)
         prefix = path_prefix.find_prefix(self.groups, tree, prefix=self.prefix)
         chosen = channel_leaves.choose_groups(
-            self.groups, self.eligible, prunable, tree, params, prefix
+            self.groups, self.eligible, prunable, tree, params, prefix=prefix
         )
         leaves = channel_leaves.find_leaves(
             self.groups, chosen, self.decayed_roles, tree, prefix

@@ -176,22 +176,29 @@ SHARED = {"a/b": {"c": LENGTH_1}, "a": {"b/c": LENGTH_2}}
 
 
 class TestSharedPaths:
-    def test_keys_with_slashes_can_make_two_arrays_share_a_path(self):
-        assert tree_paths.shared_paths(tree_paths.flatten(SHARED)) == ["a/b/c"]
+    def test_they_are_an_error_where_leaves_are_looked_up_by_path(self):
+        with pytest.raises(ValueError, match="^params has two arrays.*'a/b/c'"):
+            tree_paths.arrays_by_path("params", tree_paths.flatten(SHARED))
 
     def test_a_leaf_that_is_no_array_shares_no_path(self):
         tree = {"a/b": {"c": LENGTH_1}, "a": {"b/c": 3}}
-        assert tree_paths.shared_paths(tree_paths.flatten(tree)) == []
+        by_path = tree_paths.arrays_by_path("params", tree_paths.flatten(tree))
+        assert list(by_path) == ["a/b/c"]
+        assert by_path["a/b/c"] is LENGTH_1
 
-    def test_they_are_an_error_where_leaves_are_looked_up_by_path(self):
-        with pytest.raises(
-            ValueError, match="^params must have a path of its own"
-        ) as e:
-            tree_paths.check_paths_differ("params", tree_paths.flatten(SHARED))
-        assert "\n  a/b/c\n" in str(e.value)
+    def test_equal_trees_are_looked_up_by_position(self):
+        flat = tree_paths.flatten(SHARED)
+        find = tree_paths.array_lookup("nu", flat, flat)
+        assert [find(i) for i in range(3)] == [LENGTH_2, LENGTH_1, None]
 
-    def test_other_trees_pass(self):
-        tree_paths.check_paths_differ("params", tree_paths.flatten({"a": LENGTH_1}))
+    def test_trees_of_other_containers_are_looked_up_by_path(self):
+        tree = tree_paths.flatten(Pair(LENGTH_1, LENGTH_2))
+        params = tree_paths.flatten(Layer(LENGTH_1, LENGTH_2))
+        find = tree_paths.array_lookup("nu", tree, params)
+        assert [find(0), find(1)] == [LENGTH_1, LENGTH_2]
+        shared = tree_paths.flatten([SHARED])
+        with pytest.raises(ValueError, match="^nu has two arrays.*'0/a/b/c'"):
+            tree_paths.array_lookup("nu", shared, params)
 
     def test_arrays_with_one_path_have_positions_of_their_own(self):
         leaves = tree_paths.arrays(tree_paths.flatten(SHARED))
