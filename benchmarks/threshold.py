@@ -28,14 +28,14 @@ def find(
       last: the last threshold and its change, as in `SwdState.selection`; None for a
         cold start.
     """
-    _, [of_target] = resolve.rank(params, [target])
-    ranking = of_target.ranking
-    known = last and warm_start.PreviousThresholds(
+    [ranked] = resolve.rank(resolve.resolve([target], params))
+    ranking = ranked.ranking
+    previous = last and warm_start.PreviousThresholds(
         *(jnp.atleast_1d(value) for value in last)
     )
-    found = ranking.thresholds(of_target.counts(0), last=known)
-    thresholds = sort_keys.from_key(jnp.stack(found.keys), ranking.dtype)
-    return thresholds, found.readings
+    thresholds = ranking.find_thresholds(ranked.budgets(0), previous=previous)
+    scores = sort_keys.from_key(jnp.stack(thresholds.keys), ranking.dtype)
+    return scores, thresholds.num_passes
 
 
 def from_state(

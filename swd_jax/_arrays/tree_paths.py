@@ -103,7 +103,7 @@ def arrays_by_path(name: str, flat: FlatTree) -> dict[str, Any]:
 def array_lookup(
     name: str, tree: FlatTree, params: FlatTree
 ) -> Callable[[int], Any | None]:
-    """Return a function from a parameter's position to the array that a tree has for it.
+    """Return a function from a parameter's position to a tree's array for it.
 
     Trees of one structure match by position, others by path. The function returns None
     where the tree has no array.
