@@ -163,8 +163,8 @@ def test_what_a_criterion_gathers_in_training_decides_what_is_pruned(task, crite
     for _ in range(2):
         carry, _ = program._step(carry, batch, task.data, known)
     method = program.method(0.9)
-    extra_args = choices.evidence(
-        method.target.known_criterion, carry.gradient, carry.optimizer_state
+    extra_args = choices.extra_args(
+        method.target.criterion, carry.gradient, carry.optimizer_state
     )
     [name] = extra_args
     kept = program._look(jax.tree.map(jax.numpy.copy, carry), task.data, known)[0].kept
