@@ -61,11 +61,12 @@ test-newest: ## run the tests on the newest dependencies there are
 
 test-matrix: test-oldest test-newest ## both of these
 
-lint: ## check style, formatting and types
+lint: ## check style, formatting, types and which wing imports which
 	@$(call setup,lint)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright --pythonpath "$(PY)"
+	$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
 format: ## format the code and mend what can be mended
 	@$(call setup,lint)

@@ -21,8 +21,8 @@ from flax.core import FrozenDict
 import swd_jax
 from tests.helpers import quickly
 
-# The library's lines that it runs, other tests run too.
-pytestmark = pytest.mark.no_cover
+# Other tests run the same lines of the library.
+pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
 
 
 class Named(NamedTuple):
@@ -186,8 +186,9 @@ def test_a_bare_array_is_a_tree_with_an_empty_path():
     array = jnp.asarray(LEAVES[0])
     trees, numbers, threshold = all_of_it(array)
     in_dict, dict_numbers, dict_threshold = all_of_it({"kernel": array})
-    for what, tree in trees.items():
-        np.testing.assert_array_equal(tree, in_dict[what]["kernel"])
+    chex.assert_trees_all_equal(
+        trees, {name: tree["kernel"] for name, tree in in_dict.items()}
+    )
     assert numbers == dict_numbers
     assert threshold == dict_threshold
     (leaf,) = swd_jax.summarize(array, TARGET).leaves
@@ -198,7 +199,7 @@ def test_leaves_of_numpy_are_taken_as_they_are():
     params = plain(LEAVES[0], np.asarray(LEAVES[1]), LEAVES[2])
     mask = swd_jax.prune_mask(params, TARGET)
     expected = swd_jax.prune_mask(as_jax(params), TARGET)
-    jax.tree.map(np.testing.assert_array_equal, mask, expected)
+    chex.assert_trees_all_equal(mask, expected)
     pruned = swd_jax.prune(params, TARGET)
     assert [w.dtype for w in jax.tree.leaves(pruned)] == [w.dtype for w in LEAVES]
 

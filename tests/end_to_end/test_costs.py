@@ -2,13 +2,13 @@
 
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from swd_jax._arrays import exact_sums, uint64
 from swd_jax._selection import count_below, order_statistics, tie_cutoffs
+from tests.helpers import quickly
 
 LARGEST = 100_000
 KEYS = order_statistics.KeyRange(
@@ -101,7 +101,7 @@ def test_the_threshold_is_the_greatest_key_within_the_budget(form):
     fixed = [cost if isinstance(cost, int) else None for cost in kinds]
     arrays = [i for i, cost in enumerate(kinds) if isinstance(cost, str)]
 
-    @jax.jit
+    @quickly.jit
     def found(keys, given, budgets):
         costs = [given[arrays.index(i)] if i in arrays else c for i, c in indexed]
         guesses = np.broadcast_to(GUESSES[:, None], (len(GUESSES), len(groups)))
@@ -147,7 +147,7 @@ def test_a_cost_that_all_have_changes_no_reading():
     counts = [200, 1000, 1700, 1980]
     readings = []
     for cost, each_costs in [(None, 1), (4, 4), (np.full((50, 40), 4, np.uint8), 4)]:
-        found = jax.jit(
+        found = quickly.jit(
             lambda keys, budgets, cost: order_statistics.find_order_statistics(
                 lambda leaf: leaf,
                 [keys],
@@ -174,9 +174,13 @@ def test_what_is_true_costs_what_its_elements_do(kind):
     rng = np.random.default_rng(0)
     masks = [rng.random((2, *shape)) < 0.5 for shape in SHAPES]
     costs = [random_costs(rng, shape, kind) for shape in SHAPES]
-    sums = exact_sums.count_true(
-        [list(map(jnp.asarray, pair)) for pair in masks], costs
-    )
+    fixed = costs if not isinstance(costs[0], np.ndarray) else None
+
+    @quickly.jit
+    def count(masks, costs):
+        return exact_sums.count_true([list(pair) for pair in masks], fixed or costs)
+
+    sums = count(masks, [] if fixed else costs)
     for pair, cost, got in zip(masks, costs, sums, strict=True):
         for mask, wide in zip(pair, got, strict=True):
             expected = sum(each([cost], [mask])[mask.ravel()].tolist())
@@ -193,7 +197,7 @@ def test_leaves_with_costs_of_each_kind_are_counted_together():
 def test_cutoffs_take_the_first_that_the_quota_pays_for():
     kinds = [None, 3, "uint8", "uint16", 2**40, "large"]
 
-    @jax.jit
+    @quickly.jit
     def cutoffs_of(masks, arrays, quotas):
         costs = [None, 3, arrays[0], arrays[1], 2**40, arrays[2]]
         return tie_cutoffs.find_tie_cutoffs(

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import optax
@@ -20,12 +21,15 @@ from experiments import (
     methods,
     registry,
     results,
+    runner,
     tables,
 )
 from experiments.environment import without_folder
 from experiments.run import Run
 from experiments.tasks import make_task
 from experiments.training import Program, prunable_leaves
+from tests.helpers import quickly
+from tests.helpers.quick_program import QuickProgram
 
 # The library's lines that it runs, other tests run too.
 pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
@@ -66,6 +70,7 @@ def task():
 def tiny_experiment(monkeypatch):
     """An experiment of dense training and one method, two targets and two seeds."""
     runs = registry.grid(TINY, ["gradual"], (10, 5), seeds=2)
+    monkeypatch.setattr(runner, "Program", QuickProgram)
     monkeypatch.setitem(registry.EXPERIMENTS, "tiny", lambda: runs)
     return runs
 
@@ -144,9 +149,11 @@ def test_every_choice_can_be_traced_from_start_to_end(task, changes):
     program = Program(task, methods.static(run))
     seeds, sparsity = jax.numpy.arange(2), np.float32(0.8)
     carry = jax.eval_shape(program._start, seeds, sparsity)
-    after, _ = jax.eval_shape(program._epochs, carry, task.data, sparsity)
+    batch = jax.eval_shape(lambda carry: program._batches(carry)[:, 0], carry)
+    after, _ = jax.eval_shape(program._step, carry, batch, task.data, sparsity)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, carry)
     after, _ = jax.eval_shape(program._look, after, task.data, sparsity)
-    assert jax.tree.structure(after) == jax.tree.structure(carry)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, carry)
     target = program.method(run.sparsity).target
     assert target.structure == choices.STRUCTURES[run.structure]
     assert target.criterion == choices.CRITERIA[run.criterion]
@@ -156,7 +163,7 @@ def test_every_choice_can_be_traced_from_start_to_end(task, changes):
 @pytest.mark.parametrize("criterion", ["saliency", "movement"])
 def test_what_a_criterion_gathers_in_training_decides_what_is_pruned(task, criterion):
     """Rank by hand what the training has left of weights, gradients and sums."""
-    program = Program(task, dataclasses.replace(TINY.program, criterion=criterion))
+    program = QuickProgram(task, dataclasses.replace(TINY.program, criterion=criterion))
     known = np.float32(0.9)
     carry = program._start(np.array([3]), known)
     batch = program._batches(carry)[:, 0]
@@ -226,7 +233,7 @@ def test_a_grid_of_choices_spares_embeddings_where_there_are_some():
 @pytest.fixture(scope="module")
 def program(task):
     with jax.numpy_rank_promotion("allow"):
-        yield Program(task, TINY.program)
+        yield QuickProgram(task, TINY.program)
 
 
 def test_seeds_side_by_side_are_the_seeds_one_by_one(program):
@@ -244,7 +251,7 @@ def test_seeds_side_by_side_are_the_seeds_one_by_one(program):
 
 def test_steps_one_by_one_are_those_of_a_scan(task, program):
     """As convolutions are trained on a CPU."""
-    one_by_one = Program(task._replace(step_by_step=True), TINY.program)
+    one_by_one = QuickProgram(task._replace(step_by_step=True), TINY.program)
     *_, alone = one_by_one.train([3], 0.9)
     *_, scanned = program.train([3], 0.9)
     for key in ("loss", "selected_fraction", "multiplier"):
@@ -503,11 +510,18 @@ class TestText:
         task = make_task(self.RUN, text, None)
         model = task.make(nnx.Rngs(0))
         model.head.kernel[...] = jax.numpy.zeros_like(model.head.kernel[...])
-        found = task.accuracies(model, task.data)
+        definition, state = nnx.split(model)
+
+        @quickly.jit
+        def measured(state, data, starts):
+            model = nnx.merge(definition, state)
+            accuracies = task.accuracies(model, data)
+            return accuracies, task.loss(model, data, starts, jax.random.key(0))
+
+        found, loss = measured(state, task.data, np.array([0, 64]))
         np.testing.assert_allclose(found["test_bits"], 2, rtol=1e-5)  # of 4 characters
         # It says "a" always, which is every fourth: of 192 in three windows, 48.
-        assert float(found["test"]) == 25
-        loss = task.loss(model, task.data, np.array([0, 64]), jax.random.key(0))
+        assert float(found["test"]) == pytest.approx(25)
         np.testing.assert_allclose(loss, np.log(4), rtol=1e-5)
 
     @pytest.mark.parametrize(

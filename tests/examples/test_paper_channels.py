@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 import paper
-from experiments import channels, methods, registry, results, tables
+from experiments import channels, methods, registry, results, runner, tables
 from experiments.run import Run
 from experiments.tasks import make_task
 from experiments.training import Program
+from tests.helpers import quickly
+from tests.helpers.quick_program import QuickProgram
 
 # The library's lines that it runs, other tests run too.
 pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
@@ -53,6 +55,7 @@ def result_of(name, folder, monkeypatch):
     """What is written of a method."""
     run = dataclasses.replace(RUN, method=name)
     monkeypatch.setitem(registry.EXPERIMENTS, "tiny", lambda: [run])
+    monkeypatch.setattr(runner, "Program", QuickProgram)
     paper.run("tiny", results_folder=folder)
     [result] = results.read(folder / "tiny")
     return result
@@ -107,15 +110,16 @@ def test_a_penalty_ends_where_fine_tuning_begins():
     run = dataclasses.replace(
         RUN, method="slimming-tuned", mu=0.1, optimizer="sgd", decay="constant"
     )
-    program = Program(make_task(run, None, None), methods.static(run))
+    program = QuickProgram(make_task(run, None, None), methods.static(run))
     carry = program._start(np.arange(1), np.float32(0))
     params, state = jax.tree.map(
         lambda leaf: leaf[0], (carry.params, carry.optimizer_state)
     )
     transform = program.method(0.0).transform
     zeros, moves = jax.tree.map(jax.numpy.zeros_like, params), []
+    update = quickly.jit(transform.update)
     for _ in range(program.steps):  # 8, of which 5 are dense
-        updates, state = jax.jit(transform.update)(zeros, state, params)
+        updates, state = update(zeros, state, params)
         moves.append(float(updates["stem"]["norm"]["scale"].get_value()[0]))
     # Scales are 1 and so is the slope.
     pressure = [-1e-2 * 0.1 * (1 - 0.9**n) / (1 - 0.9) for n in range(1, 6)]

@@ -1,8 +1,9 @@
-"""Targets of every structure, criterion and scope, and what they prune by brute force.
+"""Targets of every structure, criterion and scope, with masks by brute force.
 
 For test_every_target.py and for sharded_program.py.
 """
 
+import functools
 from fractions import Fraction
 
 import jax
@@ -13,7 +14,8 @@ import swd_jax
 from swd_jax.criteria import _criterion
 from tests.helpers import reference, structured
 
-# In the order in which JAX has the leaves of a dict.
+DTYPE = jnp.dtype(jnp.float32)
+# Sorted by name, as JAX orders the leaves of a dict.
 SHAPES = {"conv": (3, 2, 4, 16), "in": (12, 16), "out": (16, 12)}
 STRUCTURES = {
     "single": swd_jax.Unstructured(),
@@ -37,7 +39,7 @@ CRITERIA = {
     "random": swd_jax.criteria.random_scores(5),
     "squares": lambda weights: weights * weights,
 }
-# With the leaves that are ranked together and, in places, their sparsities.
+# For each scope: its pools as positions of leaves, and the sparsity of each pool.
 SCOPES = {
     "global": ("global", [[0, 1, 2]], [0.4]),
     "local": ("local", [[0], [1], [2]], [0.4] * 3),
@@ -63,7 +65,7 @@ def target_of(structure: str, criterion: str, scope: str) -> swd_jax.Target:
 
 
 def random_case(seed: int, dtype) -> tuple[dict, dict]:
-    """Weights and what criteria look at; every other time so rounded that much ties."""
+    """Return weights and extra arguments; odd seeds round them, so that many tie."""
     rng = np.random.default_rng(seed)
     params, gradient = (
         {
@@ -84,62 +86,61 @@ def random_case(seed: int, dtype) -> tuple[dict, dict]:
 
 
 def needed(target: swd_jax.Target, extra_args: dict) -> dict:
-    """What a target's criterion looks at; none but movement gathers what has a sign."""
-    found = {name: extra_args[name] for name in target.criterion.input_names}
-    if "accumulated" in found and not target.criterion.signed:
-        found["accumulated"] = {
-            name: np.abs(e) for name, e in found["accumulated"].items()
-        }
-    return found
+    """Return the extra arguments of a criterion; only movement accumulates signs."""
+    arguments = {name: extra_args[name] for name in target.criterion.input_names}
+    if "accumulated" in arguments and not target.criterion.signed:
+        accumulated = arguments["accumulated"].items()
+        arguments["accumulated"] = {name: np.abs(leaf) for name, leaf in accumulated}
+    return arguments
 
 
 def expected_masks(
     structure: str, criterion: str, scope: str, params: dict, extra_args: dict
 ) -> dict[str, np.ndarray]:
-    """What is kept, by brute force: each group's score and cost, sorted."""
+    """Return masks of the kept weights, from sorted scores of all units."""
     target = target_of(structure, criterion, scope)
     leaves = [*params.values()]
     scores = [
-        np.asarray(each)
-        for each in _scores(target.criterion, leaves, needed(target, extra_args))
+        np.asarray(leaf_scores)
+        for leaf_scores in _scores(target.criterion, leaves, needed(target, extra_args))
     ]
-    found = [_groups(target, each) for each in scores]
-    _, ranked, sparsities = SCOPES[scope]
+    units = [_units(target, leaf_scores) for leaf_scores in scores]
+    _, pools, sparsities = SCOPES[scope]
     if sparsities is None:
         sparsities = [erk_sparsity(leaf.shape) for leaf in leaves]
     masks = [np.empty(0)] * len(leaves)
-    for group, sparsity in zip(ranked, sparsities, strict=True):
-        budget = reference.pruned_count(sparsity, sum(leaves[i].size for i in group))
-        lost = reference.group_lowest(
-            [found[i][0] for i in group], [found[i][1] for i in group], budget
+    for pool, sparsity in zip(pools, sparsities, strict=True):
+        budget = reference.pruned_count(sparsity, sum(leaves[i].size for i in pool))
+        pruned = reference.group_lowest(
+            [units[i][0] for i in pool], [units[i][1] for i in pool], budget
         )
-        for i, mask in zip(group, lost, strict=True):
-            masks[i] = ~mask.ravel()[found[i][2]]
+        for i, mask in zip(pool, pruned, strict=True):
+            masks[i] = ~mask.ravel()[units[i][2]]
     return dict(zip(params, masks, strict=True))
 
 
 def erk_sparsity(shape: tuple[int, ...]) -> Fraction:
     """1 - epsilon (sum of lengths) / (product of lengths); none of them is dense."""
-    total = sum(np.prod(each) for each in SHAPES.values())
+    total = sum(np.prod(shape) for shape in SHAPES.values())
     epsilon = Fraction(6, 10) * int(total) / sum(map(sum, SHAPES.values()))
     kept = epsilon * sum(shape) / int(np.prod(shape))
     assert kept < 1
     return 1 - kept
 
 
-def _groups(target: swd_jax.Target, scores: np.ndarray):
+def _units(target: swd_jax.Target, scores: np.ndarray):
     if not target.criterion.signed:
         return structured.groups(target.structure, scores)
     if isinstance(target.structure, swd_jax.NM | swd_jax.Unstructured):
-        return structured.groups(target.structure, _told_apart(scores))
-    # A group's score is what speaks for it, less what speaks against it.
+        return structured.groups(target.structure, _comparable(scores))
+    # A unit's score is the norm of its positive part less that of its negative part.
     above, sizes, members = structured.groups(target.structure, scores.clip(0))
     below, _, _ = structured.groups(target.structure, (-scores).clip(0))
-    return _told_apart(above - below), sizes, members
+    return _comparable(above - below), sizes, members
 
 
-def _told_apart(scores: np.ndarray) -> np.ndarray:
-    """Scores of either sign as they are compared: by all of their bits but the last."""
+def _comparable(scores: np.ndarray) -> np.ndarray:
+    """Return signed scores as the library compares them: without their last bit."""
     pattern = np.asarray(scores, np.float32).view(np.int32)
     ascending = np.where(pattern < 0, pattern ^ np.int32(0x7FFFFFFF), pattern) >> 1
     return np.where(np.isfinite(scores), ascending.astype(np.float64), np.inf)
@@ -148,20 +149,21 @@ def _told_apart(scores: np.ndarray) -> np.ndarray:
 def _scores(
     criterion: swd_jax.criteria.Criterion, leaves: list, extra_args: dict
 ) -> list:
-    """Scores of single weights, which test_criteria.py holds against NumPy."""
+    """Return scores of single weights; test_criteria.py compares these with NumPy."""
     leaves = [jnp.asarray(leaf) for leaf in leaves]
-    dtype = jnp.dtype(jnp.float32)
-    statistics = _criterion.statistics(criterion, leaves, dtype)
-
-    @jax.jit
-    def scored(leaf, statistic, extra_args):
-        return _criterion.scores(criterion, leaf, statistic, extra_args, dtype)
-
+    statistics = _criterion.statistics(criterion, leaves, DTYPE)
     return [
-        scored(
+        _scores_of_leaf(
             leaf,
             statistic,
             {n: jnp.asarray([*e.values()][i]) for n, e in extra_args.items()},
+            criterion=criterion,
         )
         for i, (leaf, statistic) in enumerate(zip(leaves, statistics, strict=True))
     ]
+
+
+# One function for all calls: jax would compile a function defined in `_scores` anew.
+@functools.partial(jax.jit, static_argnames="criterion")
+def _scores_of_leaf(leaf, statistic, extra_args, criterion):
+    return _criterion.scores(criterion, leaf, statistic, extra_args, DTYPE)

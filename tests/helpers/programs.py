@@ -9,7 +9,7 @@ from pathlib import Path
 def start_program(
     program: Path, *arguments: str, devices: int
 ) -> subprocess.Popen[str]:
-    """Start a program on so many simulated devices, with warnings as errors."""
+    """Start a program on simulated devices, with warnings as errors."""
     flags = os.environ.get("XLA_FLAGS", "")
     return subprocess.Popen(
         [sys.executable, "-W", "error", str(program), *arguments],
@@ -25,7 +25,7 @@ def start_program(
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 300) -> str:
-    """Wait for the end of a program, which must be a good one, for what it printed."""
+    """Wait for a program, which must succeed, and return what it printed."""
     try:
         out, errors = process.communicate(timeout=seconds)
     finally:

@@ -7,12 +7,12 @@ import numpy as np
 
 
 def pruned_count(sparsity: float | Fraction, weights: int) -> int:
-    """K = floor(s n), of the decimal that s prints as."""
+    """Return k = floor(s n), with s taken as the decimal that it prints as."""
     return math.floor(Fraction(str(sparsity)) * weights)
 
 
 def magnitudes(leaves: list[np.ndarray]) -> np.ndarray:
-    """|w| of all leaves in one row, exactly, what is not finite as infinity."""
+    """Return |w| of all leaves in one row, with infinity for NaN and infinity."""
     with np.errstate(invalid="ignore"):
         flat = [np.abs(np.asarray(leaf).astype(np.float64)).ravel() for leaf in leaves]
     scores = np.concatenate([np.zeros(0), *flat])
@@ -20,13 +20,13 @@ def magnitudes(leaves: list[np.ndarray]) -> np.ndarray:
 
 
 def threshold(leaves: list[np.ndarray], sparsity: float) -> np.float64:
-    """tau, the (k+1)-th smallest magnitude of all."""
+    """Return tau, the (k+1)-th smallest magnitude of all."""
     scores = magnitudes(leaves)
     return np.sort(scores)[pruned_count(sparsity, scores.size)]
 
 
 def selected(leaves: list[np.ndarray], sparsity: float) -> list[np.ndarray]:
-    """Where |w| < tau."""
+    """Return masks of |w| < tau."""
     scores = magnitudes(leaves)
     if scores.size == 0:
         return [np.zeros(np.shape(leaf), bool) for leaf in leaves]
@@ -34,7 +34,7 @@ def selected(leaves: list[np.ndarray], sparsity: float) -> list[np.ndarray]:
 
 
 def pruned(leaves: list[np.ndarray], sparsity: float) -> list[np.ndarray]:
-    """The k smallest, ties by the order of the leaves and then by position."""
+    """Return masks of the k smallest; ties go by leaf and then by position."""
     scores = magnitudes(leaves)
     lowest = np.argsort(scores, kind="stable")[: pruned_count(sparsity, scores.size)]
     mask = np.zeros(scores.size, bool)
@@ -53,27 +53,27 @@ def split(mask: np.ndarray, leaves: list[np.ndarray]) -> list[np.ndarray]:
 def group_lowest(
     scores: list[np.ndarray], costs: list[np.ndarray], budget: int
 ) -> list[np.ndarray]:
-    """The members with the lowest scores that cost no more than a budget together.
+    """Return masks of the units with the lowest scores that a budget pays for.
 
-    Whole levels of equal scores, as far as they fit, and of the next level the first
-    ones, leaf by leaf: of each leaf's as many as fit in what is left when the leaves
-    before it have had all of theirs.
+    Units of equal score are taken together while the budget pays for all of them. From
+    the first level that is too expensive, each leaf in turn gives its first units that
+    the rest of the budget pays for; the rest counts all units of the leaves before it.
     """
-    flat = np.concatenate([np.ravel(each).astype(np.float64) for each in scores])
-    cost = np.concatenate([np.ravel(each).astype(np.int64) for each in costs])
+    flat = np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in scores])
+    cost = np.concatenate([np.ravel(leaf).astype(np.int64) for leaf in costs])
     leaf = np.concatenate([np.full(np.size(e), i) for i, e in enumerate(scores)])
     flat = np.where(np.isfinite(flat), flat, np.inf)
-    lost = np.zeros(flat.size, bool)
+    pruned = np.zeros(flat.size, bool)
     for level in np.unique(flat[np.isfinite(flat)]):
         tied = flat == level
-        left = budget - cost[lost].sum()
-        if cost[tied].sum() <= left:
-            lost |= tied
+        rest = budget - cost[pruned].sum()
+        if cost[tied].sum() <= rest:
+            pruned |= tied
             continue
         for i in range(len(scores)):
-            here = np.flatnonzero(tied & (leaf == i))
-            fits = np.cumsum(cost[here]) <= left
-            lost[here[fits]] = True
-            left = max(left - cost[here].sum(), 0)
+            units = np.flatnonzero(tied & (leaf == i))
+            fits = np.cumsum(cost[units]) <= rest
+            pruned[units[fits]] = True
+            rest = max(rest - cost[units].sum(), 0)
         break
-    return split(lost, scores)
+    return split(pruned, scores)

@@ -1,4 +1,4 @@
-"""What each structure means, written down with loops, for the tests to compare with."""
+"""Reference scores of every structure, computed with loops in NumPy."""
 
 import itertools
 import math
@@ -9,10 +9,10 @@ import swd_jax
 
 
 def block_norms(scores: np.ndarray, lengths, norm: str):
-    """The norm and the size of each block, one block after the other.
+    """Return the norm and the number of weights of each block.
 
-    Rounded down in units of 2**-27 of the block's largest power of two, or its square,
-    as the library defines it; everything here is exact in float64.
+    The library rounds norms down to units of 2**-27 of the block's largest power of two
+    (or its square). float64 holds every intermediate result exactly.
     """
     grid = [
         range(0, n, max(min(n, b), 1))
@@ -21,13 +21,13 @@ def block_norms(scores: np.ndarray, lengths, norm: str):
     norms = np.zeros([len(starts) for starts in grid], scores.dtype)
     sizes = np.zeros(norms.shape, np.int64)
     members = math.prod(min(n, b) for n, b in zip(scores.shape, lengths, strict=True))
-    for place in itertools.product(*(range(len(starts)) for starts in grid)):
-        corner = [grid[axis][i] for axis, i in enumerate(place)]
+    for index in itertools.product(*(range(len(starts)) for starts in grid)):
+        corner = [grid[axis][i] for axis, i in enumerate(index)]
         block = scores[
             tuple(slice(c, c + b) for c, b in zip(corner, lengths, strict=True))
         ]
-        sizes[place] = block.size
-        norms[place] = norm_of(block.ravel(), norm, members)
+        sizes[index] = block.size
+        norms[index] = norm_of(block.ravel(), norm, members)
     return norms, sizes
 
 
@@ -42,7 +42,7 @@ def norm_of(scores: np.ndarray, norm: str, members: int):
     squared = norm in ("rms", "l2")
     shares = shares * shares if squared else shares
     units = np.floor(shares.astype(np.float64) * 2**27).astype(np.int64)
-    # The digits whose sums fit 32 bits are added up, and then the two sums.
+    # The library adds groups of digits whose sums fit 32 bits, and then these sums.
     bits = 31 - (members - 1).bit_length()
     total = scores.dtype.type(0)
     for low in reversed(range(0, 27, bits)):
@@ -55,20 +55,22 @@ def norm_of(scores: np.ndarray, norm: str, members: int):
 
 
 def best_of_every(scores: np.ndarray, n: int, m: int, axis: int) -> np.ndarray:
-    """Where a score is among the n best of its m neighbours, the later of equals."""
+    """Return where a score is among the n best of m; of equal scores the later wins."""
     rows = np.moveaxis(scores, axis, -1)
     kept = np.zeros(rows.shape, bool)
     for row in np.ndindex(rows.shape[:-1]):
         for start in range(0, rows.shape[-1], m):
-            here = rows[row][start : start + m]
-            order = sorted(range(len(here)), key=lambda i: (here[i], i), reverse=True)
+            window = rows[row][start : start + m]
+            order = sorted(
+                range(len(window)), key=lambda i: (window[i], i), reverse=True
+            )
             for i in order[:n]:
                 kept[(*row, start + i)] = True
     return np.moveaxis(kept, -1, axis)
 
 
 def groups(structure, scores: np.ndarray):
-    """Scores and costs of a leaf's groups, and which group each weight is in."""
+    """Return scores and sizes of a leaf's units, and the unit of every weight."""
     numbers = np.arange(scores.size).reshape(scores.shape)
     if isinstance(structure, swd_jax.NM):
         kept = best_of_every(scores, structure.n, structure.m, structure.axis)

@@ -1,18 +1,21 @@
 """The Python in the pages and the README runs, and prints what they say."""
 
 import importlib
+import inspect
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 import swd_jax
+from tests.helpers import quickly
 
-# The library's lines that it runs, other tests run too.
-pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
+# Other tests run the same lines of the library.
+pytestmark = pytest.mark.no_cover
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "docs"))
@@ -22,12 +25,27 @@ import check_snippets  # noqa: E402
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_python_of_a_page_runs(page, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    # Readers' own code adds biases to rows.
-    with jax.numpy_rank_promotion("allow"):
-        check_snippets.run(page)
+def test_the_python_of_every_page_runs(tmp_path):
+    """In one process of its own, since only XLA_FLAGS reach the library's programs."""
+    options = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "XLA_FLAGS": quickly.flags(),
+    }
+    program = [sys.executable, "-W", "error", check_snippets.__file__]
+    done = subprocess.run(
+        [*program, *map(str, PAGES)],
+        cwd=tmp_path,
+        env=os.environ | options,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in PAGES:
+        assert re.search(rf"{page.name}: \d+ snippets", done.stdout)
 
 
 def test_there_is_python_to_run():
@@ -113,6 +131,15 @@ def test_the_index_of_the_api_has_all_that_is_public():
     page = (ROOT / "docs" / "api.md").read_text()
     index = page[: page.index("\n## ")]
     public = {name for name in dir(swd_jax) if not name.startswith("_")}
+    for namespace in {n for n in public if inspect.ismodule(getattr(swd_jax, n))}:
+        public |= {
+            f"{namespace}.{name}"
+            for name, item in vars(getattr(swd_jax, namespace)).items()
+            if not name.startswith("_") and not inspect.ismodule(item)
+        }
+    # A name that is flat as well is listed once, by its short path.
+    public -= {path for path in public if path.rpartition(".")[2] in public - {path}}
     for text in (index, page[len(index) :]):
-        named = set(re.findall(r"swd_jax\.(\w+)", text))
+        named = set(re.findall(r"swd_jax\.([\w.]+\w)", text))
+        named |= {path.partition(".")[0] for path in named}
         assert public <= named, public - named

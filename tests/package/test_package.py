@@ -16,11 +16,31 @@ from jax import export
 import swd_jax
 
 SOURCES = sorted(pathlib.Path(swd_jax.__file__).parent.glob("**/*.py"))
-PUBLIC = {
-    name: item for name, item in vars(swd_jax).items() if not name.startswith("_")
-}
+TOP = pathlib.Path(swd_jax.__file__).parent
+FLAT = {name: item for name, item in vars(swd_jax).items() if not name.startswith("_")}
+NAMESPACES = {name: item for name, item in FLAT.items() if inspect.ismodule(item)}
+
+
+def public_items():
+    """Return what users reach, by its path: "swd", "schedules.rewind", ..."""
+    items = {name: item for name, item in FLAT.items() if name not in NAMESPACES}
+    for namespace, module in NAMESPACES.items():
+        items |= {
+            f"{namespace}.{name}": item
+            for name, item in vars(module).items()
+            if not name.startswith("_") and not inspect.ismodule(item)
+        }
+    return items
+
+
+PUBLIC = public_items()
 FUNCTIONS = {name: item for name, item in PUBLIC.items() if inspect.isfunction(item)}
-CLASSES = {name: item for name, item in PUBLIC.items() if inspect.isclass(item)}
+# Aliases of types, such as those of `swd_jax.typing`, are no classes of ours.
+CLASSES = {
+    name: item
+    for name, item in PUBLIC.items()
+    if inspect.isclass(item) and item.__module__.startswith("swd_jax")
+}
 
 
 def in_another_process(code: str) -> str:
@@ -37,17 +57,30 @@ def in_another_process(code: str) -> str:
 
 class TestNames:
     def test_are_those_that_users_rely_on(self):
-        promised = (
-            "Target swd decoupled_swd proximal_swd exponential_growth cubic_sparsity "
-            "prune prune_mask keep_pruned summarize Unstructured magnitude "
-            "normalized_magnitude bound_multiplier largest_stable_multiplier"
+        flat = (
+            "Target Unstructured NM Block Channel CoupledChannels swd decoupled_swd "
+            "proximal_swd SwdState prune prune_mask keep_pruned summarize "
+            "exponential_growth cubic_sparsity bound_multiplier"
         )
-        assert set(promised.split()) <= PUBLIC.keys()
+        assert set(flat.split()) <= FLAT.keys()
+        namespaces = "criteria schedules methods channels io reports structures typing"
+        assert NAMESPACES.keys() == set(namespaces.split())
+        nested = (
+            "criteria.magnitude criteria.normalized_magnitude criteria.Criterion "
+            "schedules.largest_stable_multiplier methods.rigl channels.shrink "
+            "io.save_sparse io.load_sparse reports.Summary structures.Structure"
+        )
+        assert set(nested.split()) <= PUBLIC.keys()
 
     def test_are_all_from_this_package(self):
-        for name, item in {**FUNCTIONS, **CLASSES}.items():
+        for name, item in FUNCTIONS.items():
             assert item.__module__.startswith("swd_jax."), name
-            assert item.__name__ == name
+        for name, item in {**FUNCTIONS, **CLASSES}.items():
+            assert item.__name__ == name.rpartition(".")[2]
+
+    @pytest.mark.parametrize("name", NAMESPACES)
+    def test_of_namespaces_are_documented(self, name):
+        assert inspect.getdoc(NAMESPACES[name])
 
     @pytest.mark.parametrize("name", FUNCTIONS)
     def test_of_functions_are_documented_with_arguments_and_an_example(self, name):
@@ -62,7 +95,7 @@ class TestNames:
         text = CLASSES[name].__doc__
         # Dataclasses make up one of their own: the signature.
         assert text
-        assert not text.startswith(f"{name}(")
+        assert not text.startswith(f"{CLASSES[name].__name__}(")
 
     @pytest.mark.parametrize(
         "name", ["swd", "decoupled_swd", "proximal_swd", "keep_pruned"]
@@ -106,6 +139,13 @@ class TestSources:
     def test_are_found(self):
         assert len(SOURCES) > 10
 
+    def test_lie_in_folders_but_for_two_modules_at_most(self):
+        files = {path.name for path in TOP.iterdir() if path.is_file()}
+        assert {"__init__.py", "py.typed"} <= files
+        modules = {name for name in files - {"__init__.py"} if name.endswith(".py")}
+        assert len(modules) <= 2, modules
+        assert files == {"__init__.py", "py.typed"} | modules
+
     @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
     def test_use_nothing_private_of_jax_or_optax(self, path):
         text = path.read_text()
@@ -115,7 +155,7 @@ class TestSources:
 
 class TestDistribution:
     def test_is_typed(self):
-        assert (pathlib.Path(swd_jax.__file__).parent / "py.typed").is_file()
+        assert (TOP / "py.typed").is_file()
 
     def test_has_the_version_of_its_metadata_and_of_pyproject(self):
         assert swd_jax.__version__ == importlib.metadata.version("swd-jax")

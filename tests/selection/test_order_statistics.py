@@ -399,9 +399,7 @@ def test_between_renewals_the_state_of_the_selection_stays_as_it_is(
         after = jax.device_get(state)
         if step % 3:
             for name in ("threshold", "threshold_change", "selected_fraction"):
-                old, new = (
-                    getattr(state.selection, name) for state in (before, after)
-                )
+                old, new = (getattr(state.selection, name) for state in (before, after))
                 assert old.tobytes() == new.tobytes(), name
         else:
             pools = [[leaf] for leaf in params] if scope == "local" else [params]

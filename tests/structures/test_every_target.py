@@ -1,5 +1,6 @@
 """Every structure with every criterion and scope against brute force."""
 
+import chex
 import jax
 import ml_dtypes
 import numpy as np
@@ -9,7 +10,6 @@ import swd_jax
 from tests.helpers import quickly
 from tests.helpers.every_target import (
     EVERY,
-    SHAPES,
     SOME,
     expected_masks,
     needed,
@@ -21,27 +21,44 @@ from tests.helpers.every_target import (
 pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
 
 
-def check(structure, criterion, scope, seeds):
+def check_masks(mask_of, structure, criterion, scope, seeds):
+    """Compare masks with brute force; return the last weights and all about them."""
     target = target_of(structure, criterion, scope)
     for seed in seeds:
         dtype = ml_dtypes.bfloat16 if seed % 3 == 2 else np.float32
         params, extra_args = random_case(seed, dtype)
         extra_args = needed(target, extra_args)
-        found = swd_jax.prune_mask(params, target, extra_args=extra_args)
         expected = expected_masks(structure, criterion, scope, params, extra_args)
-        for name in SHAPES:
-            np.testing.assert_array_equal(found[name], expected[name], str(seed))
+        mask = mask_of(params, target, extra_args=extra_args)
+        chex.assert_trees_all_equal(mask, expected)
+    return params, target, extra_args, expected
+
+
+def check_eager_masks_and_compiled_pruning(*case, seeds):
+    params, target, extra_args, kept = check_masks(swd_jax.prune_mask, *case, seeds)
     prune = quickly.jit(lambda params, e: swd_jax.prune(params, target, extra_args=e))
-    for name, leaf in prune(params, extra_args).items():
-        kept = np.where(expected[name], params[name], 0)
-        np.testing.assert_array_equal(leaf, kept.astype(dtype))
+    pruned = {
+        name: np.where(kept[name], leaf, 0).astype(leaf.dtype)
+        for name, leaf in params.items()
+    }
+    chex.assert_trees_all_equal(prune(params, extra_args), pruned)
 
 
-@pytest.mark.parametrize(("structure", "criterion", "scope"), SOME)
-def test_pruning_is_that_of_a_loop_over_groups(structure, criterion, scope):
-    # In float32 and bfloat16 by turns: each has programs of its own.
-    second = SOME.index((structure, criterion, scope)) % 2
-    check(structure, criterion, scope, seeds=[2, 5] if second else [0, 1])
+@pytest.mark.parametrize("case", SOME[::2], ids="-".join)
+def test_pruning_is_that_of_a_loop_over_groups(case):
+    check_eager_masks_and_compiled_pruning(*case, seeds=[0, 1])
+
+
+@pytest.mark.parametrize("case", SOME[1::2], ids="-".join)
+def test_masks_of_bfloat16_are_those_of_a_loop_over_groups(case):
+    """With other criteria and scopes, in one compiled program for each case."""
+    target = target_of(*case)
+    mask_of = quickly.jit(
+        lambda params, e: swd_jax.prune_mask(params, target, extra_args=e)
+    )
+    check_masks(
+        lambda params, _, extra_args: mask_of(params, extra_args), *case, [2, 5]
+    )
 
 
 @pytest.fixture
@@ -53,6 +70,6 @@ def own_programs():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("own_programs")
-@pytest.mark.parametrize(("structure", "criterion", "scope"), EVERY)
-def test_all_of_them(structure, criterion, scope):
-    check(structure, criterion, scope, seeds=range(12))
+@pytest.mark.parametrize("case", EVERY, ids="-".join)
+def test_all_of_them(case):
+    check_eager_masks_and_compiled_pruning(*case, seeds=range(12))

@@ -2,17 +2,16 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import swd_jax
-from tests.helpers import reference, structured
+from tests.helpers import quickly, reference, structured
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -58,26 +57,33 @@ def pruned_by(leaves, target):
     return [np.asarray(mask) for mask in swd_jax.prune_mask(leaves, target)]
 
 
+# Each structure under both scopes with two sparsities, and two structures in bfloat16.
+SPARSITIES = [0.0, 0.1, 0.3, 0.5]
+CASES = [
+    (name, scope, SPARSITIES[(i + 2 * k + i // 4) % 4], np.float32)
+    for i, name in enumerate(STRUCTURES)
+    for k, scope in enumerate(["global", "local"])
+]
+CASES += [
+    ("blocks of 2 x 3", "local", 0.3, ml_dtypes.bfloat16),
+    ("2 of 4", "global", 0.3, ml_dtypes.bfloat16),
+]
+
+
 @pytest.mark.no_cover  # the next test runs the same lines once
-@pytest.mark.parametrize("name", STRUCTURES)
-@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
-@settings(max_examples=12)
-@given(data=st.data())
-def test_pruning_is_that_of_a_loop_over_groups(name, dtype, data):
+@pytest.mark.parametrize(("name", "scope", "sparsity", "dtype"), CASES)
+def test_pruning_is_that_of_a_loop_over_groups(name, scope, sparsity, dtype):
     structure = STRUCTURES[name]
-    # Always the same shapes, so that few programs are compiled.
     shapes = [(4, 8), (3, 2, 5, 6), (7, 2)]
-    leaves = weights_of(
-        shapes, dtype, data.draw(st.integers(0, 99)), rounded=data.draw(st.booleans())
-    )
-    sparsity = data.draw(st.sampled_from([0.0, 0.1, 0.3, 0.5]))
-    scope = data.draw(st.sampled_from(["global", "local"]))
     target = swd_jax.Target(sparsity, structure=structure, scope=scope, **EVERYTHING)
-    every = list(range(len(leaves)))
-    groups = [every] if scope == "global" else [[i] for i in every]
-    expected = expected_losses(leaves, structure, groups, [sparsity] * len(groups))
-    for found, lost in zip(pruned_by(leaves, target), expected, strict=True):
-        np.testing.assert_array_equal(~found, lost)
+    groups = [[0, 1, 2]] if scope == "global" else [[0], [1], [2]]
+    # One program for all of the random weights.
+    mask_of = quickly.jit(lambda leaves: swd_jax.prune_mask(leaves, target))
+    for seed in range(12):
+        leaves = weights_of(shapes, dtype, seed, rounded=seed % 2 == 0)
+        expected = expected_losses(leaves, structure, groups, [sparsity] * len(groups))
+        kept = mask_of(leaves)
+        chex.assert_trees_all_equal(kept, [~lost for lost in expected])
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -86,8 +92,10 @@ def test_pruning_is_the_same_compiled_with_what_is_round_it(name):
     target = swd_jax.Target(0.4, structure=STRUCTURES[name], **EVERYTHING)
     compiled = jax.jit(lambda leaves: swd_jax.prune(leaves, target))(leaves)
     expected = expected_losses(leaves, STRUCTURES[name], [[0, 1, 2]], [0.4])
-    for found, leaf, lost in zip(compiled, leaves, expected, strict=True):
-        np.testing.assert_array_equal(found, np.where(lost, 0, leaf))
+    pruned = [
+        np.where(lost, 0, leaf) for leaf, lost in zip(leaves, expected, strict=True)
+    ]
+    chex.assert_trees_all_equal(compiled, pruned)
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -96,7 +104,7 @@ def test_what_is_selected_is_what_loses_strictly(name):
     target = swd_jax.Target(0.5, structure=STRUCTURES[name], **EVERYTHING)
     tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
     zeros = [np.zeros_like(leaf) for leaf in leaves]
-    updates, state = jax.jit(tx.update)(zeros, tx.init(leaves), leaves)
+    updates, state = quickly.jit(tx.update)(zeros, tx.init(leaves), leaves)
     expected = expected_losses(leaves, STRUCTURES[name], [[0, 1]], [0.5])
     for update, leaf, lost in zip(updates, leaves, expected, strict=True):
         np.testing.assert_array_equal(update, np.where(lost, leaf, 0))
@@ -112,7 +120,7 @@ def test_norms_of_long_groups_are_exact_however_they_are_added_up(length, axis, 
     [leaf] = weights_of([shape], np.float32, length, rounded=False)
     structure = swd_jax.Channel(1 - axis, norm=norm)
     lengths = [length if i == axis else 1 for i in range(2)]
-    found = jax.jit(structure.scores)(np.abs(leaf))
+    found = quickly.jit(structure.scores)(np.abs(leaf))
     norms, sizes = structured.block_norms(np.abs(leaf), lengths, norm)
     np.testing.assert_array_equal(np.ravel(found), norms.ravel())
     assert structure.sizes(shape) == length == sizes.max()
@@ -162,7 +170,7 @@ def test_of_every_m_weights_exactly_n_are_kept():
 def test_the_best_of_many_are_those_of_a_loop(n, m, axis):
     [leaf] = weights_of([(20, 120)], np.float32, m)
     scores = np.abs(leaf)
-    found = jax.jit(swd_jax.NM(n, m, axis).scores)(scores)
+    found = quickly.jit(swd_jax.NM(n, m, axis).scores)(scores)
     kept = structured.best_of_every(scores, n, m, axis)
     np.testing.assert_array_equal(found, np.where(kept, np.inf, scores))
 
@@ -175,7 +183,7 @@ def test_any_order_of_m_weights_is_sorted(m):
     numbers = np.arange(2**m) if m <= 16 else rng.integers(0, 2**m, 2**16)
     rows = (numbers[:, None] >> np.arange(m) & 1).astype(np.float32)
     n = m // 2
-    found = jax.jit(swd_jax.NM(n, m, -1).scores)(rows)
+    found = quickly.jit(swd_jax.NM(n, m, -1).scores)(rows)
     # The ones first, and of equals the last.
     order = np.argsort(rows + np.arange(m) / (2 * m), axis=1)
     kept = np.zeros(rows.shape, bool)
