@@ -26,8 +26,8 @@ from swd_jax._pruning.prune import prune_mask as prune_mask
 from swd_jax._pruning.scores_and_thresholds import scores as scores
 from swd_jax._pruning.scores_and_thresholds import thresholds as thresholds
 from swd_jax._targets.target import Target as Target
-from swd_jax._transforms.after_optimizer import decoupled_swd as decoupled_swd
-from swd_jax._transforms.after_optimizer import proximal_swd as proximal_swd
+from swd_jax._transforms.decoupled_and_proximal import decoupled_swd as decoupled_swd
+from swd_jax._transforms.decoupled_and_proximal import proximal_swd as proximal_swd
 from swd_jax._transforms.selective_decay import SwdState as SwdState
 from swd_jax._transforms.swd import swd as swd
 from swd_jax.reports import summarize as summarize

@@ -25,8 +25,8 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
 
         u_i <- -w_i   where the mask is False
 
-    so that `w_i + u_i` is exactly 0, whatever momentum, moments and decay the
-    optimizer has gathered for that weight.
+    so that `w_i + u_i` is exactly 0, whatever momentum, moments and decay the optimizer
+    has for that weight.
 
     Where it stands: after everything else, `optax.chain(optax.adam(1e-4),
     keep_pruned(mask))`, since it is the final update that must not move a zero.

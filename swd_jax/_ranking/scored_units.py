@@ -11,6 +11,7 @@ import numpy as np
 
 from swd_jax._arrays import exact_sums, sort_keys, uint64
 from swd_jax._arrays.manual_sharding import Shards
+from swd_jax._ranking import min_kept_caps
 from swd_jax._ranking.ranking import Thresholds
 from swd_jax._ranking.structure_protocol import Structure
 from swd_jax._selection import order_statistics, warm_start
@@ -83,14 +84,9 @@ class ScoredUnits:
         """The cap of each leaf: emulated uint64, shape (leaves, 4); None for no cap."""
         if self.min_kept is None:
             return None
-        caps = [max(self.leaf_size(i) - n, 0) for i, n in enumerate(self.min_kept)]
-        # Units are pruned whole, so a cap is rounded down to a multiple of their size.
-        sizes = [self.structure.sizes(shape) for shape in self.shapes]
-        caps = [
-            cap - cap % max(size, 1) if isinstance(size, int) else cap
-            for cap, size in zip(caps, sizes, strict=True)
-        ]
-        return jnp.asarray(np.stack([uint64.from_int(cap) for cap in caps]))
+        leaf_sizes = list(map(self.leaf_size, range(len(self.shapes))))
+        caps = min_kept_caps.leaf_caps(leaf_sizes, self.min_kept, self.unit_sizes)
+        return jnp.asarray(caps)
 
     # Compiled once for all steps, even in a training loop that is not jitted.
     @jax.jit

@@ -52,8 +52,9 @@ def update(
     if not accumulating:
         return accumulated
     if gradient is None:
+        criterion = accumulating[0].target.criterion
         raise ValueError(
-            f"criterion {accumulating[0].target.criterion!r} gathers gradients: give "
+            f"criterion {criterion!r} accumulates gradients: give "
             f"{how_to_pass.format(name='gradient')}"
         )
     find_gradient = tree_paths.array_lookup(

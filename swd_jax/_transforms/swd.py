@@ -28,9 +28,10 @@ def swd(
         g_i &\leftarrow g_i + a(t)\, \mu\, w_i \quad\text{where } |w_i| < \tau_t
 
     (with the scores of the target's criterion in place of :math:`|w|`, where it has
-    another). The selection is renewed from the current weights, so a weight that grows
-    leaves it. At the end the selected weights are so small that `prune` changes
-    nothing. Ordinary decay of all weights is separate: `optax.add_decayed_weights`.
+    another). The selection is made anew from the current weights at every step, so a
+    weight that grows past the threshold is no longer decayed. At the end the selected
+    weights are so small that `prune` changes nothing. Ordinary decay of all weights is
+    separate: `optax.add_decayed_weights`.
 
     Where it stands: first, `optax.chain(swd(...), optax.adam(lr))`, so that momentum
     and Adam's moments see the decay as part of the gradient. An optimizer that
@@ -38,8 +39,9 @@ def swd(
     most about the learning rate a step. With SGD a selected weight shrinks by
     `lr * a * mu` of itself a step, and training diverges once that passes
     `2 * (1 + momentum)`: wrap `a` in `bound_multiplier`, which keeps it below, or use
-    `proximal_swd`, which no value makes unstable. Clipping of gradients belongs before
-    `swd`: after it, a penalty that grows would shrink everyone's gradient.
+    `proximal_swd`, which is stable for any value. Clip gradients before `swd`: after
+    `swd`, a growing penalty would make the clipping shrink the gradients of all
+    weights.
 
     Args:
       target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it; or
@@ -47,17 +49,17 @@ def swd(
       weight_decay: mu, at least 0; a number or a schedule of the optimizer step.
       a: the multiplier a(t), at least 0; a number or a schedule of the optimizer step,
         such as `exponential_growth(...)`.
-      update_every: the threshold is renewed every so many optimizer steps; the
-        selection `|w| < tau` is made anew at every step all the same.
+      update_every: the number of optimizer steps from one refresh of the threshold to
+        the next, at least 1. The comparison `|w| < tau` is made at every step.
       axis_name: inside `shard_map` or `pmap`, the mesh axes over which the weights are
-        divided, so that counts are of all devices' weights. Not under `jit` alone.
+        sharded, so that the weights of all devices are counted. Not under `jit` alone.
 
     Returns:
       A transformation whose state is an `SwdState`: a few scalars, no masks. Its update
       needs `params`, and keeps the dtype of every leaf of the updates. A criterion that
-      looks at gradients takes the updates for them, or the extra argument `gradient`;
-      one that looks at something else takes the extra argument of that name. Other
-      extra arguments are ignored.
+      reads the gradient reads the updates, or the extra argument `gradient` if it is
+      passed. A criterion that reads anything else reads the extra argument of that
+      name. Other extra arguments are ignored.
 
     Raises:
       ValueError: at construction, if a number is out of range; in `init`, if the target

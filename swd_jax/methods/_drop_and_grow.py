@@ -90,6 +90,12 @@ def drop_and_grow(
         tree, [resolved] = resolve([target], params)
         leaves = resolved.leaves
         matched = match_updates(updates, tree)
+        if not leaves:
+            new_updates, inner_state = inner.update(
+                updates, state.inner, params, **extra_args
+            )
+            count = threshold_state.increment(state.count)
+            return new_updates, DynamicState(count, state.active, inner_state)
         active = _leaves_of(state.active, leaves)
         gradients = [matched.at(leaf) for leaf in leaves]
         fraction = drop_fraction(state.count)

@@ -70,8 +70,8 @@ def magnitude_pruning(
     Returns:
       A transformation whose state is a `PruningState`: a few scalars, no masks. Its
       update needs `params`, and keeps the dtype of every leaf of the updates. Criteria
-      that look at gradients need the extra argument `gradient`; other unknown extra
-      arguments are ignored.
+      that read the gradient need the extra argument `gradient`; other extra arguments
+      are ignored.
 
     Raises:
       ValueError: at construction, if a number is out of range; in `init`, if the target

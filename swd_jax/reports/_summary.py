@@ -8,7 +8,7 @@ from swd_jax._ranking.channel_summary import ChannelSummary
 
 @dataclasses.dataclass(frozen=True)
 class LeafSummary:
-    """What a report says of one prunable leaf."""
+    """One prunable leaf in numbers."""
 
     path: str
     shape: tuple[int, ...]
@@ -21,16 +21,16 @@ class LeafSummary:
     non_finite: int
     """Weights that are NaN or infinite."""
     residual: float
-    """||what would be pruned|| / ||leaf||, L2 norms."""
+    """||weights to be pruned|| / ||leaf||, L2 norms."""
 
     @property
     def sparsity(self) -> float:
-        """Zeros over weights, now."""
+        """Zeros over weights."""
         return self.zeros / max(self.weights, 1)
 
     @property
     def emptied(self) -> bool:
-        """Whether nothing is left of it after pruning."""
+        """Whether pruning sets the whole leaf to zero."""
         return self.weights > 0 and self.pruned == self.weights
 
 
@@ -48,22 +48,22 @@ class Summary:
     non_finite: int
     """Prunable weights that are NaN or infinite."""
     residual: float
-    """||what would be pruned|| / ||prunable weights||, L2 norms, in [0, 1]: the part of
-    the network that pruning now would take away. Near 0 pruning changes nothing."""
+    """||weights to be pruned|| / ||prunable weights||, L2 norms, in [0, 1]: how much of
+    the network pruning now would remove. Near 0 pruning changes nothing."""
     parameters: int
     """All parameters, prunable or not."""
     bytes_dense: int
-    """All parameters as arrays. Zeros take as much room there as any number."""
+    """Bytes of all parameters as dense arrays, in which zeros are stored too."""
     bytes_sparse: int
-    """All parameters once pruned, the prunable leaves in the smallest of three forms:
-    as they are, the non-zeros with a bit mask, or the non-zeros with 32-bit indices."""
+    """Bytes of all parameters once pruned, prunable leaves in the smallest of three
+    forms: dense, non-zeros with a bit mask, or non-zeros with 32-bit indices."""
     leaves: tuple[LeafSummary, ...]
     largest_stable_learning_rate: float | None = None
-    """For `swd` before SGD without momentum, at the multiplier of the optimizer state
-    that was given: beyond it training diverges. None without a state."""
+    """The learning rate above which SGD without momentum diverges with `swd` before it,
+    at the multiplier of the optimizer state that was passed. None without a state."""
 
     channels: tuple[ChannelSummary, ...] = ()
-    """Of each target with coupled channels."""
+    """The summary of each target with coupled channels."""
     only_channels: bool = False
     """Whether nothing but coupled channels is pruned."""
 
@@ -71,8 +71,8 @@ class Summary:
     def obtained_sparsity(self) -> float:
         """Zeros over prunable weights, now.
 
-        With coupled channels as the only target: the share of what it counts that
-        disappears with the channels that are zero.
+        With coupled channels as the only target: the share of the parameters, or of the
+        operations, that the channels which are zero account for.
         """
         if self.only_channels:
             return self.channels[0].obtained_sparsity
@@ -80,11 +80,11 @@ class Summary:
 
     @property
     def emptied_leaves(self) -> tuple[str, ...]:
-        """Paths of the leaves of which pruning leaves nothing."""
+        """Paths of the leaves that pruning sets to zero as a whole."""
         return tuple(leaf.path for leaf in self.leaves if leaf.emptied)
 
     def as_dict(self) -> dict[str, float]:
-        """The report as flat names and floats, for a logger."""
+        """Return the report as flat names and floats, for a logger."""
         totals = {
             "target_sparsity": self.target_sparsity,
             "obtained_sparsity": self.obtained_sparsity,

@@ -157,7 +157,7 @@ class TestAccumulated:
             state.selection.accumulated["kernel"], [[-2, 0], [3, 0]]
         )
         np.testing.assert_array_equal(updates["kernel"] != 0, [[1, 0], [0, 0]])
-        with pytest.raises(ValueError, match=r"movement gathers gradients: give"):
+        with pytest.raises(ValueError, match=r"movement accumulates gradients: give"):
             tx.update(zeros, state, KERNEL)
 
     def test_weights_that_are_not_finite_are_kept(self):

@@ -37,6 +37,15 @@ def make_params(dtype="float32", other_dtype=None):
     }
 
 
+def params_with_scales(dtype="float32", other_dtype=None):
+    params = make_params(dtype, other_dtype)
+    rng = np.random.default_rng(1)
+    for layer in params.values():
+        kernel = layer["kernel"]
+        layer["scale"] = jnp.asarray(rng.normal(size=kernel.shape[1]), kernel.dtype)
+    return params
+
+
 A = swd_jax.exponential_growth(a_min=1.0, a_max=100.0, total_steps=STEPS)
 DECAY = {"weight_decay": 0.01, "a": 3.0}
 SCHEDULED = {
@@ -126,11 +135,26 @@ FORMS = {
         kept_pruned(), fraction=None, on_part=Form(kept_pruned("first"), fraction=None)
     ),
     "magnitude_pruning": after(
-        swd_jax.methods.magnitude_pruning(RISING, update_every=2),
-        fraction="selected_fraction",
+        swd_jax.methods.magnitude_pruning(RISING, update_every=2)
     ),
-    "soft_pruning": after(
-        swd_jax.methods.soft_pruning(0.5, update_every=2), fraction="selected_fraction"
+    "soft_pruning": after(swd_jax.methods.soft_pruning(0.5, update_every=2)),
+    "rigl": around(
+        lambda optimizer: swd_jax.methods.rigl(
+            optimizer, 0.5, until=100, update_every=3
+        ),
+        fraction=None,
+    ),
+    "sparse_evolution": around(
+        lambda optimizer: swd_jax.methods.sparse_evolution(
+            optimizer, swd_jax.Target(0.5, scope="local"), update_every=3
+        ),
+        fraction=None,
+    ),
+    "network_slimming": before(
+        swd_jax.methods.network_slimming(0.1),
+        params=params_with_scales,
+        changes=frozenset({"first/scale", "second/scale"}),
+        fraction=None,
     ),
 }
 every_form = pytest.mark.parametrize("form", FORMS)

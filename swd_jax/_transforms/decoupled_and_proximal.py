@@ -37,10 +37,10 @@ def decoupled_swd(
     learning_rate=lr))`, where the updates are what will be added to the parameters. It
     is the same as `swd` between an optimizer's scaling and its learning rate,
     `optax.chain(optax.scale_by_adam(), swd(...), optax.scale_by_learning_rate(lr))`,
-    as long as `lr * a * mu` is at most 1. From there on all that is left of a selected
-    weight is the optimizer's last update; `proximal_swd` shrinks that too. No momentum
-    multiplies this decay, as it does in `swd` before SGD (by 1 / (1 - momentum)), so
-    it takes a larger `a` for the same effect.
+    as long as `lr * a * mu` is at most 1. Beyond, a selected weight is reduced to the
+    optimizer's last update; `proximal_swd` shrinks that too. Momentum does not multiply
+    this decay, as it does for `swd` before SGD (by 1 / (1 - momentum)), so a larger `a`
+    is needed for the same effect.
 
     Args:
       target: what is pruned, as for `swd`.
@@ -48,12 +48,12 @@ def decoupled_swd(
       a: the multiplier a(t), at least 0; a number or a schedule of the optimizer step.
       learning_rate: the optimizer's own, at least 0; a number or a schedule of the
         optimizer step.
-      update_every: the threshold is renewed every so many optimizer steps.
+      update_every: as for `swd`.
       axis_name: as for `swd`.
 
     Returns:
-      A transformation with the state and the habits of `swd`. Criteria that look at
-      gradients need the extra argument `gradient`: the updates are none any more.
+      A transformation with the state of `swd`. Criteria that read the gradient need
+      the extra argument `gradient`, since the updates are not gradients any more.
 
     Raises:
       ValueError: as `swd`.
@@ -123,12 +123,12 @@ def proximal_swd(
       a: the multiplier a(t), at least 0; a number or a schedule of the optimizer step.
       learning_rate: the optimizer's own, at least 0; a number or a schedule of the
         optimizer step.
-      update_every: the threshold is renewed every so many optimizer steps.
+      update_every: as for `swd`.
       axis_name: as for `swd`.
 
     Returns:
-      A transformation with the state and the habits of `swd`. Criteria that look at
-      gradients need the extra argument `gradient`: the updates are none any more.
+      A transformation with the state of `swd`. Criteria that read the gradient need
+      the extra argument `gradient`, since the updates are not gradients any more.
 
     Raises:
       ValueError: as `swd`.
