@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax._allocation.weight_names import is_weight
+from swd_jax._allocation.weight_or_bias import is_weight
 from swd_jax._arrays import tree_paths
 
 Prunable: TypeAlias = str | re.Pattern[str] | Callable[[str, Any], bool] | Any

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from swd_jax._coupling import array_types, union_find
+from swd_jax._coupling import type_aliases, union_find
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Labels:
     - `blocks` has every labelled axis in exactly one key; keys are in rising order.
     """
 
-    shape: array_types.Dims
-    blocks: Mapping[array_types.Dims, array_types.AtomIds] = dataclasses.field(
+    shape: type_aliases.Dims
+    blocks: Mapping[type_aliases.Dims, type_aliases.AtomIds] = dataclasses.field(
         default_factory=dict
     )
     """Atoms of the labelled axes; axis d alone has the key (d,) and the shape (size,).
@@ -50,11 +50,11 @@ class Labels:
         """The axes that have atoms."""
         return frozenset(dim for key in self.blocks for dim in key)
 
-    def block_key(self, dim: int) -> array_types.Dims | None:
+    def block_key(self, dim: int) -> type_aliases.Dims | None:
         """Return the key of the block that contains an axis, or None."""
         return next((key for key in self.blocks if dim in key), None)
 
-    def axis_atoms(self, dim: int) -> array_types.AtomIds:
+    def axis_atoms(self, dim: int) -> type_aliases.AtomIds:
         """Return the atoms along an axis whose block has no other axis."""
         if (dim,) in self.blocks:
             return self.blocks[dim,]
@@ -65,8 +65,8 @@ class Labels:
         return dataclasses.replace(self, **{"const_value": None, **changes})
 
     def blocks_except(
-        self, key: array_types.Dims
-    ) -> dict[array_types.Dims, array_types.AtomIds]:
+        self, key: type_aliases.Dims
+    ) -> dict[type_aliases.Dims, type_aliases.AtomIds]:
         """Return all blocks but the one with this key."""
         return {dims: ids for dims, ids in self.blocks.items() if dims != key}
 
@@ -90,7 +90,7 @@ class Labels:
 
     def blocks_within(
         self, new_dims: Mapping[int, int]
-    ) -> dict[array_types.Dims, array_types.AtomIds]:
+    ) -> dict[type_aliases.Dims, type_aliases.AtomIds]:
         """Return the blocks all of whose axes move: axis d to `new_dims[d]`."""
         return dict(
             _move_block(key, ids, new_dims)
@@ -100,14 +100,14 @@ class Labels:
 
 
 def _move_block(
-    key: array_types.Dims, ids: array_types.AtomIds, new_dims: Mapping[int, int]
-) -> tuple[array_types.Dims, array_types.AtomIds]:
+    key: type_aliases.Dims, ids: type_aliases.AtomIds, new_dims: Mapping[int, int]
+) -> tuple[type_aliases.Dims, type_aliases.AtomIds]:
     return sort_axes([new_dims[dim] for dim in key], ids)
 
 
 def sort_axes(
-    dims: Iterable[int], ids: array_types.AtomIds
-) -> tuple[array_types.Dims, array_types.AtomIds]:
+    dims: Iterable[int], ids: type_aliases.AtomIds
+) -> tuple[type_aliases.Dims, type_aliases.AtomIds]:
     """Return a block with its axes in rising order."""
     dims = tuple(dims)
     order = np.argsort(dims)

@@ -260,7 +260,7 @@ class ChannelGroups(Sequence[ChannelGroup]):
 
 
 get_analysis: Callable[[ChannelGroups], Any] = operator.attrgetter("_analysis")
-"""The analysis of the model (`find_groups.Analysis`); None for a pickled copy."""
+"""The model's `find_channel_groups.Analysis`; None for a pickled copy."""
 
 
 def _count_kept_positions(kept: Any, positions: np.ndarray) -> Any:

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from swd_jax._coupling import array_types, union_find
+from swd_jax._coupling import type_aliases, union_find
 from swd_jax._coupling.axis_labels import Labels
-from swd_jax._coupling.program_position import ProgramPosition
+from swd_jax._coupling.current_equation import ProgramPosition
 
 PRODUCER, CONSUMER, SCALE, BIAS, OTHER = "producer consumer scale bias other".split()
 
@@ -35,7 +35,7 @@ class Product:
     """
 
     num_runs: int
-    factors: tuple[array_types.AtomIds, ...]
+    factors: tuple[type_aliases.AtomIds, ...]
 
 
 class Propagate(Protocol):
@@ -68,7 +68,7 @@ class CouplingAnalysis:
         self.products: list[Product] = []
         self.roles: dict[tuple[int, int], str] = {}
         """Role by leaf and axis, in the order in which the program uses them."""
-        self.split_blocks: list[tuple[array_types.AtomIds, str]] = []
+        self.split_blocks: list[tuple[type_aliases.AtomIds, str]] = []
         """Blocks with several axes, and the position at which each arose."""
         self._propagate = propagate
         self._called: list[Frame] = []
@@ -82,7 +82,7 @@ class CouplingAnalysis:
 
         An axis of size 1 gets no atom, because its only position cannot be removed.
         """
-        blocks: dict[array_types.Dims, array_types.AtomIds] = {}
+        blocks: dict[type_aliases.Dims, type_aliases.AtomIds] = {}
         for axis, size in enumerate(shape):
             if size > 1:
                 self._leaf_axes.append((leaf, axis))
@@ -94,13 +94,13 @@ class CouplingAnalysis:
         """Declare that the atoms created after this call belong to no leaf."""
         self._first_atoms.append(len(self.atoms))
 
-    def leaf_axes_of(self, ids: array_types.AtomIds) -> list[tuple[int, int]]:
+    def leaf_axes_of(self, ids: type_aliases.AtomIds) -> list[tuple[int, int]]:
         """Return the leaves and axes for which these atoms were created."""
         leaf_atoms = ids[(ids >= 0) & (ids < self._first_atoms[-1])]
         numbers = np.searchsorted(self._first_atoms, leaf_atoms, side="right") - 1
         return [self._leaf_axes[number] for number in np.unique(numbers).tolist()]
 
-    def leaf_axis_atoms(self) -> Iterator[tuple[int, int, array_types.AtomIds]]:
+    def leaf_axis_atoms(self) -> Iterator[tuple[int, int, type_aliases.AtomIds]]:
         """Yield leaf, axis and atoms of all axes of all leaves."""
         ends = self._first_atoms[1:]
         for (leaf, axis), start, end in zip(
@@ -128,7 +128,7 @@ class CouplingAnalysis:
                     self.roles[leaf_axis] = role
 
     def note_product(
-        self, num_runs: int, factors: Iterable[array_types.AtomIds]
+        self, num_runs: int, factors: Iterable[type_aliases.AtomIds]
     ) -> None:
         """Note the multiply-adds of a convolution or a matrix product."""
         total = self.position.num_runs * num_runs

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from swd_jax._coupling import array_types, axis_labels, union_find
+from swd_jax._coupling import axis_labels, type_aliases, union_find
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 
@@ -67,7 +67,7 @@ def assign_block_to_axis(
 def _keep_one_axis(
     analysis: CouplingAnalysis,
     labels: Labels,
-    key: array_types.Dims,
+    key: type_aliases.Dims,
     preferred: Sequence[int],
 ) -> Labels:
     """Keep a block's labels on one axis, and unite its atoms along the other axes.
@@ -119,7 +119,7 @@ def unite_along(analysis: CouplingAnalysis, labels: Labels, dim: int) -> Labels:
 
 def drop_constant_axes(analysis: CouplingAnalysis, labels: Labels) -> Labels:
     """Remove axes along which the roots are constant from the blocks."""
-    blocks: dict[array_types.Dims, array_types.AtomIds] = {}
+    blocks: dict[type_aliases.Dims, type_aliases.AtomIds] = {}
     for key, block in labels.blocks.items():
         dims, ids, roots = list(key), block, analysis.atoms.roots(block)
         for dim in key:
@@ -225,7 +225,7 @@ def merge_elementwise(
 
 def add_blocks(
     left: Labels, right: Labels
-) -> dict[array_types.Dims, array_types.AtomIds]:
+) -> dict[type_aliases.Dims, type_aliases.AtomIds]:
     """Return the blocks of `left`, and those of `right` where `left` is broadcast."""
     added = {
         key: ids

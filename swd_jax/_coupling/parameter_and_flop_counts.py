@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from swd_jax._coupling import array_types, channel_groups
+from swd_jax._coupling import channel_groups, type_aliases
 from swd_jax._coupling.channel_groups import Cost, Extent
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 
@@ -17,7 +17,7 @@ class ExtentCounter:
     def __init__(
         self,
         analysis: CouplingAnalysis,
-        channel_roots: Sequence[array_types.AtomIds],
+        channel_roots: Sequence[type_aliases.AtomIds],
     ) -> None:
         """Store the root of each channel's atoms, by channel group."""
         self._atoms = analysis.atoms
@@ -28,9 +28,9 @@ class ExtentCounter:
             for channel, root in enumerate(roots.tolist())
         }
 
-    def count(self, ids: array_types.AtomIds) -> Extent:
+    def count(self, ids: type_aliases.AtomIds) -> Extent:
         """Return the extent of an axis that has these atoms."""
-        positions: dict[int, array_types.Ints] = {}
+        positions: dict[int, type_aliases.Ints] = {}
         fixed = 0
         roots, counts = np.unique(self._atoms.roots(ids), return_counts=True)
         for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
@@ -82,7 +82,9 @@ def flop_costs(analysis: CouplingAnalysis, counter: ExtentCounter) -> tuple[Cost
     )
 
 
-def removed_with_each(costs: Sequence[Cost], group: int, size: int) -> array_types.Ints:
+def removed_with_each(
+    costs: Sequence[Cost], group: int, size: int
+) -> type_aliases.Ints:
     """Return what is removed with each channel alone, shape (size,).
 
     Args:

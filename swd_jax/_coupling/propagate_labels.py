@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from swd_jax._coupling import array_types, axis_labels
+from swd_jax._coupling import axis_labels, type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis, Frame
-from swd_jax._coupling.rules import all_rules, fallback, rule
+from swd_jax._coupling.rules import all_rules, fallback, rule_interface
 
 _MAX_CONST_SIZE = 4096
 
@@ -38,7 +38,7 @@ def propagate(
     Returns:
       The labels of each result, and the frame with the labels of every variable.
     """
-    program, constants = rule.unwrap_closed_jaxpr(jaxpr)
+    program, constants = rule_interface.unwrap_closed_jaxpr(jaxpr)
     frame = Frame({}, {})
     labels = frame.labels
     for variable, value in zip(program.constvars, constants, strict=True):
@@ -59,17 +59,17 @@ def _apply_rule(
     analysis: CouplingAnalysis,
     frame: Frame,
     number: int,
-    equation: array_types.Equation,
+    equation: type_aliases.Equation,
     inputs: list[Labels],
 ) -> list[Labels]:
     """Return the labels of an equation's results, and note its calls in the frame."""
     name = equation.primitive.name
     try:
         if name not in all_rules.RULES:
-            raise rule.UnsupportedPrimitive(f"{name} has no rule")
+            raise rule_interface.UnsupportedPrimitive(f"{name} has no rule")
         with analysis.rule() as called:
             outputs = all_rules.RULES[name].label(analysis, equation, inputs)
-    except rule.UnsupportedPrimitive:
+    except rule_interface.UnsupportedPrimitive:
         frame.unsupported.add(number)
         return fallback.label_unsupported(analysis, equation, inputs)
     frame.called[number] = called
@@ -77,7 +77,7 @@ def _apply_rule(
 
 
 def _fold_constants(
-    equation: array_types.Equation, inputs: list[Labels]
+    equation: type_aliases.Equation, inputs: list[Labels]
 ) -> np.ndarray | None:
     """Return the value of a small integer or bool result of literals, else None."""
     if len(equation.outvars) != 1 or equation.primitive.name not in _FOLDED_PRIMITIVES:
@@ -91,7 +91,7 @@ def _fold_constants(
     if any(value is None for value in values):
         return None
     with jax.ensure_compile_time_eval():
-        return np.asarray(rule.bind(equation, *values))
+        return np.asarray(rule_interface.bind(equation, *values))
 
 
 def read(labels: Mapping[Any, Labels], atom: Any) -> Labels:

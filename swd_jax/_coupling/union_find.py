@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 
 NOT_REMOVABLE = -1
 """Marks a position without an atom: of a batch, of pixels, of the model's input."""
@@ -25,7 +25,7 @@ class Atoms:
     def __len__(self) -> int:
         return self._count
 
-    def create(self, number: int) -> array_types.AtomIds:
+    def create(self, number: int) -> type_aliases.AtomIds:
         """Add atoms, each a class of its own."""
         first, self._count = self._count, self._count + number
         if self._count > len(self._parents):
@@ -33,7 +33,7 @@ class Atoms:
             self._parents = np.concatenate([self._parents, extension])
         return np.arange(first, self._count)
 
-    def roots(self, ids: array_types.AtomIds) -> array_types.AtomIds:
+    def roots(self, ids: type_aliases.AtomIds) -> type_aliases.AtomIds:
         """Return the root of each atom's class; NOT_REMOVABLE stays as it is."""
         roots = np.array(ids)
         has_atom = roots >= 0
@@ -46,7 +46,7 @@ class Atoms:
         return roots
 
     def unite(
-        self, left: array_types.AtomIds, right: array_types.AtomIds, reason: str
+        self, left: type_aliases.AtomIds, right: type_aliases.AtomIds, reason: str
     ) -> None:
         """Unite two arrays position by position, after broadcasting.
 
@@ -69,7 +69,7 @@ class Atoms:
                     reason_of_high = self._reasons.pop(high)
                     self._reasons.setdefault(low, reason_of_high)
 
-    def freeze(self, ids: array_types.AtomIds, reason: str) -> None:
+    def freeze(self, ids: type_aliases.AtomIds, reason: str) -> None:
         """Freeze the classes of some atoms."""
         for root in np.unique(self.roots(np.asarray(ids, np.int64))).tolist():
             if root >= 0:

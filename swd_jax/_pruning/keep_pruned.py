@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from swd_jax._arrays import tree_paths
-from swd_jax._arrays.explicit_sharding import reshard_like
+from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
 from swd_jax._transforms.match_updates import check_params, match_updates
 
 
@@ -16,8 +16,8 @@ class KeepPrunedState(NamedTuple):
     """The mask of `keep_pruned`: an argument of the compiled step, not a constant."""
 
     mask: Any
-    """A tree like the parameters of bools, True = kept, sharded as the mask was given;
-    `optax.MaskedNode` where the parameters have no array."""
+    """A tree like the parameters of bools, True = kept, sharded like the parameters;
+    `optax.MaskedNode` where these have no array."""
 
 
 def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
@@ -109,7 +109,6 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def _full_mask(mask: Any, leaf: Any) -> jax.Array:
-    """Return a mask of a leaf, copied so that the state can be donated."""
-    if isinstance(mask, jax.Array) and mask.shape == leaf.shape:
-        return jnp.copy(mask)
-    return reshard_like(jnp.broadcast_to(jnp.asarray(mask), leaf.shape), leaf)
+    """Return a copy of a leaf's mask, which may be donated, sharded like the leaf."""
+    copy = jnp.copy(jnp.broadcast_to(jnp.asarray(mask), leaf.shape))
+    return device_put_like(reshard_like(copy, leaf), leaf)

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import AxisName
-from swd_jax._targets.extra_inputs import check_extra_args
+from swd_jax._targets.extra_arguments import check_extra_args
 from swd_jax._targets.resolve import rank, resolve
 from swd_jax._targets.target import Targets, as_targets
 

@@ -15,14 +15,14 @@ import numpy as np
 
 from swd_jax._arrays.axis_norms import Norm
 from swd_jax._arrays.explicit_sharding import reshard_like
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.channel_groups import ChannelGroup, ChannelGroups
-from swd_jax._ranking import channel_costs
+from swd_jax._ranking import cost_without_channels
 
 Count: TypeAlias = Literal["parameters", "flops"]
 ChannelNorm: TypeAlias = Norm | Literal["bn_scale"]
 
-Place: TypeAlias = tuple[int, int, array_types.Ints]
+Place: TypeAlias = tuple[int, int, type_aliases.Ints]
 """Leaf, axis, and the positions of each channel along it: (channels, positions)."""
 
 
@@ -78,12 +78,12 @@ class ChannelLayout:
     """The number of channels that each channel group keeps at least."""
     bundle_sizes: tuple[int, ...]
     """The number of channels of each channel group that are removed at once."""
-    places: tuple[tuple[tuple[int, array_types.Ints], ...], ...]
+    places: tuple[tuple[tuple[int, type_aliases.Ints], ...], ...]
     """For each leaf (axis, channel at each position) pairs. `num_channels` marks
     positions without a channel."""
     scored_members: tuple[tuple[Place, ...], ...]
     """For each channel group the members that its channels are scored by."""
-    cost_model: channel_costs.CostModel
+    cost_model: cost_without_channels.CostModel
     max_bundle_cost: int
     """An upper bound on the cost that the removal of one bundle saves."""
 
@@ -204,7 +204,7 @@ def build_layout(
     leaf_of_path = {path: leaf for leaf, path in enumerate(paths)}
     num_channels = sum(group.size for group in groups)
     bundle_sizes = tuple(group.bundle_size(options.multiple_of) for group in groups)
-    places: list[dict[int, array_types.Ints]] = [{} for _ in paths]
+    places: list[dict[int, type_aliases.Ints]] = [{} for _ in paths]
     scored_members: list[tuple[Place, ...]] = []
     first_channel = 0
     for group in groups:
@@ -241,7 +241,9 @@ def build_layout(
             tuple(sorted(axes.items(), key=lambda item: item[0])) for axes in places
         ),
         scored_members=tuple(scored_members),
-        cost_model=channel_costs.cost_model(options.groups, options.count, chosen),
+        cost_model=cost_without_channels.cost_model(
+            options.groups, options.count, chosen
+        ),
         max_bundle_cost=max(
             # A bundle costs less once others are removed, so this is an upper bound.
             size * int(_costs_of_channels(group, options.count).max())

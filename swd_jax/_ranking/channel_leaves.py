@@ -11,7 +11,7 @@ from swd_jax._allocation.prunable_leaves import (
     PrunableLeaf,
     find_prunable,
 )
-from swd_jax._allocation.weight_names import is_weight
+from swd_jax._allocation.weight_or_bias import is_weight
 from swd_jax._arrays import tree_paths
 from swd_jax._coupling.channel_groups import ChannelGroup, ChannelGroups
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from swd_jax._arrays import exact_sums, sort_keys, uint64
-from swd_jax._ranking.scored_units import ScoredUnits
+from swd_jax._ranking.unit_thresholds import ScoredUnits
 from swd_jax._selection import tie_cutoffs
 
 

@@ -15,8 +15,8 @@ from swd_jax._arrays.explicit_sharding import reshard_like
 from swd_jax._arrays.manual_sharding import Shards
 from swd_jax._ranking import exact_k
 from swd_jax._ranking.ranking import Ranking, Result, Thresholds
-from swd_jax._ranking.scored_units import ScoredUnits
-from swd_jax._ranking.structure_protocol import Structure
+from swd_jax._ranking.unit_thresholds import ScoredUnits
+from swd_jax._ranking.user_structure_protocol import Structure
 from swd_jax._selection import order_statistics, warm_start
 from swd_jax.criteria import _criterion
 

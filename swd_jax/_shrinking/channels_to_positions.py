@@ -6,15 +6,15 @@ from typing import TypeAlias
 import numpy as np
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.channel_groups import ChannelGroups
 
-KeptPositions: TypeAlias = Mapping[int, array_types.Bools]
+KeptPositions: TypeAlias = Mapping[int, type_aliases.Bools]
 """By axis of an array: bools, shape (length of the axis,), True = kept."""
 
 
 def kept_positions(
-    groups: ChannelGroups, vectors: Sequence[array_types.Bools]
+    groups: ChannelGroups, vectors: Sequence[type_aliases.Bools]
 ) -> dict[str, KeptPositions]:
     """The kept positions of every array that has channels, by path.
 
@@ -22,7 +22,7 @@ def kept_positions(
       groups: the channel groups.
       vectors: one vector per channel group, shape (channels,), True = kept.
     """
-    positions: dict[str, dict[int, array_types.Bools]] = {}
+    positions: dict[str, dict[int, type_aliases.Bools]] = {}
     for group, vector in zip(groups, vectors, strict=True):
         for member in group.members:
             length = groups.shapes[member.path][member.axis]
@@ -33,7 +33,7 @@ def kept_positions(
 
 
 def check_not_emptied(
-    groups: ChannelGroups, vectors: Sequence[array_types.Bools]
+    groups: ChannelGroups, vectors: Sequence[type_aliases.Bools]
 ) -> None:
     """Raise if an axis keeps no position."""
     for path, axes in kept_positions(groups, vectors).items():

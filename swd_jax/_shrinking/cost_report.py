@@ -12,7 +12,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from swd_jax._arguments import text_tables, validation
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import find_groups
+from swd_jax._coupling import find_channel_groups
 from swd_jax._coupling.channel_groups import ChannelGroups, get_analysis
 from swd_jax._shrinking import channels_to_positions, shrink_model
 from swd_jax._shrinking.example_inputs import example_like
@@ -130,8 +130,8 @@ def cost_report(
     flat = tree_paths.flatten(params)
     channels_to_positions.check_shapes(small.groups, flat, "params")
     arguments = jax.tree.map(example_like, tuple(example_args))
-    groups = find_groups.groups_of_model(small.groups, apply, params, arguments)
-    small_groups = find_groups.channel_groups(
+    groups = find_channel_groups.groups_of_model(small.groups, apply, params, arguments)
+    small_groups = find_channel_groups.channel_groups(
         small.apply, small.params, *arguments, tied=groups.tied
     )
     models = [
@@ -174,7 +174,7 @@ def _count_and_compile(
         arrays.append(leaf)
     leaves = [leaf for leaf in jax.tree.leaves(arguments) if tree_paths.is_array(leaf)]
     inputs = [*map(jnp.asarray, arrays), *map(jnp.asarray, leaves)]
-    analysis: find_groups.Analysis = get_analysis(groups)
+    analysis: find_channel_groups.Analysis = get_analysis(groups)
     lowered = jax.jit(jaxpr_as_fun(analysis.jaxpr)).lower(*inputs)
     # Analysed before compilation, because XLA's cost analysis of a compiled program
     # does not count convolutions that call a library (cuDNN, oneDNN).

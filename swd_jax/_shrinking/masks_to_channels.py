@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import array_types, path_prefix
+from swd_jax._coupling import path_prefix, type_aliases
 from swd_jax._coupling.channel_groups import ChannelGroups
 from swd_jax._shrinking import channels_to_positions
 
 
 def as_vectors(
     groups: ChannelGroups, kept: Any, multiple_of: int = 1, scores: Any = None
-) -> list[array_types.Bools]:
+) -> list[type_aliases.Bools]:
     """One vector per channel group, rounded up to whole bundles.
 
     Raises:
@@ -33,7 +33,7 @@ def as_vectors(
 
 def pruned_by_scale_only(
     groups: ChannelGroups, kept: Any
-) -> list[array_types.Bools] | None:
+) -> list[type_aliases.Bools] | None:
     """Channels whose scales and biases are zero in a tree of masks, but not the rest.
 
     Returns:
@@ -59,7 +59,7 @@ def _is_vectors(groups: ChannelGroups, kept: Any) -> bool:
     return not is_tree or (is_flat and len(kept) == len(groups))
 
 
-def _from_masks(groups: ChannelGroups, masks: Any) -> list[array_types.Bools]:
+def _from_masks(groups: ChannelGroups, masks: Any) -> list[type_aliases.Bools]:
     """Prune the channels whose producers and consumers are all False or zero.
 
     A channel that has scales is also pruned if all its scales and biases are zero.
@@ -72,7 +72,7 @@ def _from_masks(groups: ChannelGroups, masks: Any) -> list[array_types.Bools]:
 
 def _any_scale_nonzero(
     groups: ChannelGroups, leaves: Mapping[str, Any]
-) -> list[array_types.Bools]:
+) -> list[type_aliases.Bools]:
     vectors = _any_nonzero(groups, leaves, ("scale", "bias"))
     for group, vector in zip(groups, vectors, strict=True):
         if not any(m.role == "scale" and m.path in leaves for m in group.members):
@@ -82,9 +82,9 @@ def _any_scale_nonzero(
 
 def _any_nonzero(
     groups: ChannelGroups, leaves: Mapping[str, Any], roles: Sequence[str]
-) -> list[array_types.Bools]:
+) -> list[type_aliases.Bools]:
     """Channels with a nonzero weight in a member of these roles, or without members."""
-    vectors: list[array_types.Bools] = []
+    vectors: list[type_aliases.Bools] = []
     for group in groups:
         members = [m for m in group.members if m.role in roles and m.path in leaves]
         vector = np.full(group.size, not members)
@@ -129,10 +129,10 @@ def _mask_leaves(groups: ChannelGroups, masks: Any) -> dict[str, Any]:
 
 def _round_up(
     groups: ChannelGroups,
-    vectors: list[array_types.Bools],
+    vectors: list[type_aliases.Bools],
     multiple_of: int,
     scores: Any,
-) -> list[array_types.Bools]:
+) -> list[type_aliases.Bools]:
     """Keep the pruned channels with the best scores too, to fill the last bundle."""
     if multiple_of < 1 or multiple_of != int(multiple_of):
         raise ValueError(f"multiple_of must be a positive integer, got {multiple_of!r}")
@@ -143,7 +143,7 @@ def _round_up(
         )
     if multiple_of == 1:
         return vectors
-    rounded: list[array_types.Bools] = []
+    rounded: list[type_aliases.Bools] = []
     for number, (group, vector) in enumerate(zip(groups, vectors, strict=True)):
         num_kept = int(vector.sum())
         num_more = group.round_up(num_kept, multiple_of) - num_kept

@@ -8,10 +8,10 @@ import numpy as np
 from jax.extend.core import Literal, jaxpr_as_fun, jaxprs_in_params
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import find_groups, trace_model
+from swd_jax._coupling import find_channel_groups, trace_model
 from swd_jax._coupling.channel_groups import ChannelGroup, ChannelGroups
 from swd_jax._shrinking.example_inputs import example_like
-from swd_jax._shrinking.smaller_program import SmallerProgram
+from swd_jax._shrinking.shrunk_apply import SmallerProgram
 
 
 def check_groups(groups: ChannelGroups, model_groups: ChannelGroups) -> None:
@@ -40,7 +40,7 @@ def _is_same_group(left: ChannelGroup, right: ChannelGroup) -> bool:
 
 def check_module(
     apply: Callable[..., Any],
-    analysis: find_groups.Analysis,
+    analysis: find_channel_groups.Analysis,
     program: SmallerProgram,
     module: Any,
     example_args: Sequence[Any],
@@ -77,7 +77,7 @@ def check_module(
 
 
 def check_pruned_channels_are_zero(
-    analysis: find_groups.Analysis,
+    analysis: find_channel_groups.Analysis,
     groups: ChannelGroups,
     *,
     flat: tree_paths.FlatTree,

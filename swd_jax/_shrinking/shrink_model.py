@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import find_groups
+from swd_jax._coupling import find_channel_groups
 from swd_jax._coupling.channel_groups import ChannelGroups, Kept, get_analysis
 from swd_jax._shrinking import (
     channels_to_positions,
     masks_to_channels,
     shrink_checks,
-    shrink_modules,
+    shrink_framework_modules,
 )
 from swd_jax._shrinking.frameworks import module_trees
-from swd_jax._shrinking.run_at_size import SizedEvaluator
-from swd_jax._shrinking.smaller_program import SmallerProgram
+from swd_jax._shrinking.shrunk_apply import SmallerProgram
+from swd_jax._shrinking.sized_evaluator import SizedEvaluator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +104,12 @@ def shrink(
     """
     flat = tree_paths.flatten(params)
     channels_to_positions.check_shapes(groups, flat, "params")
-    model_groups = find_groups.groups_of_model(groups, apply, params, example_args)
+    model_groups = find_channel_groups.groups_of_model(
+        groups, apply, params, example_args
+    )
     if model_groups is not groups:
         shrink_checks.check_groups(groups, model_groups)
-    analysis: find_groups.Analysis = get_analysis(model_groups)
+    analysis: find_channel_groups.Analysis = get_analysis(model_groups)
     vectors = masks_to_channels.as_vectors(groups, kept, multiple_of, scores)
     atoms = analysis.coupling.atoms
     kept_atoms = np.ones(max(len(atoms), 1), np.bool_)
@@ -115,7 +117,7 @@ def shrink(
         kept_atoms[roots[~vector]] = False
     kept_atoms = kept_atoms[atoms.roots(np.arange(len(kept_atoms)))]
     positions = channels_to_positions.kept_positions(groups, vectors)
-    small = shrink_modules.cut_tree(params, flat, positions, attributes or {})
+    small = shrink_framework_modules.cut_tree(params, flat, positions, attributes or {})
     shapes = {
         path: tuple(leaf.shape)
         for _, path, leaf in tree_paths.arrays(tree_paths.flatten(small))

@@ -11,9 +11,9 @@ from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arrays import tree_paths
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._ranking.ranking import Ranking
-from swd_jax._targets import extra_inputs
+from swd_jax._targets import extra_arguments
 from swd_jax._targets.target import Target
-from swd_jax.structures._abstract import StructuredLeaves
+from swd_jax.structures._abstract_structure import StructuredLeaves
 
 
 class ResolvedTarget(NamedTuple):
@@ -103,7 +103,7 @@ def rank(
     axis_name: AxisName = None,
     *,
     extra_args: Mapping[str, Any] | None = None,
-    how_to_pass: str = extra_inputs.AS_ARGUMENT,
+    how_to_pass: str = extra_arguments.AS_ARGUMENT,
 ) -> list[RankedTarget]:
     """Score the leaves of resolved targets.
 
@@ -129,7 +129,7 @@ def rank(
                 entry.target.allocation,
                 entry.target.criterion,
                 entry.found,
-                extra_inputs.of_leaves(
+                extra_arguments.of_leaves(
                     entry.target.criterion,
                     entry.leaves,
                     resolved.tree,

@@ -7,23 +7,18 @@ from typing import Any, TypeAlias
 
 import jax
 
-from swd_jax._allocation import (
-    prunable_leaves,
-    scopes,
-    sparsity_values,
-    weight_names,
-)
+from swd_jax._allocation import prunable_leaves, scopes, sparsity_values, weight_or_bias
 from swd_jax._allocation.allocation import Allocation
 from swd_jax._allocation.prunable_leaves import Prunable
 from swd_jax._allocation.scopes import Scope
 from swd_jax._allocation.sparsity_values import Sparsity
 from swd_jax._arguments import validation
-from swd_jax._ranking.structure_protocol import Structure
+from swd_jax._ranking.user_structure_protocol import Structure
 from swd_jax.criteria import _as_criterion
 from swd_jax.criteria._criterion import Criterion
 from swd_jax.criteria._magnitudes import magnitude
 from swd_jax.structures import _leaf_structure
-from swd_jax.structures._abstract import AbstractStructure
+from swd_jax.structures._abstract_structure import AbstractStructure
 from swd_jax.structures._unstructured import Unstructured
 
 
@@ -96,7 +91,7 @@ class Target:
         self,
         sparsity: Sparsity,
         *,
-        prunable: Prunable = weight_names.is_weight,
+        prunable: Prunable = weight_or_bias.is_weight,
         structure: Structure | AbstractStructure = Unstructured(),
         scope: Scope = "global",
         criterion: Criterion | Callable[..., jax.Array] | str = magnitude,

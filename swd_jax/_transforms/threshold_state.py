@@ -13,7 +13,7 @@ from swd_jax._arrays import sort_keys, uint64
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._ranking.ranking import Ranking
 from swd_jax._selection import warm_start
-from swd_jax._targets import accumulators, extra_inputs, resolve
+from swd_jax._targets import accumulators, extra_arguments, resolve
 from swd_jax._targets.resolve import ResolvedTargets
 from swd_jax._targets.target import Target
 
@@ -123,7 +123,7 @@ def select(
       ValueError: if something that a criterion reads is missing.
     """
     extra_args = {"gradient": gradient, **extra_args}
-    how_to_pass = extra_inputs.TO_UPDATE
+    how_to_pass = extra_arguments.TO_UPDATE
     accumulated = accumulators.update(
         resolved, state.accumulated, extra_args["gradient"], how_to_pass
     )

@@ -2,10 +2,10 @@
 
 from swd_jax.criteria._criterion import Accumulator as Accumulator
 from swd_jax.criteria._criterion import Criterion as Criterion
-from swd_jax.criteria._gradients import fisher as fisher
-from swd_jax.criteria._gradients import mean_saliency as mean_saliency
-from swd_jax.criteria._gradients import movement as movement
-from swd_jax.criteria._gradients import saliency as saliency
+from swd_jax.criteria._gradient_criteria import fisher as fisher
+from swd_jax.criteria._gradient_criteria import mean_saliency as mean_saliency
+from swd_jax.criteria._gradient_criteria import movement as movement
+from swd_jax.criteria._gradient_criteria import saliency as saliency
 from swd_jax.criteria._lamp import lamp as lamp
 from swd_jax.criteria._magnitudes import magnitude as magnitude
 from swd_jax.criteria._magnitudes import normalized_magnitude as normalized_magnitude

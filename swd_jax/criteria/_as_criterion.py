@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from swd_jax.criteria._criterion import Criterion
-from swd_jax.criteria._gradients import fisher, movement, saliency
+from swd_jax.criteria._gradient_criteria import fisher, movement, saliency
 from swd_jax.criteria._lamp import lamp
 from swd_jax.criteria._magnitudes import (
     magnitude,

@@ -16,7 +16,7 @@ from swd_jax._arguments import validation
 from swd_jax._arrays import sort_keys, tree_paths
 from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
 from swd_jax._ranking import exact_k
-from swd_jax._ranking.scored_units import ScoredUnits
+from swd_jax._ranking.unit_thresholds import ScoredUnits
 from swd_jax._selection.order_statistics import Pools
 from swd_jax._targets.resolve import ResolvedTarget, resolve
 from swd_jax._targets.target import Target, as_target

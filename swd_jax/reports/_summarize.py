@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from swd_jax._allocation import sparsity_values
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arrays import exact_norms, exact_sums, sort_keys, tree_paths, uint64
-from swd_jax._targets.extra_inputs import check_extra_args
+from swd_jax._targets.extra_arguments import check_extra_args
 from swd_jax._targets.resolve import RankedTarget, rank, resolve
 from swd_jax._targets.target import Target, Targets, as_targets
 from swd_jax._transforms.selective_decay import SwdState

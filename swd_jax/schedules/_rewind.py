@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import hashable, validation
-from swd_jax.schedules._ascending import check_ascending
+from swd_jax.schedules._ascending_steps import check_ascending
 
 
 def rewind(schedule: optax.Schedule, steps: Sequence[int], to: int) -> optax.Schedule:

@@ -1,6 +1,6 @@
 """Structures: which weights are pruned together, as one unit."""
 
-from swd_jax._ranking.structure_protocol import Structure as Structure
+from swd_jax._ranking.user_structure_protocol import Structure as Structure
 from swd_jax.structures._block import Block as Block
 from swd_jax.structures._channel import Channel as Channel
 from swd_jax.structures._coupled_channels import CoupledChannels as CoupledChannels

@@ -3,8 +3,8 @@
 import dataclasses
 
 from swd_jax._arrays.axis_norms import Norm
-from swd_jax.structures import _rectangles
-from swd_jax.structures._rectangles import Rectangles
+from swd_jax.structures import _rectangular_units
+from swd_jax.structures._rectangular_units import Rectangles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Block(Rectangles):
                     "shape of Block must have whole numbers of at least 1, or None for "
                     f"a whole dimension, got {self.shape!r}"
                 )
-        _rectangles.check_norm("Block", self.norm)
+        _rectangular_units.check_norm("Block", self.norm)
 
     def fits_shard(self, shape: tuple[int, ...]) -> bool:
         """Whether the blocks' lengths divide those of a shard."""

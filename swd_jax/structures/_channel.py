@@ -3,9 +3,9 @@
 import dataclasses
 
 from swd_jax._arrays.axis_norms import Norm
-from swd_jax.structures import _rectangles
+from swd_jax.structures import _rectangular_units
 from swd_jax.structures._leaf_structure import normalize_axis
-from swd_jax.structures._rectangles import Rectangles
+from swd_jax.structures._rectangular_units import Rectangles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Channel(Rectangles):
                 )
         if self.size < 1:
             raise ValueError(f"size of Channel must be at least 1, got {self.size}")
-        _rectangles.check_norm("Channel", self.norm)
+        _rectangular_units.check_norm("Channel", self.norm)
 
     def fits_shard(self, shape: tuple[int, ...]) -> bool:
         """Whether a channel is within a shard whichever axis the leaf is sharded on."""

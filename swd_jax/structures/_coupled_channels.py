@@ -31,7 +31,7 @@ from swd_jax._ranking.channel_layout import (
 from swd_jax._ranking.channel_ranking import ChannelRanking
 from swd_jax.criteria import _criterion
 from swd_jax.criteria._criterion import Criterion, ExtraInputs
-from swd_jax.structures._abstract import AbstractStructure, StructuredLeaves
+from swd_jax.structures._abstract_structure import AbstractStructure, StructuredLeaves
 
 Decays: TypeAlias = Literal["all", "scales"]
 

@@ -19,12 +19,12 @@ from swd_jax._arguments import validation
 from swd_jax._arrays import sort_keys, tiling, tree_paths
 from swd_jax._arrays.manual_sharding import AxisName, Shards, find_shards
 from swd_jax._ranking.leaf_ranking import LeafRanking
-from swd_jax._ranking.structure_protocol import Structure
+from swd_jax._ranking.user_structure_protocol import Structure
 from swd_jax._selection.order_statistics import Pools
 from swd_jax.criteria import _criterion
 from swd_jax.criteria._criterion import Criterion, ExtraInputs
 from swd_jax.structures import _unit_scores
-from swd_jax.structures._abstract import AbstractStructure, StructuredLeaves
+from swd_jax.structures._abstract_structure import AbstractStructure, StructuredLeaves
 
 # Thirds and the like print as a little more or less than they are.
 _ROUNDING = Fraction(1, 10**12)

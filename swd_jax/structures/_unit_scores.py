@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from swd_jax._arrays import sort_keys
-from swd_jax._ranking.structure_protocol import Structure
+from swd_jax._ranking.user_structure_protocol import Structure
 from swd_jax.criteria import _criterion, _magnitudes
 
 

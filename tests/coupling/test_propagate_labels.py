@@ -9,7 +9,7 @@ from jax.extend.core import Primitive
 import swd_jax
 from swd_jax._coupling import axis_labels, coupling_analysis, propagate_labels
 from swd_jax._coupling.rules import all_rules, fallback
-from swd_jax._coupling.rules.rule import Rule, UnsupportedPrimitive
+from swd_jax._coupling.rules.rule_interface import Rule, UnsupportedPrimitive
 
 X = np.ones((3, 6), np.float32)
 PARAMS = {

@@ -146,7 +146,7 @@ def test_scores_that_are_not_signed_count_by_their_magnitude():
     [
         (
             {"gradient": GRADIENT, "nu": GRADIENT},
-            r"extra_args has 'nu'.*needs gradient",
+            r"extra_args has 'nu'.*reads gradient",
         ),
         ({"gradient": {}}, r"gradient must be a tree like the parameters.*'kernel'"),
         (

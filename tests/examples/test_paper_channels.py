@@ -139,6 +139,6 @@ def test_layers_keep_what_they_are_asked_to():
     run = dataclasses.replace(RUN, min_channels=0.25)
     target = Program(make_task(run, None, None), methods.static(run)).method(0.9).target
     structure = target.structure
-    assert [structure.least_kept(group) for group in structure.groups] == [
+    assert [structure.min_channels_of(group) for group in structure.groups] == [
         -(-group.size // 4) for group in structure.groups
     ]

@@ -139,12 +139,20 @@ def under_jit(kind: AxisType, targets: list[swd_jax.Target]) -> None:
         assert_same(found, expected)
         assert_sharded_alike(found, spread)
     assert swd_jax.summarize(spread, target) == swd_jax.summarize(alone, target)
-    held = swd_jax.keep_pruned(mask)
-    hold = jax.jit(lambda params: held.update(params, held.init(params), params))
-    assert bytes_exchanged(hold, spread) == 0
-    updates, _ = hold(pruned)
+    tx = swd_jax.keep_pruned(mask)
+    state = tx.init(pruned)
+    assert_sharded_alike(state.mask, spread)
+    hold = jax.jit(tx.update)
+    assert bytes_exchanged(hold, spread, state, spread) == 0
+    updates, _ = hold(pruned, state, pruned)
     assert_same(updates, pruned)
     assert_sharded_alike(updates, spread)
+    rigl = swd_jax.methods.rigl(optax.identity(), 0.5, until=10)
+    active = rigl.init(spread).active
+    assert_same(active, rigl.init(alone).active)
+    masks = {name: m for name, m in active.items() if isinstance(m, jax.Array)}
+    assert masks
+    assert_sharded_alike(masks, spread)
 
 
 def by_hand() -> None:
@@ -241,7 +249,7 @@ def structures_by_hand() -> None:
         swd_jax.Block((3, 2)),
         swd_jax.NM(2, 5),
     ):
-        message = rf"{re.escape(repr(structure))} has groups that may lie.*'columns'"
+        message = rf"{re.escape(repr(structure))} has units that may extend.*'columns'"
         with pytest.raises(ValueError, match=message):
             mapped(swd_jax.Target(0.5, structure=structure))(weights)
     with pytest.raises(ValueError, match="scope 'erk' needs the shapes of whole"):
@@ -276,9 +284,7 @@ def explicit_structures() -> None:
     spread = spread_out(random_weights(), make_mesh(AxisType.Explicit))
     for structure in (swd_jax.NM(2, 4), swd_jax.Block((4, 4))):
         target = swd_jax.Target(0.5, structure=structure)
-        message = (
-            r"(NM|Block).*would lie on several devices: 'both' of shape \(8, 8, 32\)"
-        )
+        message = r"(NM|Block).*would extend over.*'both' of shape \(8, 8, 32\)"
         with pytest.raises(ValueError, match=message):
             swd_jax.prune(spread, target)
 

@@ -24,7 +24,7 @@ from swd_jax._coupling.rules import (
     sorting,
     transpose,
 )
-from swd_jax._coupling.rules.rule import Rule
+from swd_jax._coupling.rules.rule_interface import Rule
 
 RULES: Mapping[str, Rule] = {
     **broadcast_in_dim.RULES,

@@ -6,16 +6,16 @@ Pooling, running sums and sorting share these two functions.
 from collections.abc import Sequence
 from typing import Any
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import freeze_axes, merge_elementwise
-from swd_jax._coupling.rules.rule import Evaluator, Step, bind, result_shape
+from swd_jax._coupling.rules.rule_interface import Evaluator, Step, bind, result_shape
 
 
 def label_along(
     analysis: CouplingAnalysis,
-    equation: array_types.Equation,
+    equation: type_aliases.Equation,
     inputs: list[Labels],
     dims: Sequence[int],
 ) -> list[Labels]:

@@ -5,11 +5,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import broadcast_axes_to
-from swd_jax._coupling.rules.rule import (
+from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
     Step,
@@ -19,7 +19,7 @@ from swd_jax._coupling.rules.rule import (
 
 
 def _label_broadcast_in_dim(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     if len(inputs) > 1:
         raise UnsupportedPrimitive("broadcast_in_dim with dynamic sizes")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import (
@@ -15,11 +15,17 @@ from swd_jax._coupling.label_operations import (
     merge_elementwise,
     unite_axes,
 )
-from swd_jax._coupling.rules.rule import Evaluator, Rule, Step, param, result_shape
+from swd_jax._coupling.rules.rule_interface import (
+    Evaluator,
+    Rule,
+    Step,
+    param,
+    result_shape,
+)
 
 
 def _label_concatenate(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     axis = param(equation, "dimension")
     parts = [_label_joined_axis(analysis, labels, axis) for labels in inputs]
@@ -90,7 +96,7 @@ def _run_concatenate(evaluator: Evaluator, step: Step, values: list[Any]) -> Any
 
 
 def _label_stack(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     axis = param(equation, "axis")
     shape = result_shape(equation)

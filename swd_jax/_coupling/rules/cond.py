@@ -6,22 +6,22 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis, Frame
 from swd_jax._coupling.label_operations import merge_elementwise
-from swd_jax._coupling.rules.array_operations import broadcast_to_result
-from swd_jax._coupling.rules.rule import (
+from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
     Step,
     param,
     unwrap_closed_jaxpr,
 )
+from swd_jax._coupling.rules.shared_operations import broadcast_to_result
 
 
 def _label_cond(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     first, *others = param(equation, "branches")
     results = analysis.call(first, inputs[1:])

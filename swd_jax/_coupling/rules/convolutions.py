@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import (
     CONSUMER,
@@ -32,9 +32,8 @@ from swd_jax._coupling.label_operations import (
     freeze_axes,
     unite_axes,
 )
-from swd_jax._coupling.rules.array_operations import expand_axis
 from swd_jax._coupling.rules.matrix_products import freeze_unless_sum_ignores_zeros
-from swd_jax._coupling.rules.rule import (
+from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
     Step,
@@ -43,10 +42,11 @@ from swd_jax._coupling.rules.rule import (
     param,
     result_shape,
 )
+from swd_jax._coupling.rules.shared_operations import expand_axis
 
 
 def _label_convolution(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     images, kernel = inputs
     num_feature_groups = param(equation, "feature_group_count")
@@ -91,8 +91,8 @@ def _label_convolution(
 
 def _unite_feature_groups(
     analysis: CouplingAnalysis,
-    map_atoms: array_types.AtomIds,
-    filter_atoms: array_types.AtomIds,
+    map_atoms: type_aliases.AtomIds,
+    filter_atoms: type_aliases.AtomIds,
 ) -> None:
     """Unite the input maps and the filters of each feature group.
 
@@ -110,7 +110,7 @@ def _unite_feature_groups(
 
 def _note_multiply_adds(
     analysis: CouplingAnalysis,
-    equation: array_types.Equation,
+    equation: type_aliases.Equation,
     images: Labels,
     kernel: Labels,
 ) -> None:

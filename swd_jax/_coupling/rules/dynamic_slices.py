@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import (
@@ -16,13 +16,13 @@ from swd_jax._coupling.label_operations import (
     unite_along,
     unite_axes,
 )
-from swd_jax._coupling.rules.array_operations import expand_axis, slice_kept
-from swd_jax._coupling.rules.rule import Evaluator, Rule, Step, bind, param
+from swd_jax._coupling.rules.rule_interface import Evaluator, Rule, Step, bind, param
+from swd_jax._coupling.rules.shared_operations import expand_axis, slice_kept
 from swd_jax._coupling.rules.slicing import slice_labels
 
 
 def _label_dynamic_slice(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     labels, *starts = inputs
     sizes = param(equation, "slice_sizes")
@@ -69,7 +69,7 @@ def _run_dynamic_slice(evaluator: Evaluator, step: Step, values: list[Any]) -> A
 
 
 def _label_dynamic_update_slice(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     del equation
     labels, update, *_ = inputs

@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 from jax.extend.core import Literal
 
-from swd_jax._coupling import array_types, axis_labels
+from swd_jax._coupling import axis_labels, type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import BIAS, OTHER, SCALE, CouplingAnalysis
 from swd_jax._coupling.label_operations import broadcast_axes_to, merge_elementwise
-from swd_jax._coupling.rules.array_operations import broadcast_operands
-from swd_jax._coupling.rules.rule import (
+from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
     Step,
@@ -19,6 +18,7 @@ from swd_jax._coupling.rules.rule import (
     param,
     result_shape,
 )
+from swd_jax._coupling.rules.shared_operations import broadcast_operands
 
 # f(0) = 0.
 _ZERO_PRESERVING = frozenset(
@@ -47,7 +47,7 @@ _ROLES = {"mul": SCALE, "div": SCALE, "add": BIAS, "sub": BIAS}
 
 
 def _label_elementwise(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     shape = result_shape(equation)
     if any(labels.rank not in (0, len(shape)) for labels in inputs):
@@ -73,7 +73,7 @@ def _label_elementwise(
 
 
 def _is_zero_preserving(
-    equation: array_types.Equation, inputs: list[Labels], merged: Labels
+    equation: type_aliases.Equation, inputs: list[Labels], merged: Labels
 ) -> bool:
     """Return whether the result is 0 wherever the parameters of a channel are 0."""
     name = equation.primitive.name
@@ -107,7 +107,7 @@ def _run_elementwise(evaluator: Evaluator, step: Step, values: list[Any]) -> Any
 
 
 def _label_identity(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     del analysis, equation
     return [labels.replace() for labels in inputs]

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from swd_jax._coupling import array_types, axis_labels
+from swd_jax._coupling import axis_labels, type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import freeze_atoms
-from swd_jax._coupling.rules.rule import Evaluator, Step, bind
+from swd_jax._coupling.rules.rule_interface import Evaluator, Step, bind
 
 
 def label_unsupported(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     """Freeze all axes of the operands; the results have fixed sizes."""
     for labels in inputs:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
-from swd_jax._coupling.rules.rule import (
+from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
     Step,
@@ -21,7 +21,7 @@ from swd_jax._coupling.rules.rule import (
 )
 
 
-def _called_jaxpr(equation: array_types.Equation) -> Any:
+def _called_jaxpr(equation: type_aliases.Equation) -> Any:
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if name in equation.params:
             return equation.params[name]
@@ -29,7 +29,7 @@ def _called_jaxpr(equation: array_types.Equation) -> Any:
 
 
 def _label_call(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     return analysis.call(_called_jaxpr(equation), inputs)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import PRODUCER, CouplingAnalysis
 from swd_jax._coupling.label_operations import (
@@ -11,8 +11,7 @@ from swd_jax._coupling.label_operations import (
     freeze_axes,
     unite_axes,
 )
-from swd_jax._coupling.rules.array_operations import expand_axis
-from swd_jax._coupling.rules.rule import (
+from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
     Step,
@@ -21,10 +20,11 @@ from swd_jax._coupling.rules.rule import (
     param,
     result_shape,
 )
+from swd_jax._coupling.rules.shared_operations import expand_axis
 
 
 def _label_gather(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     labels, indices = inputs
     numbers = param(equation, "dimension_numbers")
@@ -66,7 +66,7 @@ def _label_gather(
     )
 
 
-def _whole_axes(equation: array_types.Equation, labels: Labels) -> list[int]:
+def _whole_axes(equation: type_aliases.Equation, labels: Labels) -> list[int]:
     """Return the axes of the operand that a gather takes whole."""
     numbers = param(equation, "dimension_numbers")
     absent = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
@@ -114,7 +114,7 @@ def _run_gather(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
 
 
 def _label_scatter(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     labels, indices, updates = inputs
     numbers = param(equation, "dimension_numbers")

@@ -4,14 +4,14 @@ from typing import Any
 
 from jax import lax
 
-from swd_jax._coupling import array_types, axis_labels
+from swd_jax._coupling import axis_labels, type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
-from swd_jax._coupling.rules.rule import Evaluator, Rule, Step, param
+from swd_jax._coupling.rules.rule_interface import Evaluator, Rule, Step, param
 
 
 def _label_iota(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     del analysis, inputs
     labels = axis_labels.broadcast_labels(param(equation, "shape"))

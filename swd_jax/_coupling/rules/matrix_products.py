@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from swd_jax._coupling import array_types, union_find
+from swd_jax._coupling import type_aliases, union_find
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CONSUMER, PRODUCER, CouplingAnalysis
 from swd_jax._coupling.label_operations import (
@@ -15,8 +15,7 @@ from swd_jax._coupling.label_operations import (
     has_removable_atoms,
     unite_axes,
 )
-from swd_jax._coupling.rules.array_operations import expand_axis
-from swd_jax._coupling.rules.rule import (
+from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
     Step,
@@ -24,6 +23,7 @@ from swd_jax._coupling.rules.rule import (
     param,
     result_shape,
 )
+from swd_jax._coupling.rules.shared_operations import expand_axis
 
 
 class _Operand(NamedTuple):
@@ -45,7 +45,7 @@ class _Operand(NamedTuple):
 
 
 def _label_dot_general(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     (left_sum, right_sum), (left_batch, right_batch) = param(
         equation, "dimension_numbers"
@@ -157,7 +157,7 @@ def _freeze_inside_heads(
     return left, right
 
 
-def _free_factors(operand: _Operand) -> list[array_types.AtomIds]:
+def _free_factors(operand: _Operand) -> list[type_aliases.AtomIds]:
     """Return the atoms of the free axes, block by block, to count multiply-adds."""
     labels = operand.labels
     keys = {labels.block_key(dim) or (dim,) for dim in operand.free}
@@ -171,7 +171,7 @@ def _free_factors(operand: _Operand) -> list[array_types.AtomIds]:
 
 def _shared_factor(
     left: Labels, left_dim: int, right: Labels, right_dim: int
-) -> list[array_types.AtomIds]:
+) -> list[type_aliases.AtomIds]:
     """Return the atoms of an axis that both operands have.
 
     A block with several axes counts once, at its first axis.
@@ -183,9 +183,9 @@ def _shared_factor(
     return [np.full(left.shape[left_dim], union_find.NOT_REMOVABLE)]
 
 
-def _result_labels(shape: array_types.Dims, left: _Operand, right: _Operand) -> Labels:
+def _result_labels(shape: type_aliases.Dims, left: _Operand, right: _Operand) -> Labels:
     num_batch = len(left.batch)
-    blocks: dict[array_types.Dims, array_types.AtomIds] = {}
+    blocks: dict[type_aliases.Dims, type_aliases.AtomIds] = {}
     broadcast_axes: set[int] = set()
     for labels, dims, start in (
         (left.labels, [*left.batch, *left.free], 0),

@@ -5,15 +5,21 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import assign_block_to_axis, freeze_axes
-from swd_jax._coupling.rules.rule import Evaluator, Rule, Step, param, result_shape
+from swd_jax._coupling.rules.rule_interface import (
+    Evaluator,
+    Rule,
+    Step,
+    param,
+    result_shape,
+)
 
 
 def _label_pad(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     labels, filler = inputs
     shape = result_shape(equation)

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.rules.along_axis import label_along, run_along
-from swd_jax._coupling.rules.rule import Evaluator, Rule, Step, param
+from swd_jax._coupling.rules.rule_interface import Evaluator, Rule, Step, param
 
 
-def _pooled_axes(equation: array_types.Equation) -> list[int]:
+def _pooled_axes(equation: type_aliases.Equation) -> list[int]:
     """Return the axes along which a window covers several positions, or padding."""
     columns = [
         param(equation, name)
@@ -29,7 +29,7 @@ def _pooled_axes(equation: array_types.Equation) -> list[int]:
 
 
 def _label_pool(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     return label_along(analysis, equation, inputs, _pooled_axes(equation))
 

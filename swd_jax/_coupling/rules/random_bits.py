@@ -6,15 +6,21 @@ program and in the whole one.
 
 from typing import Any
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
-from swd_jax._coupling.rules.array_operations import select_positions
-from swd_jax._coupling.rules.rule import Evaluator, Rule, Step, bind, result_shape
+from swd_jax._coupling.rules.rule_interface import (
+    Evaluator,
+    Rule,
+    Step,
+    bind,
+    result_shape,
+)
+from swd_jax._coupling.rules.shared_operations import select_positions
 
 
 def _label_random_bits(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     del inputs
     shape = result_shape(equation)

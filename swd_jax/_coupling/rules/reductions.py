@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import freeze_atoms
-from swd_jax._coupling.rules.rule import Evaluator, Rule, Step, bind, param
+from swd_jax._coupling.rules.rule_interface import Evaluator, Rule, Step, bind, param
 
 
 def _label_reduce(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     axes = {axis % inputs[0].rank for axis in param(equation, "axes")}
     return [_reduce_labels(analysis, labels, axes) for labels in inputs]
@@ -33,7 +33,7 @@ def _reduce_labels(
 
 
 def _reduce_block(
-    analysis: CouplingAnalysis, labels: Labels, key: array_types.Dims, axes: set[int]
+    analysis: CouplingAnalysis, labels: Labels, key: type_aliases.Dims, axes: set[int]
 ) -> Labels:
     """Unite a block's atoms along the axes that are reduced.
 

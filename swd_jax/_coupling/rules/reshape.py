@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from swd_jax._coupling import array_types, axis_labels
+from swd_jax._coupling import axis_labels, type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import drop_constant_axes, freeze_atoms
-from swd_jax._coupling.rules.rule import (
+from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
     Step,
@@ -62,7 +62,7 @@ def match_axes(
 
 
 def _label_reshape(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     [labels] = inputs
     shape = result_shape(equation)
@@ -100,7 +100,7 @@ def _label_reshape(
 
 def _regroup_blocks(
     analysis: CouplingAnalysis,
-    blocks: dict[array_types.Dims, array_types.AtomIds],
+    blocks: dict[type_aliases.Dims, type_aliases.AtomIds],
     old_sizes: dict[int, int],
     new_sizes: dict[int, int],
 ) -> None:
@@ -116,11 +116,11 @@ def _regroup_blocks(
 
 
 def _regroup(
-    key: array_types.Dims,
-    ids: array_types.AtomIds,
+    key: type_aliases.Dims,
+    ids: type_aliases.AtomIds,
     old_sizes: dict[int, int],
     new_sizes: dict[int, int],
-) -> tuple[array_types.Dims, array_types.AtomIds]:
+) -> tuple[type_aliases.Dims, type_aliases.AtomIds]:
     """Reshape some adjacent axes of a block, given by their sizes, to others."""
     outside = [dim for dim in key if dim not in old_sizes]
     inside = [dim for dim in key if dim in old_sizes]
@@ -163,7 +163,7 @@ def _squeeze_labels(
     analysis: CouplingAnalysis, labels: Labels, dims: Sequence[int]
 ) -> Labels:
     """Remove axes of size 1 from the blocks; freeze the atoms of an axis by itself."""
-    blocks: dict[array_types.Dims, array_types.AtomIds] = {}
+    blocks: dict[type_aliases.Dims, type_aliases.AtomIds] = {}
     for key, ids in labels.blocks.items():
         rest = tuple(dim for dim in key if dim not in dims)
         if rest:
@@ -174,7 +174,7 @@ def _squeeze_labels(
 
 
 def _label_squeeze(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     [labels] = inputs
     squeezed = {dim % labels.rank for dim in param(equation, "dimensions")}
@@ -185,7 +185,7 @@ def _label_squeeze(
 
 
 def _label_expand_dims(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     del analysis
     shape = result_shape(equation)

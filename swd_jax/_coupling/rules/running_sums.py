@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.rules.along_axis import label_along, run_along
-from swd_jax._coupling.rules.rule import Evaluator, Rule, Step, param
+from swd_jax._coupling.rules.rule_interface import Evaluator, Rule, Step, param
 
 
 def _label_running(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     return label_along(analysis, equation, inputs, [param(equation, "axis")])
 

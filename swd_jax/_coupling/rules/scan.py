@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import (
@@ -13,12 +13,12 @@ from swd_jax._coupling.label_operations import (
     give_own_atoms,
     unite_axes,
 )
-from swd_jax._coupling.rules.array_operations import broadcast_to_result
-from swd_jax._coupling.rules.rule import Evaluator, Rule, Step, param
+from swd_jax._coupling.rules.rule_interface import Evaluator, Rule, Step, param
+from swd_jax._coupling.rules.shared_operations import broadcast_to_result
 
 
 def _label_scan(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     num_consts, num_carry = _num_consts_and_carry(equation)
     length = param(equation, "length")
@@ -46,7 +46,7 @@ def _label_scan(
     return results
 
 
-def _num_consts_and_carry(equation: array_types.Equation) -> tuple[int, int]:
+def _num_consts_and_carry(equation: type_aliases.Equation) -> tuple[int, int]:
     """Return how many of the operands are constants, and how many are carried."""
     if "num_consts" in equation.params:
         return equation.params["num_consts"], param(equation, "num_carry")

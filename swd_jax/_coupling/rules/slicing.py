@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import (
@@ -14,8 +14,14 @@ from swd_jax._coupling.label_operations import (
     freeze_axes,
     unite_along,
 )
-from swd_jax._coupling.rules.array_operations import slice_kept
-from swd_jax._coupling.rules.rule import Evaluator, Rule, Step, param, result_shape
+from swd_jax._coupling.rules.rule_interface import (
+    Evaluator,
+    Rule,
+    Step,
+    param,
+    result_shape,
+)
+from swd_jax._coupling.rules.shared_operations import slice_kept
 
 
 def slice_labels(labels: Labels, dim: int, positions: slice, size: int) -> Labels:
@@ -31,7 +37,7 @@ def slice_labels(labels: Labels, dim: int, positions: slice, size: int) -> Label
 
 
 def _sliced_axes(
-    equation: array_types.Equation, shape: Sequence[int]
+    equation: type_aliases.Equation, shape: Sequence[int]
 ) -> dict[int, slice]:
     """Return the axes that a slice does not take whole."""
     strides = param(equation, "strides") or [1] * len(shape)
@@ -49,7 +55,7 @@ def _sliced_axes(
 
 
 def _label_slice(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     [labels] = inputs
     shape = result_shape(equation)
@@ -67,7 +73,7 @@ def _run_slice(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
 
 
 def _label_split(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     axis = param(equation, "axis")
     labels = unite_along(analysis, inputs[0], axis)
@@ -92,7 +98,7 @@ def _consecutive_slices(sizes: Sequence[int]) -> list[slice]:
 
 
 def _label_unstack(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     axis = param(equation, "axis")
     labels = unite_along(analysis, inputs[0], axis)

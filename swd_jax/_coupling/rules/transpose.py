@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
-from swd_jax._coupling.rules.rule import (
+from swd_jax._coupling.rules.rule_interface import (
     Rule,
     param,
     result_shape,
@@ -14,7 +14,7 @@ from swd_jax._coupling.rules.rule import (
 
 
 def _label_transpose(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     del analysis
     new_dims = {old: new for new, old in enumerate(param(equation, "permutation"))}
@@ -22,7 +22,7 @@ def _label_transpose(
 
 
 def _label_rev(
-    analysis: CouplingAnalysis, equation: array_types.Equation, inputs: list[Labels]
+    analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     del analysis
     reversed_dims = set(param(equation, "dimensions"))

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from swd_jax._shrinking.frameworks.layer_shapes import Rule, Shapes, first_shapes
+from swd_jax._shrinking.frameworks.shapes_before_and_after import (
+    Rule,
+    Shapes,
+    first_shapes,
+)
 
 
 def _linear(module: Any, shapes: Shapes) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swd_jax._shrinking.frameworks import equinox_layer_sizes, flax_layer_sizes
-from swd_jax._shrinking.frameworks.layer_shapes import Rule, Shapes
+from swd_jax._shrinking.frameworks.shapes_before_and_after import Rule, Shapes
 
 _RULES: Mapping[str, Mapping[str, Rule]] = {
     "flax.nnx": flax_layer_sizes.RULES,

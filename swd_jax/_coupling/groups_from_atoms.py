@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from swd_jax._coupling import array_types, parameter_and_flop_counts
+from swd_jax._coupling import parameter_and_flop_counts, type_aliases
 from swd_jax._coupling.channel_groups import (
     ChannelGroup,
     ChannelGroups,
@@ -25,7 +25,7 @@ def build_groups(
     analysis: CouplingAnalysis,
     entries: Sequence[tuple[int, str, Any]],
     statistics: set[str],
-) -> tuple[ChannelGroups, list[array_types.AtomIds]]:
+) -> tuple[ChannelGroups, list[type_aliases.AtomIds]]:
     """Build channel groups from the classes of atoms that are not frozen.
 
     A class is a channel. Channels with equally many positions along the same axes of
@@ -51,7 +51,7 @@ def build_groups(
         ].append(root)
     names = _UniqueNames()
     named_members: list[tuple[str, tuple[ChannelMember, ...]]] = []
-    channel_roots: list[array_types.AtomIds] = []
+    channel_roots: list[type_aliases.AtomIds] = []
     for key in sorted(roots_by_axes):
         leaf_axes = [leaf_axis for _, leaf_axis, _ in key]
         roots = sorted(

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import find_groups
-from swd_jax._shrinking.run_at_size import SizedEvaluator
+from swd_jax._coupling import find_channel_groups
+from swd_jax._shrinking.sized_evaluator import SizedEvaluator
 
 
 class SmallerProgram:
@@ -16,7 +16,7 @@ class SmallerProgram:
 
     def __init__(
         self,
-        analysis: find_groups.Analysis,
+        analysis: find_channel_groups.Analysis,
         evaluator: SizedEvaluator,
         shapes: Mapping[str, tuple[int, ...]],
     ) -> None:

@@ -7,23 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from swd_jax._coupling import array_types, propagate_labels
+from swd_jax._coupling import propagate_labels, type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import Frame
-from swd_jax._coupling.rules import all_rules, fallback, rule
+from swd_jax._coupling.rules import all_rules, fallback, rule_interface
 
 
-class SizedEvaluator(rule.Evaluator):
+class SizedEvaluator(rule_interface.Evaluator):
     """Runs jaxprs whose labels are known on arrays that have the kept positions only.
 
     An evaluator has no mutable state, so several threads can share one.
     """
 
-    def __init__(self, kept_atoms: array_types.Bools) -> None:
+    def __init__(self, kept_atoms: type_aliases.Bools) -> None:
         """Store which atoms are kept, shape (atoms,)."""
         self._kept_atoms = kept_atoms
 
-    def kept_positions(self, labels: Labels, dim: int) -> array_types.Bools:
+    def kept_positions(self, labels: Labels, dim: int) -> type_aliases.Bools:
         """Return which positions along an axis are kept.
 
         A position of a block with several axes is kept if any of its atoms is, because
@@ -53,13 +53,13 @@ class SizedEvaluator(rule.Evaluator):
           frame: the labels of everything in it.
           arguments: one array for each of its arguments, with the kept positions.
         """
-        program, constants = rule.unwrap_closed_jaxpr(jaxpr)
+        program, constants = rule_interface.unwrap_closed_jaxpr(jaxpr)
         values: dict[Any, Any] = {}
         for variable, value in zip(program.constvars, constants, strict=True):
             values[variable] = self._take_kept(value, frame.labels[variable])
         values.update(zip(program.invars, arguments, strict=True))
         for number, equation in enumerate(program.eqns):
-            step = rule.Step(
+            step = rule_interface.Step(
                 equation,
                 [propagate_labels.read(frame.labels, atom) for atom in equation.invars],
                 [frame.labels[variable] for variable in equation.outvars],

@@ -13,7 +13,7 @@ from swd_jax._arrays import exact_sums, sort_keys, uint64
 from swd_jax._arrays.manual_sharding import Shards
 from swd_jax._ranking import min_kept_caps
 from swd_jax._ranking.ranking import Thresholds
-from swd_jax._ranking.structure_protocol import Structure
+from swd_jax._ranking.user_structure_protocol import Structure
 from swd_jax._selection import order_statistics, warm_start
 
 

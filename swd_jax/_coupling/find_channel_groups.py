@@ -9,14 +9,14 @@ import numpy as np
 
 from swd_jax._arrays import tree_paths
 from swd_jax._coupling import (
-    array_types,
     axis_labels,
-    build_groups,
+    groups_from_atoms,
     label_operations,
     propagate_labels,
     running_statistics,
     tied_leaves,
     trace_model,
+    type_aliases,
 )
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.channel_groups import ChannelGroups, get_analysis
@@ -35,7 +35,7 @@ class Analysis:
     results: list[Labels]
     """Labels of the model's outputs."""
     result_tree: Any
-    channel_roots: list[array_types.AtomIds]
+    channel_roots: list[type_aliases.AtomIds]
     """The union-find root of each channel, by channel group."""
 
 
@@ -160,7 +160,7 @@ def _analyse(
     statistics = running_statistics.find_running_statistics(
         params, [path for _, path, _ in entries]
     )
-    groups, roots = build_groups.build_groups(coupling, entries, statistics)
+    groups, roots = groups_from_atoms.build_groups(coupling, entries, statistics)
     analysis = Analysis(inputs, coupling, jaxpr, frame, results, result_tree, roots)
     return dataclasses.replace(groups, tied=tied, _analysis=analysis)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from swd_jax._arrays import uint64
 from swd_jax._arrays.manual_sharding import pcast_like
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.channel_groups import ChannelGroups, Extent
 
 
@@ -28,7 +28,7 @@ class CostModel:
     *kind*. The cost depends on the number of channels of each kind only.
     """
 
-    channels: array_types.Ints
+    channels: type_aliases.Ints
     """The channels of each kind, padded with the number of all channels: shape
     (kinds, largest kind)."""
     sizes: np.ndarray
@@ -39,7 +39,7 @@ class CostModel:
     positions: np.ndarray
     """The positions that a channel of each kind adds to each length: uint32, shape
     (lengths, kinds)."""
-    factors: array_types.Ints
+    factors: type_aliases.Ints
     """The lengths that each product multiplies, padded with the last length: shape
     (products, most factors)."""
     times: np.ndarray
@@ -57,7 +57,7 @@ class CostModel:
             product = uint64.multiply_uint32(product, lengths[column])
         return uint64.sum_short_axis(product)
 
-    def remaining_int(self, num_removed: array_types.Ints) -> int:
+    def remaining_int(self, num_removed: type_aliases.Ints) -> int:
         """Return the cost as a Python integer, for numbers that are not traced."""
         num_kept = self.sizes.astype(object) - num_removed
         lengths = (self.positions.astype(object) * num_kept).sum(axis=1) + self.fixed
@@ -173,10 +173,10 @@ def cost_model(
 
 def _kinds(
     groups: ChannelGroups, extents: Sequence[Extent], chosen: Sequence[int]
-) -> tuple[list[array_types.Ints], array_types.Ints]:
+) -> tuple[list[type_aliases.Ints], type_aliases.Ints]:
     """Return the channels of each kind, and their positions along each extent."""
-    kinds: list[array_types.Ints] = []
-    positions_of_kind: list[array_types.Ints] = []
+    kinds: list[type_aliases.Ints] = []
+    positions_of_kind: list[type_aliases.Ints] = []
     first_channel = 0
     for number in chosen:
         size = groups[number].size

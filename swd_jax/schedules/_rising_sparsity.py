@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import hashable, validation
-from swd_jax.schedules._ascending import check_ascending
+from swd_jax.schedules._ascending_steps import check_ascending
 
 
 def cubic_sparsity(final: float, begin: int, end: int) -> optax.Schedule:

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Generator
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 
 _LIBRARIES = re.compile(r"/(jax|flax|equinox|haiku|swd_jax)/")
 
@@ -25,7 +25,7 @@ class ProgramPosition:
         self._line = self._line_of_call = ""
 
     @contextlib.contextmanager
-    def equation(self, equation: array_types.Equation) -> Generator[None, None, None]:
+    def equation(self, equation: type_aliases.Equation) -> Generator[None, None, None]:
         """Enter an equation.
 
         An equation inside one of jax's own jitted functions has no line of the user's
@@ -59,7 +59,7 @@ class ProgramPosition:
             self.num_runs = outer
 
 
-def _source_line(equation: array_types.Equation) -> str:
+def _source_line(equation: type_aliases.Equation) -> str:
     """Return "file:line" of the innermost frame in the user's code, or ""."""
     traceback = getattr(equation.source_info, "traceback", None)
     for frame in getattr(traceback, "frames", ()):

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
-from swd_jax._coupling.rules.rule import Evaluator
+from swd_jax._coupling.rules.rule_interface import Evaluator
 
 
 def expand_axis(value: Any, dim: int, size: int) -> Any:
@@ -55,7 +55,7 @@ def slice_kept(
     return select_positions(value, selected[kept_mask], dim)
 
 
-def select_positions(value: Any, selected: array_types.Bools, dim: int) -> Any:
+def select_positions(value: Any, selected: type_aliases.Bools, dim: int) -> Any:
     """Return the selected positions along an axis; a slice if they are consecutive."""
     positions = np.flatnonzero(selected)
     if len(positions) and len(positions) == positions[-1] + 1 - positions[0]:

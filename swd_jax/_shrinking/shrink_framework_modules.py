@@ -7,7 +7,7 @@ from swd_jax._arrays import tree_paths
 from swd_jax._coupling.channel_groups import ChannelGroups, Kept
 from swd_jax._shrinking import channels_to_positions, cut_arrays, masks_to_channels
 from swd_jax._shrinking.frameworks import layer_sizes, module_trees
-from swd_jax._shrinking.frameworks.layer_shapes import BeforeAndAfter, Shapes
+from swd_jax._shrinking.frameworks.shapes_before_and_after import BeforeAndAfter, Shapes
 
 
 def shrink_module(

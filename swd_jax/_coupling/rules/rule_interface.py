@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from swd_jax._coupling import array_types
+from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis, Frame
 
@@ -15,7 +15,7 @@ class UnsupportedPrimitive(Exception):
 class Evaluator(Protocol):
     """Services for the rules while the program runs with some of the channels."""
 
-    def kept_positions(self, labels: Labels, dim: int) -> array_types.Bools:
+    def kept_positions(self, labels: Labels, dim: int) -> type_aliases.Bools:
         """Return which positions along an axis are kept."""
         ...
 
@@ -31,7 +31,7 @@ class Evaluator(Protocol):
 class Step(NamedTuple):
     """One equation to run."""
 
-    equation: array_types.Equation
+    equation: type_aliases.Equation
     inputs: list[Labels]
     outputs: list[Labels]
     frames: Sequence[Frame] = ()
@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
 
 LabelRule: TypeAlias = Callable[
-    [CouplingAnalysis, array_types.Equation, list[Labels]], list[Labels] | Labels
+    [CouplingAnalysis, type_aliases.Equation, list[Labels]], list[Labels] | Labels
 ]
 """Returns the labels of an equation's results."""
 
@@ -54,7 +54,7 @@ class Rule(NamedTuple):
     run: RunRule
 
 
-def param(equation: array_types.Equation, name: str) -> Any:
+def param(equation: type_aliases.Equation, name: str) -> Any:
     """Return a parameter of an equation.
 
     Raises:
@@ -69,7 +69,7 @@ def param(equation: array_types.Equation, name: str) -> Any:
     return equation.params[name]
 
 
-def result_shape(equation: array_types.Equation) -> array_types.Dims:
+def result_shape(equation: type_aliases.Equation) -> type_aliases.Dims:
     """Return the shape of an equation's first result."""
     return tuple(equation.outvars[0].aval.shape)
 
@@ -90,7 +90,7 @@ def run_as_traced(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
     return bind(step.equation, *values)
 
 
-def bind(equation: array_types.Equation, *values: Any, **changes: Any) -> Any:
+def bind(equation: type_aliases.Equation, *values: Any, **changes: Any) -> Any:
     """Apply an equation's primitive to other values, with some parameters changed."""
     primitive = equation.primitive
     params = primitive.get_bind_params({**equation.params, **changes})
