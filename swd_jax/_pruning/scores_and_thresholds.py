@@ -1,15 +1,16 @@
 """The scores of weights, and the thresholds below which they are pruned."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import jax
 import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.extra_arguments import check_extra_args
-from swd_jax._targets.resolve import rank, resolve
+from swd_jax._targets.resolve import RankedTarget, rank, resolve
 from swd_jax._targets.target import Targets, as_targets
 
 Tree = TypeVar("Tree")
@@ -64,17 +65,13 @@ def scores(
 
     Source: `Target(criterion=...)`; section 3.1 of arXiv 2011.10520 for magnitudes.
     """
-    targets = as_targets(target)
-    check_extra_args(targets, extra_args)
-    resolved = resolve(targets, params)
-    entries: dict[int, Any] = dict.fromkeys(
-        range(len(resolved.tree.leaves)), optax.MaskedNode()
+    return _map_rankings(
+        lambda ranked: ranked.ranking.weight_scores(),
+        params,
+        target,
+        axis_name=axis_name,
+        extra_args=extra_args,
     )
-    for ranked in rank(resolved, axis_name, extra_args=extra_args):
-        arrays = ranked.ranking.weight_scores()
-        for leaf, array in zip(ranked.leaves, arrays, strict=True):
-            entries[leaf.position] = array
-    return resolved.tree.rebuild(entries)
 
 
 def thresholds(
@@ -119,6 +116,34 @@ def thresholds(
 
     Source: section 3.1 of arXiv 2011.10520.
     """
+
+    def leaf_thresholds(ranked: RankedTarget) -> list[jax.Array]:
+        ranking = ranked.ranking
+        keys = ranking.find_thresholds(ranked.budgets(step)).leaf_thresholds
+        return [sort_keys.from_key(key, ranking.dtype) for key in keys]
+
+    return _map_rankings(
+        leaf_thresholds, params, target, axis_name=axis_name, extra_args=extra_args
+    )
+
+
+def _map_rankings(
+    function: Callable[[RankedTarget], list[jax.Array]],
+    params: Tree,
+    target: Targets,
+    *,
+    axis_name: AxisName,
+    extra_args: Mapping[str, Any] | None,
+) -> Tree:
+    """Return a tree with an array for every prunable leaf, `MaskedNode` elsewhere.
+
+    Args:
+      function: from a target's ranking to an array for each of its leaves.
+      params: as for `scores`.
+      target: as for `scores`.
+      axis_name: as for `scores`.
+      extra_args: as for `scores`.
+    """
     targets = as_targets(target)
     check_extra_args(targets, extra_args)
     resolved = resolve(targets, params)
@@ -126,8 +151,6 @@ def thresholds(
         range(len(resolved.tree.leaves)), optax.MaskedNode()
     )
     for ranked in rank(resolved, axis_name, extra_args=extra_args):
-        ranking = ranked.ranking
-        keys = ranking.find_thresholds(ranked.budgets(step)).leaf_thresholds
-        for leaf, key in zip(ranked.leaves, keys, strict=True):
-            entries[leaf.position] = sort_keys.from_key(key, ranking.dtype)
+        for leaf, array in zip(ranked.leaves, function(ranked), strict=True):
+            entries[leaf.position] = array
     return resolved.tree.rebuild(entries)

@@ -20,21 +20,21 @@ class ResolvedTarget(NamedTuple):
     """A target and the leaves of some parameters that it prunes."""
 
     target: Target
-    found: StructuredLeaves
+    structured: StructuredLeaves
 
     @property
     def leaves(self) -> list[PrunableLeaf]:
         """The prunable leaves."""
-        return self.found.leaves
+        return self.structured.leaves
 
     def check_leaves(self) -> None:
         """Raise if the structure does not fit the leaves or cannot be as sparse."""
-        self.target.structure.check_leaves(self.target.allocation, self.found)
+        self.target.structure.check_leaves(self.target.allocation, self.structured)
 
     def sparsities(self, step: ArrayLike | None) -> PoolSparsities:
         """Return the sparsity of every pool at an optimizer step."""
         target = self.target
-        return target.structure.sparsities(target.allocation, self.found, step)
+        return target.structure.sparsities(target.allocation, self.structured, step)
 
 
 class ResolvedTargets(NamedTuple):
@@ -86,8 +86,8 @@ def resolve(targets: Sequence[Target], params: Any) -> ResolvedTargets:
         for target in targets
     ]
     target_of_leaf: dict[int, Target] = {}
-    for target, found in resolved:
-        for leaf in found.leaves:
+    for target, structured in resolved:
+        for leaf in structured.leaves:
             if leaf.position in target_of_leaf:
                 raise ValueError(
                     f"two targets prune {leaf.path!r}: "
@@ -128,7 +128,7 @@ def rank(
             entry.target.structure.rank(
                 entry.target.allocation,
                 entry.target.criterion,
-                entry.found,
+                entry.structured,
                 extra_arguments.of_leaves(
                     entry.target.criterion,
                     entry.leaves,

@@ -74,7 +74,7 @@ def init(targets: Sequence[Target], params: optax.Params) -> ThresholdState:
         entry.check_leaves()
     leaves = [leaf for entry in resolved.targets for leaf in entry.leaves]
     dtype = sort_keys.score_dtype(*(leaf.weights.dtype for leaf in leaves))
-    num_thresholds = sum(entry.found.num_thresholds for entry in resolved.targets)
+    num_thresholds = sum(entry.structured.num_thresholds for entry in resolved.targets)
     shape = () if _has_single_threshold(targets) else (num_thresholds,)
     return ThresholdState(
         threshold=jnp.zeros(shape, dtype),

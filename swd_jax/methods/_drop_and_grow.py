@@ -165,7 +165,7 @@ def _random_masks(resolved: ResolvedTarget, seed: int) -> list[jax.Array]:
         _uniform_like(key, leaf.weights) for key, leaf in zip(keys, leaves, strict=True)
     ]
     everywhere = [jnp.ones_like(array, dtype=bool) for array in noise]
-    pools: Pools = resolved.found.layout
+    pools: Pools = resolved.structured.layout
     pool_sizes = [sum(noise[i].size for i in pool) for pool in pools]
     budgets = exact_counts.pruned_counts(resolved.sparsities(None), pool_sizes)
     pruned = _extreme_k_masks(noise, everywhere, pools, budgets)
@@ -200,7 +200,7 @@ def _exchange(
     weights = [
         jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in resolved.leaves
     ]
-    pools: Pools = resolved.found.layout
+    pools: Pools = resolved.structured.layout
     num_active = []
     for sparsity, pool in zip(resolved.sparsities(None), pools, strict=True):
         assert isinstance(sparsity, Fraction)

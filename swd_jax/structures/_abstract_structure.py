@@ -20,7 +20,7 @@ class StructuredLeaves(NamedTuple):
 
     leaves: list[PrunableLeaf]
     layout: Any
-    """What the structure that returned it needs for `rank`: static, hashable."""
+    """The structure's own description of the leaves, passed back to it. Hashable."""
     num_thresholds: int
 
 
@@ -63,7 +63,9 @@ class AbstractStructure(abc.ABC, Hashable):
         """
 
     @abc.abstractmethod
-    def check_leaves(self, allocation: Allocation, found: StructuredLeaves) -> None:
+    def check_leaves(
+        self, allocation: Allocation, structured: StructuredLeaves
+    ) -> None:
         """Raise a ValueError if the leaves cannot be divided, or cannot become sparse.
 
         The leaves may be abstract (`jax.ShapeDtypeStruct`).
@@ -71,7 +73,10 @@ class AbstractStructure(abc.ABC, Hashable):
 
     @abc.abstractmethod
     def sparsities(
-        self, allocation: Allocation, found: StructuredLeaves, step: ArrayLike | None
+        self,
+        allocation: Allocation,
+        structured: StructuredLeaves,
+        step: ArrayLike | None,
     ) -> PoolSparsities:
         """Return the sparsity of every pool at an optimizer step.
 
@@ -85,7 +90,7 @@ class AbstractStructure(abc.ABC, Hashable):
         self,
         allocation: Allocation,
         criterion: Criterion,
-        found: StructuredLeaves,
+        structured: StructuredLeaves,
         extra_inputs: Sequence[ExtraInputs],
         axis_name: AxisName,
     ) -> Ranking:
@@ -94,7 +99,7 @@ class AbstractStructure(abc.ABC, Hashable):
         Args:
           allocation: the target's scope and `min_kept`.
           criterion: the scoring rule of single weights.
-          found: what `find_leaves` returned.
+          structured: what `find_leaves` returned.
           extra_inputs: the criterion's inputs besides the weights, leaf by leaf.
           axis_name: the mesh axes over which the leaves are sharded by hand.
         """

@@ -229,29 +229,34 @@ class CoupledChannels(AbstractStructure):
         paths = tuple(prefix + leaf.path for leaf in leaves)
         return StructuredLeaves(leaves, build_layout(self, chosen, paths), 1)
 
-    def check_leaves(self, allocation: Allocation, found: StructuredLeaves) -> None:
+    def check_leaves(
+        self, allocation: Allocation, structured: StructuredLeaves
+    ) -> None:
         """Raise if the channels can never be as few as the target asks."""
-        if not found.leaves:
+        if not structured.leaves:
             return
         try:
             sparsity = sparsity_values.sparsity_at(allocation.sparsity, None)
         except ValueError:  # a schedule without a final value
             return
-        _check_removable(found.layout, sparsity)
+        _check_removable(structured.layout, sparsity)
 
     def sparsities(
-        self, allocation: Allocation, found: StructuredLeaves, step: ArrayLike | None
+        self,
+        allocation: Allocation,
+        structured: StructuredLeaves,
+        step: ArrayLike | None,
     ) -> PoolSparsities:
         """Return the sparsity of the one pool at an optimizer step."""
         sparsity = sparsity_values.sparsity_at(allocation.sparsity, step)
-        _check_removable(found.layout, sparsity)
+        _check_removable(structured.layout, sparsity)
         return [sparsity]
 
     def rank(
         self,
         allocation: Allocation,
         criterion: Criterion,
-        found: StructuredLeaves,
+        structured: StructuredLeaves,
         extra_inputs: Sequence[ExtraInputs],
         axis_name: AxisName,
     ) -> ChannelRanking:
@@ -263,18 +268,19 @@ class CoupledChannels(AbstractStructure):
             )
         # The selection is piecewise constant in the weights: it has no gradient.
         weights = [
-            jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in found.leaves
+            jax.lax.stop_gradient(jnp.asarray(leaf.weights))
+            for leaf in structured.leaves
         ]
         dtype = sort_keys.score_dtype(*(leaf.dtype for leaf in weights))
         statistics = _criterion.statistics(criterion, weights, dtype)
         scores, tie_scores = channel_scores.ranked_scores(
-            found.layout,
+            structured.layout,
             criterion,
             list(zip(weights, statistics, extra_inputs, strict=True)),
             dtype,
             is_local=allocation.scope == "local",
         )
-        return ChannelRanking(weights, scores, tie_scores, found.layout, dtype)
+        return ChannelRanking(weights, scores, tie_scores, structured.layout, dtype)
 
 
 def _check_removable(layout: ChannelLayout, sparsity: Fraction | jax.Array) -> None:

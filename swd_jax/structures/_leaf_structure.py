@@ -109,14 +109,19 @@ class LeafStructure(AbstractStructure):
         pools = scopes.find_pools(allocation.scope, leaves)
         return StructuredLeaves(leaves, pools, len(pools))
 
-    def check_leaves(self, allocation: Allocation, found: StructuredLeaves) -> None:
+    def check_leaves(
+        self, allocation: Allocation, structured: StructuredLeaves
+    ) -> None:
         """Raise if a leaf cannot be divided into units."""
-        self._check_leaves(allocation, found, shards=None)
+        self._check_leaves(allocation, structured, shards=None)
 
     def _check_leaves(
-        self, allocation: Allocation, found: StructuredLeaves, shards: Shards | None
+        self,
+        allocation: Allocation,
+        structured: StructuredLeaves,
+        shards: Shards | None,
     ) -> None:
-        for number, leaf in enumerate(found.leaves):
+        for number, leaf in enumerate(structured.leaves):
             is_sharded = shards is not None and bool(shards.leaf_axes[number])
             num_shards = tiling.shards_per_axis(leaf.weights)
             self._check_leaf(leaf.path, leaf.weights.shape, is_sharded, num_shards)
@@ -157,29 +162,33 @@ class LeafStructure(AbstractStructure):
             )
 
     def sparsities(
-        self, allocation: Allocation, found: StructuredLeaves, step: ArrayLike | None
+        self,
+        allocation: Allocation,
+        structured: StructuredLeaves,
+        step: ArrayLike | None,
     ) -> PoolSparsities:
         """Return the sparsity of every pool at an optimizer step."""
-        pools: Pools = found.layout
-        shapes = [leaf.weights.shape for leaf in found.leaves]
+        pools: Pools = structured.layout
+        shapes = [leaf.weights.shape for leaf in structured.leaves]
         return allocation.pool_sparsities(step, shapes, pools)
 
     def rank(
         self,
         allocation: Allocation,
         criterion: Criterion,
-        found: StructuredLeaves,
+        structured: StructuredLeaves,
         extra_inputs: Sequence[ExtraInputs],
         axis_name: AxisName,
     ) -> LeafRanking:
         """Return the leaves with the scores of their units."""
         # The selection is piecewise constant in the weights: it has no gradient.
         weights = [
-            jax.lax.stop_gradient(jnp.asarray(leaf.weights)) for leaf in found.leaves
+            jax.lax.stop_gradient(jnp.asarray(leaf.weights))
+            for leaf in structured.leaves
         ]
         dtype = sort_keys.score_dtype(*(leaf.dtype for leaf in weights))
         shards = find_shards(weights, axis_name)
-        self._check_leaves(allocation, found, shards)
+        self._check_leaves(allocation, structured, shards)
         statistics = _criterion.statistics(criterion, weights, dtype, shards)
         score_inputs = list(zip(weights, statistics, extra_inputs, strict=True))
         unit_scores = self.unit_scores(criterion, score_inputs, dtype)
@@ -191,7 +200,7 @@ class LeafStructure(AbstractStructure):
             statistics=statistics,
             criterion=criterion,
             dtype=dtype,
-            pools=found.layout,
+            pools=structured.layout,
             extra_inputs=list(extra_inputs),
             structure=self,
             unit_scores=unit_scores,
