@@ -1,1 +1,1 @@
-"""What is pruned where: prunable leaves, scopes of a threshold, exact counts."""
+"""Allocation of the sparsity: prunable leaves, scopes of a threshold, exact counts."""

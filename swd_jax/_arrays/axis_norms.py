@@ -15,7 +15,7 @@ import numpy as np
 from swd_jax._arrays import exact_norms, sort_keys, variadic_reduce, xla_cpu
 
 Norm: TypeAlias = Literal["rms", "l2", "mean", "l1"]
-"""How the scores of a unit's weights become one score."""
+"""The name of the norm that makes one score of the scores of a unit's weights."""
 
 # Fewer than a leaf's norm has: they are summed in as many digits as keep each digit's
 # sum below 2^31, and 27 bits make one digit for units of up to 16 weights.

@@ -21,7 +21,7 @@ Tree = TypeVar("Tree")
 
 @dataclasses.dataclass(frozen=True)
 class Shards:
-    r"""How the leaves are sharded, inside `shard_map` or `pmap`.
+    r"""The sharding of some leaves, inside `shard_map` or `pmap`.
 
     A criterion whose statistics are of whole leaves, such as a norm or a mean, receives
     it with the local shards of the leaves, and reduces over shards with it:

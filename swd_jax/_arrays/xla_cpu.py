@@ -23,7 +23,7 @@ LONGEST_FUSED_AXIS = 32
 TreeReductionRewriter) and stores the operand between them. Seen on jaxlib 0.10.2 and
 0.12.0."""
 
-# How many elements one variadic reduction of `unstack_unfused` returns.
+# The number of elements that one variadic reduction of `unstack_unfused` returns.
 _UNSTACKED_AT_ONCE = 64
 
 

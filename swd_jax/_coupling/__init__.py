@@ -1,1 +1,1 @@
-"""Which channels can only be removed together, found in a model's traced program."""
+"""Channel groups: channels that can only be removed together, found by tracing."""

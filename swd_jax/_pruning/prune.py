@@ -89,7 +89,7 @@ def prune_mask(
     axis_name: AxisName = None,
     extra_args: Mapping[str, Any] | None = None,
 ) -> Tree:
-    """Which weights `prune` keeps: True = kept.
+    """Return the mask of the weights that `prune` keeps: True = kept.
 
     Args:
       params: any tree of arrays.

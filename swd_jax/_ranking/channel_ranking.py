@@ -20,7 +20,7 @@ from swd_jax._selection import warm_start
 
 
 class Cut(NamedTuple):
-    """How many channels a budget removes."""
+    """The channels that a budget removes."""
 
     ranks: jax.Array
     """Each channel's rank in the order of removal. shape=(channels,)"""

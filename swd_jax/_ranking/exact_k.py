@@ -25,7 +25,7 @@ class ExactK(NamedTuple):
     num_ties_to_take: jax.Array
     """The budget of each pool that is left for ties. uint64, shape=(pools, 4)"""
     remaining_caps: jax.Array | None = None
-    """How much each leaf may still lose, where there is a cap. uint64, (leaves, 4)"""
+    """The rest of each leaf's cap, where there is a cap. uint64, shape=(leaves, 4)"""
     is_capped: jax.Array | None = None
     """Leaves at their `min_kept` cap: they lose all that they may, even if the pool
     needs more. shape=(leaves,)"""
@@ -98,7 +98,7 @@ def tie_quotas(units: ScoredUnits, exact: ExactK) -> tuple[jax.Array, jax.Array]
     budgets = uint64.subtract(budgets, uint64.minimum(budgets, in_earlier_leaves))
     quotas = uint64.minimum(budgets, available)
     if caps is not None and exact.is_capped is not None:
-        # Such a leaf's ties are at its own threshold, below the pool's.
+        # A capped leaf has ties at its own threshold, which is below the pool's.
         quotas_at_cap = uint64.minimum(ties, caps)
         quotas = jnp.where(exact.is_capped[:, None], quotas_at_cap, quotas)
     return quotas, ties

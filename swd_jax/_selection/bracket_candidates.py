@@ -1,4 +1,4 @@
-"""Where to put the next candidates of a threshold search inside its bracket.
+"""Candidates of a threshold search: their positions inside the bracket.
 
 Candidates affect the number of passes only, never the threshold that is found.
 """
@@ -27,7 +27,7 @@ class Interpolation(NamedTuple):
     """Estimates of where the thresholds are in their brackets."""
 
     fraction: jax.Array
-    """Of the elements in the bracket, those below the threshold: in (0, 1).
+    """The share of the bracket's elements below the threshold, in (0, 1).
     shape=(pools,), dtype=float32"""
     num_elements: jax.Array
     """About how many elements are in the bracket. shape=(pools,), dtype=float32"""

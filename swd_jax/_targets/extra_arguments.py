@@ -12,10 +12,10 @@ from swd_jax._targets.target import Target
 from swd_jax.criteria._criterion import Criterion, ExtraInputs
 
 AS_ARGUMENT = "extra_args={{{name!r}: ...}}"
-"""How the extra argument `name` is passed to a function such as `prune`."""
+"""Format of the extra argument `name` of a function such as `prune`, for errors."""
 
 TO_UPDATE = "it as an extra argument, update(updates, state, params, {name}=...)"
-"""How the extra argument `name` is passed to a transformation."""
+"""Format of the extra argument `name` of a transformation's update, for errors."""
 
 
 def check_extra_args(

@@ -24,11 +24,11 @@ from swd_jax.structures._unstructured import Unstructured
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Target:
-    """What is pruned, given once to training, pruning and reporting alike.
+    """The weights to prune, as one value for training, pruning and reporting alike.
 
-    Of the n weights that are ranked together, those with the k = floor(s n) lowest
-    scores are selected, in exact integer arithmetic; s is the decimal that it prints
-    as, so that 0.29 of 100 weights is 29.
+    The k = floor(s n) weights with the lowest scores are selected, among the n weights
+    that are ranked together. The count is exact: s is read as the decimal that it
+    prints as, so that 0.29 of 100 weights is 29.
 
     A target is a frozen value. It is hashable, and equal to any target with equal
     arguments, so that it may be a static argument of `jax.jit`. (Where the sparsity is
@@ -120,7 +120,7 @@ class Target:
 
 
 Targets: TypeAlias = Target | Sequence[Target] | Sparsity
-"""What is pruned: a target, several for different leaves, or just a sparsity."""
+"""A target, several targets for different leaves, or just a sparsity."""
 
 
 def as_target(target: Target | Any) -> Target:

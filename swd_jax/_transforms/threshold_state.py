@@ -36,8 +36,9 @@ class ThresholdState(NamedTuple):
     selected_fraction: jax.Array
     """Selected weights over prunable weights. shape=(), dtype=float32"""
     accumulated: Any = ()
-    """What the criterion accumulates from step to step, if it does: a tree like the
-    parameters, float32, with `optax.MaskedNode` where nothing is pruned. Else ()."""
+    """The arrays that the criterion accumulates from step to step: a tree like the
+    parameters, float32, with `optax.MaskedNode` where nothing is pruned. () for a
+    criterion that accumulates nothing."""
 
 
 class Selection(NamedTuple):

@@ -68,7 +68,7 @@ class _ExponentialGrowth:
     a_min: float
     a_max: float
     total_steps: Any
-    # Of the exact decimals: a_max / a_min in floats may differ in the last bit.
+    # The ratio of the exact decimals: in floats it may differ in the last bit.
     growth: float = dataclasses.field(kw_only=True)
 
     def __call__(self, step: ArrayLike) -> ArrayLike:

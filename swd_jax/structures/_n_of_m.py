@@ -31,7 +31,7 @@ _UNROLLED = 8
 
 @dataclasses.dataclass(frozen=True)
 class NM(LeafStructure):
-    """Of every m consecutive weights along an axis, the best n are never pruned.
+    """N:M sparsity: the best n of every m weights along an axis are never pruned.
 
     At the sparsity 1 - n/m exactly n of every m weights are kept, as the sparse matrix
     units of GPUs require: 2 of 4 along the axis that a product sums over. At a lower
