@@ -21,7 +21,7 @@ class ProgramPosition:
         self.description = ""
         """Primitive and source line of the current equation, for reasons."""
         self.num_runs = 1
-        """The number of times that the program runs the equation: the scans' lengths."""
+        """The number of times that the equation runs, by the lengths of the scans."""
         self._line = self._line_of_call = ""
 
     @contextlib.contextmanager

@@ -138,3 +138,84 @@ def test_one_target_drives_training_pruning_and_reporting_alike():
         np.testing.assert_array_equal(after == 0, expected)
     report = swd_jax.summarize(params, target)
     assert {leaf.path: leaf.pruned for leaf in report.leaves} == {"in/w": 2, "out/w": 2}
+
+
+class TestTargetIsAHashableValue:
+    """Frozen through and through: equal arguments make one static argument of jit."""
+
+    MAKERS = {
+        "mapping": lambda: swd_jax.Target(0.5, scope={"kernel": 0.5}),
+        "array": lambda: swd_jax.Target(jnp.float32(0.5)),
+        "tree of bools": lambda: swd_jax.Target(0.5, prunable={"kernel": True}),
+        "schedule": lambda: swd_jax.Target(swd_jax.cubic_sparsity(0.5, 0, 10)),
+        "structure": lambda: swd_jax.Target(0.5, structure=swd_jax.Block((1, 2))),
+        "own structure": lambda: swd_jax.Target(0.5, structure=Rows()),
+        "criterion from a factory": lambda: swd_jax.Target(
+            0.5, criterion=swd_jax.criteria.random_scores(1)
+        ),
+    }
+
+    @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+    def test_an_equal_target_is_not_traced_again(self, make):
+        traces = []
+
+        def prune(params, target):
+            traces.append(target)
+            return swd_jax.prune(params, target)
+
+        jitted = jax.jit(prune, static_argnames="target")
+        first = jitted(PARAMS, target=make())["kernel"]
+        second = jitted(PARAMS, target=make())["kernel"]
+        np.testing.assert_array_equal(first, second)
+        assert (first == 0).sum() == 2
+        assert len(traces) == 1
+
+    def test_a_mapping_changed_later_does_not_change_it(self):
+        scope = {"kernel": 0.5}
+        target = swd_jax.Target(0.5, scope=scope)
+        scope["kernel"] = 7.0
+        scope["more"] = -1.0
+        assert dict(target.scope) == {"kernel": 0.5}
+        assert (swd_jax.prune(PARAMS, target)["kernel"] == 0).sum() == 2
+        with pytest.raises(TypeError):
+            target.scope["kernel"] = 0.9
+
+    def test_a_traced_sparsity_still_prunes(self):
+        prune = jax.jit(lambda s: swd_jax.prune(PARAMS, swd_jax.Target(s)))
+        for sparsity, zeros in [(0.25, 1), (0.5, 2), (0.75, 3)]:
+            assert (prune(sparsity)["kernel"] == 0).sum() == zeros
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A user's structure: the rows of a matrix."""
+
+    def scores(self, scores):
+        return scores.max(axis=1)
+
+    def sizes(self, shape):
+        return shape[1]
+
+    def expand(self, units, shape):
+        return jnp.broadcast_to(units[:, None], shape)
+
+
+class TestAUsersStructure:
+    def test_says_which_shards_it_supports(self):
+        """Two rows on two devices of an axis that `vmap` names."""
+
+        @dataclasses.dataclass(frozen=True)
+        class ShardedRows(Rows):
+            def fits_shard(self, shape):
+                return len(shape) == 2
+
+        def prune(structure):
+            target = swd_jax.Target(0.5, structure=structure)
+            shards = {"kernel": PARAMS["kernel"].reshape(2, 1, 2)}
+            return jax.vmap(
+                lambda shard: swd_jax.prune(shard, target, axis_name="x"), axis_name="x"
+            )(shards)["kernel"].reshape(2, 2)
+
+        np.testing.assert_array_equal(prune(ShardedRows()), [[0, 0], [3, 4]])
+        with pytest.raises(ValueError, match=r"Rows\(\) has units that may extend"):
+            prune(Rows())
