@@ -1,6 +1,7 @@
 """Dynamic sparsity: masks that drop weights and grow others while training goes on."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -185,8 +186,8 @@ def _uniform_like(key: jax.Array, leaf: Any) -> jax.Array:
 
 def _exchange(
     resolved: ResolvedTarget,
-    active: Sequence[jax.Array],
-    growth_scores: Sequence[jax.Array],
+    active: list[jax.Array],
+    growth_scores: list[jax.Array],
     fraction: jax.Array,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Drop a fraction of the active weights of each pool, and grow as many others.
@@ -236,9 +237,11 @@ class _MagnitudeKey:
         return jnp.where(is_candidate, keys, largest_key)
 
 
+# Jitted as a whole, so that an `init` or `update` outside of jit compiles one program.
+@functools.partial(jax.jit, static_argnames=("pools", "largest_first"))
 def _extreme_k_masks(
-    arrays: Sequence[jax.Array],
-    candidates: Sequence[jax.Array],
+    arrays: list[jax.Array],
+    candidates: list[jax.Array],
     pools: Pools,
     budgets: jax.Array,
     *,

@@ -10,8 +10,6 @@ import pytest
 import swd_jax
 from swd_jax._allocation import erk
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def resnet50():
     """Kernel shapes of ResNet-50, and the length of a side of what each computes."""

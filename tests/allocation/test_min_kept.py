@@ -8,8 +8,6 @@ import pytest
 
 import swd_jax
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 class TestMinKept:
     PARAMS = {

@@ -16,8 +16,6 @@ from swd_jax._allocation import (
     scopes,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 class TestMapping:
     PARAMS = {

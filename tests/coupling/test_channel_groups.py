@@ -10,8 +10,6 @@ import swd_jax
 from tests.helpers import channel_models
 from tests.helpers.channel_models import CASES
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 ROLES = {
     "producer": "p",
     "consumer": "c",

@@ -10,8 +10,6 @@ import swd_jax
 from swd_jax._arrays import tree_paths
 from swd_jax._coupling.path_prefix import find_prefix
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 X = jnp.ones((3, 6))
 
 

@@ -14,8 +14,6 @@ from flax import nnx
 import swd_jax
 from swd_jax._arrays import tree_paths
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 X = jnp.ones((3, 6))
 
 

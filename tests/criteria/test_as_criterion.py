@@ -11,8 +11,6 @@ import swd_jax
 from swd_jax.criteria import _as_criterion
 from tests.helpers.scoring import GRADIENT, KERNEL, pruned_ints
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.mark.parametrize(
     "name",

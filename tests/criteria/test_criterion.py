@@ -13,9 +13,6 @@ from tests.helpers.scoring import (
     pruned_ints,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
-
 BUILT_IN = [
     swd_jax.criteria.magnitude,
     swd_jax.criteria.normalized_magnitude,

@@ -14,9 +14,6 @@ from tests.helpers.scoring import (
     pruned_ints,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
-
 LEAST_SALIENT = {"kernel": [[0, 0], [1, 1]]}
 
 

@@ -10,8 +10,6 @@ from tests.helpers.scoring import (
     scores,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.fixture(scope="module")
 def weights():

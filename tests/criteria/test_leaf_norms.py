@@ -10,8 +10,6 @@ from tests.helpers.scoring import (
     reference_norm,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @jax.jit
 def norm(weights: jax.Array) -> jax.Array:

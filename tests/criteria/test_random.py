@@ -7,8 +7,6 @@ import pytest
 import swd_jax
 from swd_jax.criteria import _criterion
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 class TestRandomScores:
     PARAMS = {

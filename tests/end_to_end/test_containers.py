@@ -22,7 +22,7 @@ import swd_jax
 from tests.helpers import quickly
 
 # Other tests run the same lines of the library.
-pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = pytest.mark.no_cover
 
 
 class Named(NamedTuple):

@@ -13,8 +13,6 @@ import pytest
 import swd_jax
 from swd_jax._arrays import tree_paths
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def drawn(*shape, seed=0, dtype=jnp.float32):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)

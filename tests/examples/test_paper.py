@@ -32,7 +32,7 @@ from tests.helpers import quickly
 from tests.helpers.quick_program import QuickProgram
 
 # The library's lines that it runs, other tests run too.
-pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = pytest.mark.no_cover
 
 ROOT = Path(__file__).parents[2]
 PAGES = [(ROOT / "docs" / name).read_text() for name in ("paper.md", "structures.md")]

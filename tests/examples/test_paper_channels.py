@@ -15,7 +15,7 @@ from tests.helpers import quickly
 from tests.helpers.quick_program import QuickProgram
 
 # The library's lines that it runs, other tests run too.
-pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = pytest.mark.no_cover
 
 RUN = Run(
     experiment="tiny",

@@ -4,7 +4,6 @@ Tests of the program itself need XLA's own options: tests of its cost and memory
 sharding, or of bits that must be the same under any optimization.
 """
 
-import contextlib
 import functools
 
 import jax
@@ -44,15 +43,11 @@ def is_known(name, value):
     return True
 
 
-@contextlib.contextmanager
-def compiling():
-    """Make XLA optimize less in all of jax; drop the compiled programs at the end."""
+def set_optimization(is_optimized):
+    """Set whether XLA optimizes what all of jax compiles from now on."""
     name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    try:
-        yield
-    finally:
-        jax.config.update(name, before)
-        # Later tests may be about programs: the library must compile its own anew.
-        jax.clear_caches()
+    if jax.config.read(name) == (not is_optimized):
+        return
+    jax.config.update(name, not is_optimized)
+    # Programs compiled the other way must not be found again.
+    jax.clear_caches()

@@ -7,8 +7,6 @@ import pytest
 
 import swd_jax
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 NUMPY_TYPES = ["float32", "float16", "int8", "uint8", "bool", "complex64"]
 OTHER_TYPES = ["bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"]
 

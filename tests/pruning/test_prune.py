@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 import swd_jax
 from tests.helpers import reference
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 BF16 = ml_dtypes.bfloat16
 ALL = {"prunable": ""}  # every path matches, so vectors and numbers are pruned as well
 

@@ -14,8 +14,6 @@ import swd_jax
 from swd_jax._arrays import tree_paths
 from tests.helpers.channel_models import CASES
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 RATIOS = [0.3, 0.5, 0.7, 0.9]
 QUICK = ["densenet"]
 X = jax.ShapeDtypeStruct((2, 6), jnp.float32)

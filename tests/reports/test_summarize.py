@@ -10,8 +10,6 @@ import pytest
 
 import swd_jax
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 # Seven prunable weights: 0 0 1 2 2 3 4. At s = 0.6, k = floor(4.2) = 4 of them go: the
 # two zeros, the 1 and the first 2.
 PARAMS = {

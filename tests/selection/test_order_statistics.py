@@ -32,7 +32,7 @@ from swd_jax._targets import resolve
 from tests.helpers import reference
 
 # Other tests run all lines of the library that these do.
-pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = pytest.mark.no_cover
 
 BF16 = ml_dtypes.bfloat16
 

@@ -17,8 +17,6 @@ from tests.coupling.test_channel_groups import LINEAR, OPERATIONS, X, linear, ra
 from tests.helpers import quickly
 from tests.helpers.channel_models import CASES
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 # Compiling takes most of the time of these tests.
 
 

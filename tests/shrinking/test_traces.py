@@ -6,12 +6,9 @@ import weakref
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 
 import swd_jax
-
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 X = jnp.ones((3, 6))
 PARAMS = {"first": jnp.ones((6, 5)), "second": jnp.ones((5, 2))}

@@ -18,7 +18,7 @@ from tests.helpers.every_target import (
 )
 
 # The library's lines that it runs, other tests run too.
-pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = pytest.mark.no_cover
 
 
 def check_masks(mask_of, structure, criterion, scope, seeds):

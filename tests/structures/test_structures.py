@@ -13,8 +13,6 @@ import pytest
 import swd_jax
 from tests.helpers import quickly, reference, structured
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 STRUCTURES = {
     "unstructured": swd_jax.Unstructured(),
     "blocks of 2 x 3": swd_jax.Block((2, 3)),

@@ -7,8 +7,6 @@ import pytest
 
 import swd_jax
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 RNG = np.random.default_rng(0)
 PARAMS = {
     "attention": {"query": RNG.normal(size=(8, 8)).astype(np.float32)},

@@ -20,7 +20,7 @@ import swd_jax
 from tests.helpers import quickly
 
 # Other tests run the same lines of the library.
-pytestmark = [pytest.mark.no_cover, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = pytest.mark.no_cover
 
 STEPS = 7
 
