@@ -21,12 +21,10 @@ WORKERS ?= auto
 # Neighbours, which share compiled programs, stay with one worker (worksteal).
 # Tests run on the CPU, also where there is a GPU that the workers would fight over.
 PYTEST = JAX_PLATFORMS="$${JAX_PLATFORMS:-cpu}" $(PY) -m pytest -n $(WORKERS) --dist worksteal
-# Coverage is asked of the whole suite, not of a part chosen by ARGS.
-COVER = $(if $(strip $(ARGS)),,--cov=swd_jax --cov-report=term)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-slow test-gpu test-oldest test-newest test-matrix \
+.PHONY: help demo test coverage test-slow test-gpu test-oldest test-newest test-matrix \
 	lint format docs bench clean
 
 help: ## list the targets
@@ -37,9 +35,13 @@ demo: ## train, prune and compare on handwritten digits (ARGS=--help: its option
 	@$(call setup,examples)
 	$(PY) examples/digits.py $(ARGS)
 
-test: ## run the tests, with coverage (ARGS="-k NAME": some of them, without)
+test: ## run the tests (ARGS="-k NAME": some of them)
 	@$(call setup,test)
-	$(PYTEST) $(COVER) $(ARGS)
+	$(PYTEST) $(ARGS)
+
+coverage: ## run the tests and check how much of the package they run
+	@$(call setup,test)
+	$(PYTEST) --cov=swd_jax --cov-report=term $(ARGS)
 
 test-slow: ## run the tests that take long
 	@$(call setup,test)
