@@ -491,4 +491,6 @@ WAYS = {
 }
 
 if __name__ == "__main__":
-    WAYS[sys.argv[1]]()
+    for way in sys.argv[1:]:
+        print(way, flush=True)
+        WAYS[way]()
