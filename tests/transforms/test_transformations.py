@@ -576,12 +576,18 @@ def test_it_chains_with_any_optimizer(form, base):
         assert 0 < float(optax.tree.get(state, row.fraction)) <= 0.75
 
 
-# Last in the file, since it forgets the programs of the tests above: jax does not trace
-# a function again whose trace is cached, and sees no leak there.
+@pytest.fixture(scope="module")
+def no_cached_traces():
+    """Forget all traces: jax sees no leak in a function whose trace is cached."""
+    jax.clear_caches()
+
+
+# Last in the file, since it forgets the programs of the tests above. A part that several
+# forms share is traced, and checked, with the first of them.
 @every_form
+@pytest.mark.usefixtures("no_cached_traces")
 def test_no_tracer_outlives_its_trace(form):
     tx, params = chained(form), FORMS[form].params()
-    jax.clear_caches()
     with jax.checking_leaks():
         state = jax.eval_shape(tx.init, params)
         jax.eval_shape(tx.update, params, state, params)
