@@ -582,7 +582,7 @@ def no_cached_traces():
     jax.clear_caches()
 
 
-# Last in the file, since it forgets the programs of the tests above. A part that several
+# Last in the file, since it forgets the programs of the tests above. Code that several
 # forms share is traced, and checked, with the first of them.
 @every_form
 @pytest.mark.usefixtures("no_cached_traces")
