@@ -55,7 +55,7 @@ class Criterion:
 
     Attributes:
       name: the name in error messages.
-      score: (weights, statistic, **extra inputs) -> scores in the shape of the weights.
+      score: `(weights, statistic, **extra_inputs) -> scores`, in the weights' shape.
         Weights and extra inputs are float32, or float64 if a leaf is; the scores must
         have that dtype. `statistic` is the leaf's entry of `statistics`, or None. Each
         of `input_names` is passed by keyword. Weights whose score is infinite or NaN
