@@ -7,12 +7,15 @@ import tempfile
 
 # XLA reads its flags once, before it compiles for the first time. These two save a
 # third of the time of compiling small programs on a CPU, and do not change what is
-# computed. XLA aborts at an unknown flag, so later releases of jaxlib go without them.
-if importlib.metadata.version("jaxlib") < "0.13":
-    os.environ["XLA_FLAGS"] = (
-        f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false "
-        "--xla_cpu_parallel_codegen_split_count=1"
-    )
+# computed. XLA aborts at an unknown flag, so each is for the releases of jaxlib that were
+# tried: 0.12 has no other fusions than those of the emitters, and no flag for them.
+_JAXLIB = importlib.metadata.version("jaxlib")
+for _flag, _until in (
+    ("--xla_cpu_use_fusion_emitters=false", "0.11"),
+    ("--xla_cpu_parallel_codegen_split_count=1", "0.13"),
+):
+    if _JAXLIB < _until:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}"
 
 import hypothesis
 import jax
