@@ -5,18 +5,6 @@ import importlib.metadata
 import os
 import tempfile
 
-# XLA reads its flags once, before it compiles for the first time. These two save a
-# third of the time of compiling small programs on a CPU, and do not change what is
-# computed. XLA aborts at an unknown flag, so each is for the releases of jaxlib that were
-# tried: 0.12 has no other fusions than those of the emitters, and no flag for them.
-_JAXLIB = importlib.metadata.version("jaxlib")
-for _flag, _until in (
-    ("--xla_cpu_use_fusion_emitters=false", "0.11"),
-    ("--xla_cpu_parallel_codegen_split_count=1", "0.13"),
-):
-    if _JAXLIB < _until:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}"
-
 import hypothesis
 import jax
 import pytest
@@ -34,6 +22,23 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(50_000)
 
 
+# These two flags save a third of the time of compiling small programs on a CPU, and do
+# not change what is computed. XLA aborts at an unknown flag, so each is set only for the
+# releases of jaxlib that were tried: 0.12 has no flag for the fusion emitters.
+FLAGS = {
+    "--xla_cpu_use_fusion_emitters=false": (0, 11),
+    "--xla_cpu_parallel_codegen_split_count=1": (0, 13),
+}
+
+
+def set_flags():
+    """Set XLA_FLAGS, which XLA reads when jax first compiles, not at import."""
+    version = importlib.metadata.version("jaxlib")
+    release = tuple(map(int, version.split(".")[:2]))
+    flags = [flag for flag, removed_in in FLAGS.items() if release < removed_in]
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
+
+
 def pytest_configure(config):
     """Compile what is the same in many tests once, however small it is.
 
@@ -41,6 +46,7 @@ def pytest_configure(config):
     process may not have finished writing, and begins with an empty one: no program
     outlives the run.
     """
+    set_flags()
     folder = tempfile.TemporaryDirectory(prefix="compiled-")
     config.add_cleanup(folder.cleanup)
     jax.config.update("jax_compilation_cache_dir", folder.name)
