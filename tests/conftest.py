@@ -23,7 +23,7 @@ gc.set_threshold(50_000)
 
 
 # These two flags save a third of the time of compiling small programs on a CPU, and do
-# not change what is computed. XLA aborts at an unknown flag, so each is set only for the
+# not change what is computed. XLA aborts at an unknown flag, so each is set only for
 # releases of jaxlib that were tried: 0.12 has no flag for the fusion emitters.
 FLAGS = {
     "--xla_cpu_use_fusion_emitters=false": (0, 11),

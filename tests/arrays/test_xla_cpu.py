@@ -22,7 +22,7 @@ WEIGHTS = jax.ShapeDtypeStruct((256, 4096), jnp.float32)
 
 def memory_share(function, *arguments):
     """Return the temporary memory of a compiled function over the first argument."""
-    compiled = jax.jit(function).lower(*arguments).compile()
+    compiled = jax.jit(function).lower(*arguments).compile(quickly.xla_defaults())
     size = arguments[0].size * arguments[0].dtype.itemsize
     return compiled.memory_analysis().temp_size_in_bytes / size
 
@@ -97,7 +97,12 @@ class TestUnstackUnfused:
 
         leaves = [jnp.ones((8, 8), jnp.int32)] * 30
         thresholds = jnp.arange(30, dtype=jnp.int32)
-        text = jax.jit(masks).lower(leaves, thresholds).compile().as_text()
+        text = (
+            jax.jit(masks)
+            .lower(leaves, thresholds)
+            .compile(quickly.xla_defaults())
+            .as_text()
+        )
         computations = [part for part in text.split("\n\n") if " compare(" in part]
         assert len(computations) == 30
         return sum(" slice(" in part for part in computations)
@@ -221,12 +226,13 @@ PARTITIONED = """
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from swd_jax._arrays import variadic_reduce, xla_cpu
+from tests.helpers import quickly
 mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))
 leaf = jax.ShapeDtypeStruct(
     (64, 64), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec("x"))
 )
 for reduce in (xla_cpu.reduce_variadic, variadic_reduce.reduce_jointly):
-    text = jax.jit(lambda leaf: reduce([leaf], [leaf], (0, 1))).lower(leaf).compile()
+    text = jax.jit(lambda leaf: reduce([leaf], [leaf], (0, 1))).lower(leaf).compile(quickly.xla_defaults())
     print("all-gather" in text.as_text(), "all-reduce" in text.as_text())
 """
 

@@ -35,6 +35,13 @@ def flags():
     return " ".join(f"--{name}={str(value).lower()}" for name, value in pairs)
 
 
+@functools.cache
+def xla_defaults():
+    """Return options that undo those flags of conftest.py which change programs."""
+    name, value = "xla_cpu_use_fusion_emitters", True
+    return {name: value} if is_known(name, value) else {}
+
+
 def is_known(name, value):
     try:
         jax.jit(lambda: 0, compiler_options={name: value})()
