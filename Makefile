@@ -24,7 +24,7 @@ PYTEST = JAX_PLATFORMS="$${JAX_PLATFORMS:-cpu}" $(PY) -m pytest -n $(WORKERS) --
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test coverage test-slow test-gpu test-oldest test-newest test-matrix \
+.PHONY: help demo test test-examples coverage test-slow test-gpu test-oldest test-newest test-matrix \
 	lint format docs bench clean
 
 help: ## list the targets
@@ -35,11 +35,15 @@ demo: ## train, prune and compare on handwritten digits (ARGS=--help: its option
 	@$(call setup,examples)
 	$(PY) examples/digits.py $(ARGS)
 
-test: ## run the tests (ARGS="-k NAME": some of them)
+test: ## run the tests of the library (ARGS="-k NAME": some of all tests)
 	@$(call setup,test)
-	$(PYTEST) $(ARGS)
+	$(PYTEST) $(if $(strip $(ARGS)),$(ARGS),--ignore=tests/examples)
 
-coverage: ## run the tests and check how much of the package they run
+test-examples: ## run the tests of the examples and of the pages' Python
+	@$(call setup,test)
+	$(PYTEST) tests/examples $(ARGS)
+
+coverage: ## run all of these tests and check how much of the package they run
 	@$(call setup,test)
 	$(PYTEST) --cov=swd_jax --cov-report=term $(ARGS)
 
@@ -56,10 +60,10 @@ gpu-tests:
 	$(PY) -m pytest -n 0 -m gpu $(ARGS)
 
 test-oldest: ## run the tests on the oldest dependencies allowed
-	@$(MAKE) --no-print-directory test RELEASE=oldest VENV=.venv-oldest
+	@$(MAKE) --no-print-directory test test-examples RELEASE=oldest VENV=.venv-oldest
 
 test-newest: ## run the tests on the newest dependencies there are
-	@$(MAKE) --no-print-directory test RELEASE=newest VENV=.venv-newest
+	@$(MAKE) --no-print-directory test test-examples RELEASE=newest VENV=.venv-newest
 
 test-matrix: test-oldest test-newest ## both of these
 

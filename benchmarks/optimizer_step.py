@@ -58,7 +58,7 @@ def below_fixed_threshold(target: swd_jax.Target) -> optax.GradientTransformatio
         def decayed(update: jax.Array, weight: jax.Array) -> jax.Array:
             if not swd_jax.is_weight("w", weight):
                 return update
-            selected = jnp.abs(weight) < state.selection.threshold
+            selected = jnp.abs(weight) < state.threshold
             return jnp.where(selected, update + A * WEIGHT_DECAY * weight, update)
 
         return jax.tree.map(decayed, updates, params), state
