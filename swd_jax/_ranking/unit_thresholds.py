@@ -183,13 +183,3 @@ class ScoredUnits:
         """Return the units of each leaf whose scores are strictly below its key."""
         pairs = zip(self.inputs, leaf_thresholds, strict=True)
         return [self.key(inputs) < threshold for inputs, threshold in pairs]
-
-    def single_leaf(self, leaf: int) -> "ScoredUnits":
-        """Return one of the leaves, in a pool of its own and without a cap."""
-        return dataclasses.replace(
-            self,
-            inputs=[self.inputs[leaf]],
-            shapes=(self.shapes[leaf],),
-            pools=((0,),),
-            min_kept=None,
-        )
