@@ -5,6 +5,7 @@
     python examples/paper.py run cora --data DIR
     python examples/paper.py table cora
     python examples/paper.py plot cora
+    python examples/paper.py compare study-digits study-cora
 
 A run that has a result is not repeated, so `run` goes on where it was stopped. The
 committed results are in docs/results; `table` and `plot` look there as well.
@@ -20,7 +21,7 @@ import jax
 import rich.console
 import tyro
 
-from experiments import figures, registry, results, tables
+from experiments import comparison, figures, registry, results, tables
 from experiments.runner import run_all
 
 COMMITTED = Path(__file__).parent.parent / "docs" / "results"
@@ -56,6 +57,7 @@ def run(
     epochs: int | None = None,
     together: int | None = None,
     cache: Path | None = None,
+    held_out: bool = False,
 ) -> None:
     """Train what has no result yet, and print the table.
 
@@ -70,8 +72,13 @@ def run(
       epochs: another budget, which the results will say.
       together: seeds trained side by side. By default one on a CPU, all elsewhere.
       cache: folder in which decoded images are kept for the next time.
+      held_out: measure on a part of the training data that is kept out of training, to
+        choose settings. Its results have a name of their own, NAME-held-out, which the
+        other commands know as well.
     """
     console = new_console()
+    if held_out:
+        name = f"{name.removesuffix(registry.HELD_OUT)}{registry.HELD_OUT}"
     runs = registry.chosen(
         registry.runs_of(name), methods=methods, kept=kept, seeds=seeds, epochs=epochs
     )
@@ -146,6 +153,37 @@ def plot(
         print(f"Written: {path}")
 
 
+def compare(
+    names: Annotated[tuple[str, ...], tyro.conf.Positional],
+    /,
+    results_folder: Results = Path("results"),
+    method: str = comparison.METHOD,
+    markdown: bool = False,
+) -> None:
+    """Compare a method with the others over all cells of experiments, seed by seed.
+
+    Args:
+      names: of the experiments.
+      results_folder: where to look first; then among the committed results.
+      method: the one that is compared with the others.
+      markdown: as it stands in the docs.
+    """
+    if not names:
+        raise ValueError("compare needs the name of an experiment")
+    found = [
+        result
+        for name in names
+        for result in results.read(place_of(name, results_folder))
+    ]
+    cells = comparison.cells(found)
+    if markdown:
+        print(comparison.markdown(cells, method), end="")
+        return
+    console = new_console()
+    for shown in comparison.shown(cells, method):
+        console.print(shown)
+
+
 def collect(
     name: Name,
     /,
@@ -169,6 +207,7 @@ COMMANDS = {
     "run": run,
     "table": table,
     "plot": plot,
+    "compare": compare,
     "collect": collect,
     "list": list_experiments,
 }

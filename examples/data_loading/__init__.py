@@ -17,19 +17,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from data_loading import cifar, digits, mnist, planetoid, text
-from data_loading.dataset import Graph, Images, Text
+from data_loading import cifar, digits, mnist, picture, planetoid, text
+from data_loading.dataset import Graph, Images, Picture, Text
 from data_loading.download import Unavailable, download
 from data_loading.errors import BadFile, MissingData
 from data_loading.search import Search
 
-__all__ = ["NAMES", "BadFile", "Graph", "Images", "MissingData", "Text", "load"]
+__all__ = [
+    "NAMES",
+    "BadFile",
+    "Dataset",
+    "Graph",
+    "Images",
+    "MissingData",
+    "Picture",
+    "Text",
+    "load",
+]
+
+Dataset = Images | Graph | Picture | Text
 
 
 class _Reader(NamedTuple):
     """Reader of one data set; its `None` means that the search does not find it."""
 
-    read: Callable[[str, Search, Path | None], Images | Graph | Text | None]
+    read: Callable[[str, Search, Path | None], Dataset | None]
     source: str  # where to get it
     takes_file: bool = False  # whether the folder may be a file
 
@@ -42,6 +54,7 @@ _READERS = {
     "cora": _Reader(planetoid.read, planetoid.SOURCE),
     "citeseer": _Reader(planetoid.read, planetoid.SOURCE),
     "pubmed": _Reader(planetoid.read, planetoid.SOURCE),
+    "picture": _Reader(picture.read, picture.SOURCE),
     "text": _Reader(text.read, text.SOURCE, takes_file=True),
 }
 NAMES = tuple(_READERS)
@@ -49,7 +62,7 @@ NAMES = tuple(_READERS)
 
 def load(
     name: str, data: Path | str | None, cache: Path | str | None = None
-) -> Images | Graph | Text:
+) -> Dataset:
     """The data set of that name.
 
     Args:

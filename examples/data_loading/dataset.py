@@ -1,4 +1,8 @@
-"""Data sets: images, text and graphs, checked once for all later code."""
+"""Data sets: images, text, graphs and a picture, checked once for all later code.
+
+`held_out` of each is what settings are chosen with: a part of the training data is kept
+out of training and takes the place of the test data, which nobody then has looked at.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,6 +83,18 @@ class Images:
             test_labels=self.test_labels[test_part],
         )
 
+    def held_out(self) -> "Images":
+        """Every fifth training image of each class in place of the test images."""
+        out = _places_in_class(self.train_labels) % _FIFTH == _FIFTH - 1
+        return replace(
+            self,
+            name=_held_out_name(self.name, np.sum(~out), np.sum(out), "images"),
+            train_images=self.train_images[~out],
+            train_labels=self.train_labels[~out],
+            test_images=self.train_images[out],
+            test_labels=self.train_labels[out],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Text:
@@ -97,6 +113,80 @@ class Text:
                 )
             _check_range(f"{what} characters", numbers, len(self.vocabulary))
 
+    def held_out(self) -> "Text":
+        """The last tenth of the training text in place of the test text."""
+        train = len(self.train) * 9 // 10
+        out = len(self.train) - train
+        return replace(
+            self,
+            name=_held_out_name(self.name, train, out, "characters"),
+            train=self.train[:train],
+            test=self.train[train:],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """Pixels of one picture: where they are and what colour they have."""
+
+    name: str
+    train_positions: np.ndarray  # float32, (pixels, 2): x and y from -1 to 1
+    train_colours: np.ndarray  # float32, (pixels, 3): red, green, blue from 0 to 1
+    test_positions: np.ndarray
+    test_colours: np.ndarray
+
+    def __post_init__(self) -> None:
+        for what, positions, colours in (
+            ("training", self.train_positions, self.train_colours),
+            ("test", self.test_positions, self.test_colours),
+        ):
+            if len(positions) != len(colours) or not len(positions):
+                raise ValueError(
+                    f"{len(positions)} {what} pixels, but {len(colours)} colours"
+                )
+            for kind, numbers, size, low in (
+                ("positions", positions, 2, -1),
+                ("colours", colours, 3, 0),
+            ):
+                if numbers.dtype != np.float32 or numbers.shape[1:] != (size,):
+                    raise ValueError(
+                        f"{what} {kind} are {numbers.dtype}{numbers.shape}, "
+                        f"not float32 (pixels, {size})"
+                    )
+                if not low <= numbers.min() <= numbers.max() <= 1:
+                    raise ValueError(f"{what} {kind} are not all from {low} to 1")
+
+    def held_out(self) -> "Picture":
+        """A fifth of the training pixels in place of the test pixels.
+
+        Every fifth, in an order that is random already.
+        """
+        out = np.arange(len(self.train_positions)) % _FIFTH == _FIFTH - 1
+        return replace(
+            self,
+            name=_held_out_name(self.name, np.sum(~out), np.sum(out), "pixels"),
+            train_positions=self.train_positions[~out],
+            train_colours=self.train_colours[~out],
+            test_positions=self.train_positions[out],
+            test_colours=self.train_colours[out],
+        )
+
+
+_FIFTH = 5
+
+
+def _held_out_name(name: str, train: int, out: int, what: str) -> str:
+    return f"{name}, held-out training data ({train:,}/{out:,} {what})"
+
+
+def _places_in_class(labels: np.ndarray) -> np.ndarray:
+    """Count, for each image, the images of the same class that come before it."""
+    before = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        before[places] = np.arange(len(places))
+    return before
+
 
 def _balanced(labels: np.ndarray, count: int | None, what: str) -> np.ndarray:
     """Return the positions of the first images of each class, `count` in all."""
@@ -104,10 +194,7 @@ def _balanced(labels: np.ndarray, count: int | None, what: str) -> np.ndarray:
         return np.arange(len(labels))
     if not 1 <= count <= len(labels):
         raise ValueError(f"{count} of the {len(labels)} {what} images")
-    before = np.empty(len(labels), int)  # images of the same class that come earlier
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)
-        before[places] = np.arange(len(places))
+    before = _places_in_class(labels)
     return np.sort(np.argsort(before, kind="stable")[:count])
 
 
@@ -151,6 +238,15 @@ class Graph:
         _check_range("nodes of the split", used, self.nodes)
         if len(np.unique(used)) != len(used):
             raise ValueError("a node is twice in the training, validation and test set")
+
+    def held_out(self) -> "Graph":
+        """The validation nodes in place of the test nodes."""
+        return replace(
+            self,
+            name=f"{self.name}, held-out validation nodes",
+            validation_nodes=np.zeros(0, np.int32),
+            test_nodes=self.validation_nodes,
+        )
 
 
 def _check_range(what: str, numbers: np.ndarray, count: int) -> None:

@@ -90,9 +90,14 @@ def accuracy_figure(results: Sequence[tables.Result]) -> Figure:
     axes.invert_xaxis()
     axes.set_xticks([float(c) for c in columns], columns)
     axes.minorticks_off()
-    plain(axes, tables.caption(results), tables.kept_of(results), "test accuracy, %")
+    plain(axes, tables.caption(results), tables.kept_of(results), _measured(results))
     axes.legend(fontsize=8, frameon=False, loc="lower left")
     return figure
+
+
+def _measured(results: Sequence[tables.Result]) -> str:
+    unit = tables.unit_of(results)
+    return f"{'test accuracy' if unit == '%' else 'signal-to-noise ratio'}, {unit}"
 
 
 def _label_at_the_right(axes: Axes, ends: dict[str, float]) -> None:
@@ -123,7 +128,7 @@ def curves_figure(results: Sequence[tables.Result]) -> Figure:
         and result["run"]["seed"] == min(r["run"]["seed"] for r in results)
     ]
     panels = {
-        "test": "test accuracy before pruning, %",
+        "test": f"{_measured(results)} before pruning",
         "residual": "share of the norm to be pruned",
         "migrated_in": "weights that became selected",
         "multiplier": "multiplier a",

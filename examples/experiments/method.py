@@ -6,12 +6,22 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+import optax.contrib
 
 import swd_jax
 from experiments import choices
 from experiments.run import Run
 
 MOMENTUM = 0.9
+
+# None of them has a weight decay of its own: the chain has one before them.
+OPTIMIZERS: dict[str, Callable[[optax.Schedule], optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    "sgd": functools.partial(optax.sgd, momentum=MOMENTUM),
+    "lion": functools.partial(optax.lion, weight_decay=0.0),
+    "muon": optax.contrib.muon,
+    "lamb": optax.lamb,
+}
 
 
 class Method(NamedTuple):
@@ -73,6 +83,8 @@ class Training(NamedTuple):
         if self.run.decay == "steps":
             thirds = {steps // 3: 0.1, 2 * steps // 3: 0.1}
             return optax.piecewise_constant_schedule(start, thirds)
+        if self.run.decay == "one-cycle":
+            return optax.cosine_onecycle_schedule(steps, start, pct_start=0.2)
         return optax.constant_schedule(start)
 
     def optimizer(
@@ -81,21 +93,19 @@ class Training(NamedTuple):
         *,
         weight_decay: float | None = None,
     ) -> optax.GradientTransformation:
-        """Adam or SGD, with the ordinary decay in the gradient."""
+        """The optimizer of the run, with the ordinary decay in the gradient."""
         rate = learning_rate or self.learning_rate()
         decay = optax.add_decayed_weights(
             self.run.weight_decay if weight_decay is None else weight_decay,
             mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params),
         )
-        if self.run.optimizer == "adam":
-            return optax.chain(decay, optax.adam(rate))
-        return optax.chain(decay, optax.sgd(rate, momentum=MOMENTUM))
+        return optax.chain(decay, OPTIMIZERS[self.run.optimizer](rate))
 
     def multiplier(self) -> optax.Schedule:
-        """a(t), held below where SGD diverges."""
+        """a(t), with SGD held below where it diverges."""
         run = self.run
         a = swd_jax.exponential_growth(run.a_min, run.a_max, self.steps)
-        if run.optimizer == "adam":
+        if run.optimizer != "sgd":
             return a
         return swd_jax.bound_multiplier(
             a,

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 
+from experiments import study
+from experiments.bases import cora_base, digits_base, mnist_base, sgd_base, text_base
 from experiments.grids import adam_base, choices_grid, grid
 from experiments.methods import check_method
 from experiments.run import Run
@@ -28,29 +30,8 @@ SWD = ("swd", "swd-normalized", "swd-rising", "swd-rising-normalized", "swd-prox
 
 def cora() -> list[Run]:
     """GCN on Cora: the Planetoid split, all methods, 50 % to 0.5 % kept, 10 seeds."""
-    base = adam_base(
-        "cora",
-        "cora",
-        "gcn",
-        epochs=300,
-        learning_rate=0.01,
-        decay="constant",
-        weight_decay=5e-4,
-    )
-    return grid(base, (*SWD, *BASELINES), (50, 20, 10, 5, 2, 1, 0.5), seeds=10)
-
-
-def digits_base(experiment: str) -> Run:
-    return adam_base(
-        experiment,
-        "digits",
-        "lenet-300-100",
-        epochs=60,
-        batch_size=64,
-        learning_rate=3e-3,
-        strong_decay=1e-2,
-        rise=0.5,
-    )
+    kept = (50, 20, 10, 5, 2, 1, 0.5)
+    return grid(cora_base("cora"), (*SWD, *BASELINES), kept, seeds=10)
 
 
 def digits() -> list[Run]:
@@ -108,17 +89,7 @@ def digits_ablations() -> list[Run]:
 
 def mnist() -> list[Run]:
     """LeNet-5 on MNIST: all methods, 5 % to 0.5 % kept, 5 seeds."""
-    base = adam_base(
-        "mnist",
-        "mnist",
-        "lenet-5",
-        epochs=10,
-        batch_size=128,
-        learning_rate=3e-3,
-        strong_decay=1e-2,
-        rise=0.5,
-    )
-    return grid(base, (*SWD, *BASELINES), (5, 2, 1, 0.5), seeds=5)
+    return grid(mnist_base("mnist"), (*SWD, *BASELINES), (5, 2, 1, 0.5), seeds=5)
 
 
 def cifar10_small() -> list[Run]:
@@ -141,20 +112,13 @@ def cifar10_small() -> list[Run]:
 
 def paper_cifar10(width: int) -> list[Run]:
     """The paper's own recipe: ResNet-20, 300 epochs of SGD, its targets, 3 seeds."""
-    base = Run(
-        experiment=f"cifar10-resnet20x{width}",
-        data="cifar10",
-        model=f"resnet-20x{width}",
-        method="dense",
-        sparsity=0.0,
-        seed=0,
+    base = sgd_base(
+        f"cifar10-resnet20x{width}",
+        "cifar10",
+        f"resnet-20x{width}",
         epochs=300,
-        batch_size=128,
         learning_rate=0.1,
-        optimizer="sgd",
         decay="steps",
-        weight_decay=5e-4,
-        a_max=1e5,
     )
     methods = (*SWD, "fine-tuned", "rewound", "gradual", "one-shot")
     kept = (50, 20, 10, 5, 2.5, 1, 0.5, 0.1)
@@ -236,17 +200,7 @@ def mnist_structures() -> list[Run]:
 
 def text_structures() -> list[Run]:
     """The same with a transformer on a text, 1,200 steps: the next character."""
-    base = adam_base(
-        "text-structures",
-        "text",
-        "transformer-2x64",
-        epochs=6,
-        batch_size=8,
-        learning_rate=5e-3,
-        rise=0.5,
-        train_images=1_600,
-        test_images=300,
-    )
+    base = text_base("text-structures")
     return choices_grid(base, output="head/", embeddings="embedding$", seeds=3)
 
 
@@ -266,15 +220,27 @@ EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "digits-channels": digits_channels,
     "cifar10-channels-small": cifar10_channels_small,
     "cifar10-channels": cifar10_channels,
+    **study.EXPERIMENTS,
 }
+
+
+HELD_OUT = "-held-out"
+"""Ending of the names of folders with results on data kept out of training."""
 
 
 def runs_of(name: str) -> list[Run]:
     """The runs of an experiment.
 
+    Args:
+      name: of the experiment; with the ending "-held-out", its runs are measured on
+        training data that they do not learn from.
+
     Raises:
       ValueError: for a name that is none.
     """
+    if name.endswith(HELD_OUT):
+        runs = runs_of(name.removesuffix(HELD_OUT))
+        return [dataclasses.replace(run, held_out=True) for run in runs]
     if name not in EXPERIMENTS:
         raise ValueError(
             f"experiment must be one of {', '.join(EXPERIMENTS)}; got {name!r}"

@@ -24,13 +24,14 @@ class Run:
     epochs: int
     """In all, fine-tuning included: the same for every method."""
     learning_rate: float
-    """At the start."""
+    """At the start, or the highest of one cycle."""
     batch_size: int | None = None
     """Images or windows of text a step; None for graphs, of which a step takes all."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """SGD has a momentum of 0.9."""
-    decay: Literal["constant", "cosine", "steps"] = "cosine"
-    """Fall of the learning rate: none, to 0, or to a tenth at each third."""
+    optimizer: Literal["adam", "sgd", "lion", "muon", "lamb"] = "adam"
+    """SGD has a momentum of 0.9. Muon leaves all that is no matrix to Adam."""
+    decay: Literal["constant", "cosine", "steps", "one-cycle"] = "cosine"
+    """Course of the learning rate: none, to 0, to a tenth at each third, or up in the
+    first fifth and then down to almost 0."""
     weight_decay: float = 0.0
     """Ordinary decay (L2) of all weights of two or more dimensions."""
     strong_decay: float = 1e-3
@@ -62,6 +63,9 @@ class Run:
     """A reduced budget: so many of the training images, or windows of text an epoch."""
     test_images: int | None = None
     """A reduced budget: so many of the test images, or windows of text."""
+    held_out: bool = False
+    """Whether part of the training data is kept out of training and measured instead of
+    the test data: for choosing settings."""
     variant: str = ""
     """Suffix of runs that differ in other settings than sparsity and seed."""
 

@@ -14,6 +14,9 @@ CHOICES = ("structure", "criterion", "scope")
 MEASURES = {"test": "", "test_bits": "Bits per character, fewer are better"}
 """Measures before and after pruning, with the titles of their tables."""
 
+DECIBELS = {"picture"}
+"""Data on which "test" is a peak signal-to-noise ratio, and no accuracy."""
+
 
 class Cell(NamedTuple):
     """Mean and spread over several seeds."""
@@ -91,8 +94,10 @@ def lines(
     """Heads and rows of the table, as text."""
     of_row = cells(results, measure)
     columns = columns_of(results)
+    if any(row.startswith("dense ") for row in of_row):
+        columns = ["100", *columns]  # each variant has dense training of its own
     heads = [kept_of(results), *columns]
-    places = 1 if measure == "test" else 2
+    places = 1 if measure == "test" and unit_of(results) == "%" else 2
     rows = [
         [row, *(_text(of_column.get(column), places) for column in columns)]
         for row, of_column in sorted(of_row.items(), key=lambda item: place_of(item[0]))
@@ -157,14 +162,30 @@ def caption(results: Sequence[Result]) -> str:
     if len(columns) == 1:
         parts.append(f"{columns[0]} % kept")
     if dense is not None:
-        parts.append(f"dense {dense.mean:.1f} ± {dense.spread:.1f}")
+        places = 1 if unit_of(results) == "%" else 2
+        parts.append(f"dense {dense.mean:.{places}f} ± {dense.spread:.{places}f}")
     return ", ".join(parts)
 
 
-EXPLANATION = (
-    "Test accuracy in percent after pruning, mean ± standard deviation over the seeds. "
-    "In brackets: how much of it the moment of pruning changed, where it did."
-)
+def unit_of(results: Sequence[Result]) -> str:
+    """The unit of the measure "test"."""
+    return "dB" if results[0]["run"]["data"] in DECIBELS else "%"
+
+
+def measured(results: Sequence[Result]) -> str:
+    """What the measure "test" is, and on which data."""
+    held_out = results[0]["run"].get("held_out", False)
+    data = "held-out training data" if held_out else "test data"
+    if unit_of(results) == "dB":
+        return f"Peak signal-to-noise ratio on {data} in dB"
+    return f"Accuracy on {data} in percent" if held_out else "Test accuracy in percent"
+
+
+def explanation(results: Sequence[Result]) -> str:
+    return (
+        f"{measured(results)} after pruning, mean ± standard deviation over the seeds. "
+        "In brackets: how much of it the moment of pruning changed, where it did."
+    )
 
 
 def measures(results: Sequence[Result]) -> list[str]:
@@ -177,7 +198,7 @@ def table(results: Sequence[Result], measure: str = "test") -> rich.table.Table:
     heads, rows = lines(results, measure)
     shown = rich.table.Table(
         title=MEASURES[measure] or caption(results),
-        caption=EXPLANATION if measure == "test" else None,
+        caption=explanation(results) if measure == "test" else None,
         title_justify="left",
     )
     shown.add_column(heads[0], no_wrap=True)
@@ -192,10 +213,14 @@ def markdown(results: Sequence[Result]) -> str:
     """For the docs."""
     parts = []
     for measure in measures(results):
-        heads, rows = lines(results, measure)
-        body = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-        text = "".join("| " + " | ".join(row) + " |\n" for row in body)
+        text = as_markdown(*lines(results, measure))
         parts.append(f"{MEASURES[measure] or caption(results)}.\n\n{text}")
     if any(choice_of(row_of(r)) or r["run"]["method"] == "thin" for r in results):
         parts.append("".join(f"- {remark}\n" for remark in remarks(results)))
     return "\n".join(part for part in parts if part)
+
+
+def as_markdown(heads: list[str], rows: Sequence[list[str]], texts: int = 1) -> str:
+    """A table of which the first columns are texts, and the others numbers."""
+    rule = ["---"] * texts + ["---:"] * (len(heads) - texts)
+    return "".join("| " + " | ".join(row) + " |\n" for row in [heads, rule, *rows])

@@ -26,7 +26,8 @@ class Task(NamedTuple):
     loss: Callable[[nnx.Module, Any, jax.Array, jax.Array], jax.Array]
     """(model, data, one of the batches, random key) -> mean loss."""
     accuracies: Callable[[nnx.Module, Any], dict[str, jax.Array]]
-    """(model, data) -> percent, by the part of the data, and what else is measured."""
+    """(model, data) -> percent (of a picture decibels), by the part of the data, and
+    what else is measured."""
     uses: Callable[[], dict[str, Any]]
     """Number of multiply-adds in which each weight takes part, by leaf."""
     groups: Callable[[], swd_jax.channels.ChannelGroups]

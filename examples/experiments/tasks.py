@@ -13,7 +13,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from data_loading import Images, Text, load
+from data_loading import Images, Picture, Text, load
+from experiments.picture_task import picture_task
 from experiments.run import Run
 from experiments.task import Task, abstract_model, groups_of, steps_in
 from experiments.text_task import text_task
@@ -54,9 +55,15 @@ def make_task(run: Run, data: Path | None, cache: Path | None) -> Task:
     """
     loaded = load(run.data, data, cache)
     if isinstance(loaded, Images):
-        return _image_task(run, loaded.head(run.train_images, run.test_images))
+        loaded = loaded.head(run.train_images, run.test_images)
+    if run.held_out:
+        loaded = loaded.held_out()
+    if isinstance(loaded, Images):
+        return _image_task(run, loaded)
     if isinstance(loaded, Text):
         return text_task(run, loaded)
+    if isinstance(loaded, Picture):
+        return picture_task(run, loaded)
     if run.model != "gcn":
         raise ValueError(f"{run.data} is a graph: its model is gcn, not {run.model!r}")
     return _graph_task(loaded)
@@ -184,11 +191,10 @@ def _graph_task(graph: Any) -> Task:
         graph.edge_columns,
         graph.edge_values,
     )
-    parts = {
-        "train": graph.train_nodes,
-        "validation": graph.validation_nodes,
-        "test": graph.test_nodes,
-    }
+    measured = {"test": graph.test_nodes}
+    if len(graph.validation_nodes):
+        measured["validation"] = graph.validation_nodes
+    parts = {"train": graph.train_nodes, **measured}
     arrays = {"graph": sparse, "labels": graph.labels, "parts": parts}
 
     def make(rngs: nnx.Rngs) -> nnx.Module:
@@ -205,10 +211,7 @@ def _graph_task(graph: Any) -> Task:
 
     def accuracies(model: nnx.Module, data: Any) -> dict[str, jax.Array]:
         right = jnp.argmax(model(data["graph"]), -1) == data["labels"]
-        return {
-            part: 100 * jnp.mean(right[data["parts"][part]])
-            for part in ("validation", "test")
-        }
+        return {part: 100 * jnp.mean(right[data["parts"][part]]) for part in measured}
 
     return Task(
         data=jax.device_put(arrays),

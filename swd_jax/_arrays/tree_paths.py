@@ -27,6 +27,11 @@ class FlatTree(NamedTuple):
         leaves = [replacements.get(i, leaf) for i, leaf in enumerate(self.leaves)]
         return jax.tree.unflatten(self.treedef, leaves)
 
+    def rebuild_masked(self, entries: Mapping[int, Any]) -> Any:
+        """Return the tree with entries at some positions, `MaskedNode` elsewhere."""
+        masked = dict.fromkeys(range(len(self.leaves)), optax.MaskedNode())
+        return self.rebuild({**masked, **entries})
+
 
 class ArrayLeaf(NamedTuple):
     """A leaf that is an array."""

@@ -74,14 +74,12 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
     def init_fn(params: optax.Params) -> KeepPrunedState:
         tree = tree_paths.flatten(params)
         # `optax.tree.map_params` calls `init` with placeholders that are no arrays.
-        entries: dict[int, Any] = dict.fromkeys(
-            range(len(tree.leaves)), optax.MaskedNode()
-        )
+        entries = {}
         if tree_paths.arrays(tree):
             positions = tree_paths.match_positions("mask", masks, tree)
             for param, position in positions.items():
                 entries[param] = _full_mask(masks.leaves[position], tree.leaves[param])
-        return KeepPrunedState(tree.rebuild(entries))
+        return KeepPrunedState(tree.rebuild_masked(entries))
 
     def update_fn(
         updates: optax.Updates,

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
-import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arrays import sort_keys
@@ -147,10 +146,8 @@ def _map_rankings(
     targets = as_targets(target)
     check_extra_args(targets, extra_args)
     resolved = resolve(targets, params)
-    entries: dict[int, Any] = dict.fromkeys(
-        range(len(resolved.tree.leaves)), optax.MaskedNode()
-    )
+    entries = {}
     for ranked in rank(resolved, axis_name, extra_args=extra_args):
         for leaf, array in zip(ranked.leaves, function(ranked), strict=True):
             entries[leaf.position] = array
-    return resolved.tree.rebuild(entries)
+    return resolved.tree.rebuild_masked(entries)

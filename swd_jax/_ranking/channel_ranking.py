@@ -15,6 +15,7 @@ from swd_jax._arrays.explicit_sharding import replicate
 from swd_jax._ranking import channel_order, channel_summary
 from swd_jax._ranking.channel_layout import ChannelLayout
 from swd_jax._ranking.channel_summary import ChannelSummary
+from swd_jax._ranking.kept_shares import kept_share
 from swd_jax._ranking.ranking import Ranking, Result, Thresholds
 from swd_jax._selection import warm_start
 
@@ -34,8 +35,8 @@ class Cut(NamedTuple):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["weights", "scores", "tie_scores"],
-    meta_fields=["layout", "dtype"],
+    data_fields=["weights", "scores", "tie_scores", "magnitudes"],
+    meta_fields=["layout", "dtype", "is_local"],
 )
 @dataclasses.dataclass(frozen=True)
 class ChannelRanking(Ranking):
@@ -50,15 +51,20 @@ class ChannelRanking(Ranking):
         local scope: the share of its channel group ranked before each channel.
       tie_scores: the greatest of the `scores` of the channels that tie with each. With
         a global scope: the scores.
+      magnitudes: the scores by the structure's norm, shape (channels,); None where they
+        may be negative. With a global scope: the scores.
       layout: where the channels lie.
       dtype: the type of the scores.
+      is_local: whether channels are ranked within their channel groups.
     """
 
     weights: list[jax.Array]
     scores: jax.Array
     tie_scores: jax.Array
+    magnitudes: jax.Array | None
     layout: ChannelLayout
     dtype: jnp.dtype
+    is_local: bool
 
     @property
     def num_thresholds(self) -> int:
@@ -132,7 +138,43 @@ class ChannelRanking(Ranking):
             for leaf, array in enumerate(self.weights)
         ]
 
-    def soft_thresholded(self, leaf: int, leaf_threshold: jax.Array) -> jax.Array:
+    def kept_shares(
+        self,
+        masks: Sequence[jax.Array],
+        leaf_thresholds: Sequence[jax.Array],
+        power: float,
+    ) -> list[jax.Array]:
+        """Return what a continuous threshold leaves of every kept weight.
+
+        A weight has the lowest factor of the channels that it belongs to.
+        """
+        del masks
+        if self.magnitudes is None:
+            return [jnp.ones_like(array, self.dtype) for array in self.weights]
+        keys = sort_keys.to_key(self.tie_scores)
+        removed = (keys < leaf_thresholds[0]) & self._is_movable()
+        groups = jnp.asarray(self.layout.group_of_channel)
+        num_groups = len(self.layout.min_channels)
+        pruned = jnp.where(removed, self.magnitudes, 0)
+        of_group = jax.ops.segment_max(pruned, groups, num_groups)
+        if self.is_local:
+            largest_pruned = of_group[groups]
+        else:
+            # A group at its floor keeps channels that score less than others lose.
+            highest = jnp.max(pruned)
+            kept = jnp.where(removed, jnp.inf, self.magnitudes)
+            lowest_kept = jax.ops.segment_min(kept, groups, num_groups)
+            of_group = jnp.where(lowest_kept > highest, highest, of_group)
+            largest_pruned = of_group[groups]
+        shares = kept_share(self.magnitudes, largest_pruned, power)
+        return [
+            jnp.minimum(self.layout.min_over_channels(leaf, shares, array), 1)
+            for leaf, array in enumerate(self.weights)
+        ]
+
+    def soft_thresholded(
+        self, leaf: int, leaf_threshold: jax.Array, power: float = 1.0
+    ) -> jax.Array:
         """Raise a ValueError: the threshold is one of channels."""
         raise ValueError(
             "soft=True subtracts the threshold from every weight, which with "

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,20 @@ from swd_jax._ranking.channel_layout import ChannelLayout
 from swd_jax.criteria import _criterion, _magnitudes
 
 
+class RankedScores(NamedTuple):
+    """Scores of channels: arrays of shape (channels,).
+
+    All are at least 0, and infinite where a weight is not finite.
+    """
+
+    scores: jax.Array
+    """The numbers that order the channels."""
+    tie_scores: jax.Array
+    """The greatest of the `scores` of the channels that tie with each."""
+    magnitudes: jax.Array | None
+    """The norms of the scores of their weights; None if these may be negative."""
+
+
 # Jitted as a whole, so that outside of jit no scores of single weights are stored.
 @functools.partial(
     jax.jit, static_argnames=("layout", "criterion", "dtype", "is_local")
@@ -24,8 +39,8 @@ def ranked_scores(
     score_inputs: list[_criterion.ScoreInputs],
     dtype: jnp.dtype,
     is_local: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """Return the numbers that order the channels, and the greatest of their equals.
+) -> RankedScores:
+    """Return the scores of channels and the numbers that order the channels.
 
     Args:
       layout: the channels.
@@ -34,15 +49,12 @@ def ranked_scores(
       dtype: the type of the scores.
       is_local: whether channels are ranked within their channel group, by the share of
         the channel group that is ranked before them.
-
-    Returns:
-      Two arrays of shape (channels,), all at least 0, infinity where a weight is not
-      finite. With a global scope both are the scores.
     """
     scores = _channel_scores(layout, criterion, score_inputs, dtype)
     # All channels of a bundle have the score of its last channel.
     scores = channel_order.value_of_bundle_end(layout, sort_keys.to_key(scores), scores)
-    return _shares_of_group(layout, scores) if is_local else (scores, scores)
+    order = _shares_of_group(layout, scores) if is_local else (scores, scores)
+    return RankedScores(*order, None if criterion.signed else scores)
 
 
 def _channel_scores(

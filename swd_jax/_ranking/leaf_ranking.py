@@ -7,13 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from swd_jax._allocation import exact_counts
-from swd_jax._arrays import sort_keys
+from swd_jax._arrays import exact_sums, sort_keys, xla_cpu
 from swd_jax._arrays.explicit_sharding import reshard_like
 from swd_jax._arrays.manual_sharding import Shards
 from swd_jax._ranking import exact_k
+from swd_jax._ranking.kept_shares import kept_share
 from swd_jax._ranking.ranking import Ranking, Result, Thresholds
 from swd_jax._ranking.unit_thresholds import ScoredUnits
 from swd_jax._ranking.user_structure_protocol import Structure
@@ -208,8 +210,42 @@ class LeafRanking(Ranking):
         keys = [self.units.key(inputs) for inputs in self.units.inputs]
         return [sort_keys.from_key(key, self.dtype) for key in keys]
 
-    def soft_thresholded(self, leaf: int, leaf_threshold: jax.Array) -> jax.Array:
-        """Return a leaf with w (1 - threshold / score) where the score is above it."""
+    def kept_shares(
+        self,
+        masks: Sequence[jax.Array],
+        leaf_thresholds: Sequence[jax.Array],
+        power: float,
+    ) -> list[jax.Array]:
+        """Return what a continuous threshold leaves of every kept weight."""
+        if self.criterion.signed:
+            # Scores that may be negative have no natural zero to shrink towards.
+            return [jnp.ones_like(leaf, self.dtype) for leaf in self.weights]
+        scores = self.weight_scores()
+        pairs = zip(masks, scores, strict=True)
+        keys = [jnp.where(mask, sort_keys.to_key(score), 0) for mask, score in pairs]
+        largest = exact_sums.max_keys(keys, self.shards)
+        pool_of_leaf = np.array(self.units.pool_of_leaf)
+        num_pools = self.num_thresholds
+        of_pool = jax.ops.segment_max(largest, pool_of_leaf, num_pools)[pool_of_leaf]
+        if self.min_kept is not None:
+            # A leaf at its cap keeps weights that score less than other leaves lose.
+            thresholds = jnp.stack(leaf_thresholds)
+            highest = jax.ops.segment_max(thresholds, pool_of_leaf, num_pools)
+            is_capped = thresholds < highest[pool_of_leaf]
+            of_pool = jnp.where(is_capped, largest, of_pool)
+        largest_pruned = xla_cpu.unstack_unfused(of_pool)
+        return [
+            kept_share(score, sort_keys.from_key(key, self.dtype), power)
+            for score, key in zip(scores, largest_pruned, strict=True)
+        ]
+
+    def soft_thresholded(
+        self, leaf: int, leaf_threshold: jax.Array, power: float = 1.0
+    ) -> jax.Array:
+        """Return a leaf with w (1 - (threshold / score)^p)^(1 / p) above the threshold.
+
+        With p = 1, the default, that is w (1 - threshold / score).
+        """
         weights, statistic, extra_inputs = self.score_inputs[leaf]
         if self.unit_scores is None:
             scores = _criterion.nonnegative_scores(
@@ -218,7 +254,11 @@ class LeafRanking(Ranking):
         else:
             scores = self.structure.expand(self.unit_scores[leaf], weights.shape)
         threshold = sort_keys.from_key(leaf_threshold, self.dtype)
-        share = jnp.where(scores > threshold, (scores - threshold) / scores, 0)
+        if power == 1:
+            share = (scores - threshold) / scores
+        else:
+            share = kept_share(scores, threshold, power)
+        share = jnp.where(scores > threshold, share, 0)
         # Weights that are NaN or infinite are returned as they are.
         share = jnp.where(jnp.isfinite(scores), share, 1)
         return (sort_keys.widen(weights, self.dtype) * share).astype(weights.dtype)

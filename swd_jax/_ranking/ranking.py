@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from swd_jax._allocation.exact_counts import PoolSparsities
+from swd_jax._arrays.manual_sharding import Shards
 from swd_jax._ranking.channel_summary import ChannelSummary
 from swd_jax._selection.warm_start import PreviousThresholds
 
@@ -38,10 +39,12 @@ class Ranking(abc.ABC):
     Attributes:
       weights: the prunable leaves, without a gradient.
       dtype: the type in which scores are compared, at least float32.
+      shards: how the leaves are sharded by hand, if they are.
     """
 
     weights: list[jax.Array]
     dtype: jnp.dtype
+    shards: Shards | None = None
 
     @property
     @abc.abstractmethod
@@ -108,8 +111,35 @@ class Ranking(abc.ABC):
         """Return for every weight the score of the unit that it is pruned with."""
 
     @abc.abstractmethod
-    def soft_thresholded(self, leaf: int, leaf_threshold: jax.Array) -> jax.Array:
+    def kept_shares(
+        self,
+        masks: Sequence[jax.Array],
+        leaf_thresholds: Sequence[jax.Array],
+        power: float,
+    ) -> list[jax.Array]:
+        """Return what a continuous threshold leaves of every kept weight.
+
+        Args:
+          masks: the weights that are pruned, from `masks_below`.
+          leaf_thresholds: the sort key of each leaf's threshold.
+          power: see `kept_shares.kept_share`.
+
+        Returns:
+          Factors from 0 to 1, in the leaves' shapes. They have no meaning where a
+          weight is pruned.
+        """
+
+    @abc.abstractmethod
+    def soft_thresholded(
+        self, leaf: int, leaf_threshold: jax.Array, power: float = 1.0
+    ) -> jax.Array:
         """Return a leaf whose weights are shrunk by the threshold.
+
+        Args:
+          leaf: the position of the leaf in `weights`.
+          leaf_threshold: the sort key below which its units are selected.
+          power: p, greater than 0. Scores shrink to (score^p - threshold^p)^(1 / p),
+            and weights in proportion; 1 subtracts the threshold.
 
         Raises:
           ValueError: if a threshold says nothing about single weights.

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from swd_jax._arrays import sort_keys, tree_paths
 from swd_jax._targets.resolve import ResolvedTargets
@@ -22,13 +21,12 @@ def init(resolved: ResolvedTargets) -> Any:
     ]
     if not accumulating:
         return ()
-    tree = resolved.tree
-    entries: dict[int, Any] = {i: optax.MaskedNode() for i in range(len(tree.leaves))}
+    entries = {}
     for entry in accumulating:
         for leaf in entry.leaves:
             dtype = sort_keys.score_dtype(leaf.weights.dtype)
             entries[leaf.position] = jnp.zeros_like(leaf.weights, dtype=dtype)
-    return tree.rebuild(entries)
+    return resolved.tree.rebuild_masked(entries)
 
 
 def update(

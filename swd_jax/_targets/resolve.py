@@ -27,6 +27,11 @@ class ResolvedTarget(NamedTuple):
         """The prunable leaves."""
         return self.structured.leaves
 
+    def with_weights(self, weights: Mapping[int, jax.Array]) -> "ResolvedTarget":
+        """Return the target with other weights in its leaves, by position."""
+        leaves = [leaf._replace(weights=weights[leaf.position]) for leaf in self.leaves]
+        return self._replace(structured=self.structured._replace(leaves=leaves))
+
     def check_leaves(self) -> None:
         """Raise if the structure does not fit the leaves or cannot be as sparse."""
         self.target.structure.check_leaves(self.target.allocation, self.structured)
@@ -42,6 +47,16 @@ class ResolvedTargets(NamedTuple):
 
     tree: tree_paths.FlatTree
     targets: list[ResolvedTarget]
+
+    @property
+    def leaves(self) -> list[PrunableLeaf]:
+        """The prunable leaves of all targets, target by target."""
+        return [leaf for target in self.targets for leaf in target.leaves]
+
+    def with_weights(self, weights: Mapping[int, jax.Array]) -> "ResolvedTargets":
+        """Return the targets with other weights in the prunable leaves, by position."""
+        targets = [target.with_weights(weights) for target in self.targets]
+        return ResolvedTargets(self.tree, targets)
 
 
 class RankedTarget(NamedTuple):

@@ -1,6 +1,6 @@
 """`ThresholdState`: thresholds kept between updates, and refreshed every n steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +41,15 @@ class ThresholdState(NamedTuple):
     criterion that accumulates nothing."""
 
 
+class TargetSelection(NamedTuple):
+    """The weights that one target selects at a step: as `Selection`, of its leaves."""
+
+    ranking: Ranking
+    leaves: list[PrunableLeaf]
+    masks: list[jax.Array]
+    leaf_thresholds: list[jax.Array]
+
+
 class Selection(NamedTuple):
     """The weights that some targets select at a step."""
 
@@ -53,6 +62,16 @@ class Selection(NamedTuple):
     state: ThresholdState
     """The state after this step."""
     rankings: list[Ranking]
+
+    def by_target(self) -> Iterator["TargetSelection"]:
+        """Yield the part of the selection that each target has made."""
+        start = 0
+        for ranking in self.rankings:
+            part = slice(start, start + len(ranking.weights))
+            yield TargetSelection(
+                ranking, self.leaves[part], self.masks[part], self.leaf_thresholds[part]
+            )
+            start = part.stop
 
     def zero_masks(self, opaque_one: jax.Array) -> list[jax.Array]:
         """Return the weights of every leaf whose whole unit is exactly zero.

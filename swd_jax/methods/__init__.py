@@ -1,5 +1,7 @@
 """Other ways to train sparse networks, to compare selective weight decay with."""
 
+from swd_jax._transforms.latent_pruning import LatentState as LatentState
+from swd_jax._transforms.latent_pruning import latent_pruning as latent_pruning
 from swd_jax.methods._drop_and_grow import DynamicState as DynamicState
 from swd_jax.methods._magnitude_pruning import PruningState as PruningState
 from swd_jax.methods._magnitude_pruning import magnitude_pruning as magnitude_pruning

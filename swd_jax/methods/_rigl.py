@@ -26,8 +26,9 @@ def rigl(
     .. math:: f(t) = \tfrac{\alpha}{2} \left(1 + \cos \frac{\pi t}{T}\right)
 
     of its active weights, those with the smallest magnitude, and makes as many inactive
-    weights active, from zero, those whose gradient has the largest magnitude. From step
-    T on the masks do not change.
+    weights active, from zero, those whose gradient has the largest magnitude. A weight
+    that has just been dropped may be among them. From step T on the masks do not
+    change.
 
     Where it stands: around the whole optimizer, `rigl(optax.adam(lr), target, ...)`,
     because it reads the gradients of all weights, passes on those of the active ones,
@@ -37,8 +38,10 @@ def rigl(
     Args:
       optimizer: the optimizer of the active weights.
       target: what is pruned, or just the sparsity s, in [0, 1), a number. With
-        `scope="local"` every leaf keeps its own part, as in the paper's uniform
-        distribution; with "global" zeros move between leaves too. The criterion is
+        `scope="erk"` every leaf keeps a part that follows from its shape, kernel sides
+        included: the paper's better distribution. With "local" all keep the same part,
+        which is its uniform one if `prunable` leaves out the first layer. With "global"
+        zeros move between leaves too, which is not in the paper. The criterion is
         magnitude.
       until: T, the step from which the masks do not change, at least 1. The paper uses
         three quarters of the training.

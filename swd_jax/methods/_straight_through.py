@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from swd_jax._arguments import validation
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.extra_arguments import check_extra_args
 from swd_jax._targets.resolve import rank, resolve
@@ -20,6 +21,8 @@ def straight_through(
     *,
     step: ArrayLike | None = None,
     soft: bool = True,
+    power: validation.Number = 1.0,
+    pruned_gradient_scale: validation.Number = 1.0,
     axis_name: AxisName = None,
     extra_args: Mapping[str, Any] | None = None,
 ) -> Tree:
@@ -28,12 +31,20 @@ def straight_through(
     .. math::
 
         \hat w_i = \begin{cases} 0 & |w_i| < \tau_t \\
-        w_i - \tau_t \operatorname{sign}(w_i) & \text{else} \end{cases}
-        \qquad \frac{\partial \hat w_i}{\partial w_i} := 1
+        \operatorname{sign}(w_i) (|w_i|^p - \tau_t^p)^{1/p} & \text{else} \end{cases}
+        \qquad \frac{\partial \hat w_i}{\partial w_i} := \begin{cases}
+        \theta & |w_i| < \tau_t \\ 1 & \text{else} \end{cases}
 
     with the threshold of `swd` for the sparsity at the step, and with :math:`w_i` for
     the second line where `soft` is false. (With a criterion of score s other than
-    :math:`|w|`, the second line is :math:`w_i (1 - \tau_t / s_i)`.)
+    :math:`|w|`, the second line is :math:`w_i (1 - (\tau_t / s_i)^p)^{1/p}`.) With
+    p = 1 and :math:`\theta` = 1, the defaults, what is kept shrinks by the threshold,
+    and gradients pass unchanged: that is ST-3.
+
+    Feather is p = 3, which leaves large weights almost as they are, with
+    :math:`\theta` = 0.5 for a final sparsity above 0.95 and 1 up to it, at all steps.
+    Its sparsity is `cubic_sparsity(...)` from the first step to half of the training,
+    its optimizer SGD with momentum and ordinary weight decay.
 
     Where it stands: not in the chain but in the loss, round the parameters that the
     model gets: `loss(straight_through(params, target, step=step))`. The optimizer keeps
@@ -46,8 +57,12 @@ def straight_through(
         `cubic_sparsity(...)`.
       step: where the target's sparsity is a schedule, the optimizer step, which may be
         traced; by default the value on which the schedule settles.
-      soft: whether what is kept shrinks by the threshold, so that no weight jumps when
-        it crosses.
+      soft: whether what is kept shrinks, so that no weight jumps when it crosses the
+        threshold.
+      power: p, greater than 0: the larger it is, the less a weight shrinks that is
+        well above the threshold.
+      pruned_gradient_scale: theta, at least 0: what the gradients of the weights that
+        are pruned at this step are multiplied by. It may be traced.
       axis_name: as for `swd`.
       extra_args: as for `prune`.
 
@@ -55,7 +70,8 @@ def straight_through(
       The same tree with the same dtypes and shardings.
 
     Raises:
-      ValueError: as `prune`.
+      ValueError: as `prune`; if `power` or `pruned_gradient_scale` is out of range, or
+        `power` is not 1 where `soft` is false.
 
     Examples:
       >>> import jax, jax.numpy as jnp, swd_jax
@@ -68,10 +84,27 @@ def straight_through(
       >>> print(jax.grad(loss)(params)["kernel"])
       [[1. 1. 1. 1.]]
 
+      Feather's threshold, and its gradients at a high sparsity:
+
+      >>> def feather(params):
+      ...     return swd_jax.methods.straight_through(
+      ...         params, 0.25, power=3, pruned_gradient_scale=0.5
+      ...     )["kernel"]
+      >>> print([round(float(weight), 3) for weight in feather(params)[0]])
+      [0.0, 0.0, 2.995, -3.997]
+      >>> print(jax.grad(lambda p: feather(p).sum())(params)["kernel"])
+      [[0.5 1.  1.  1. ]]
+
     Source: Vanderschueren & De Vleeschouwer, "Are straight-through gradients and
     soft-thresholding all you need for sparse training?" (arXiv 2212.01076), section 3;
-    the gradient is that of Bengio et al. (arXiv 1308.3432).
+    the gradient is that of Bengio et al. (arXiv 1308.3432). p and theta: Glentis
+    Georgoulakis et al., "Feather: an elegant solution to effective DNN sparsification"
+    (arXiv 2310.02448); its theta and schedule are those of the authors' code
+    (github.com/athglentis/feather), whose threshold, a quantile between two magnitudes,
+    is here the (k+1)-th smallest.
     """
+    exponent = _check_power(power, soft=soft)
+    scale = _check_scale(pruned_gradient_scale)
     targets = as_targets(target)
     check_extra_args(targets, extra_args)
     resolved = resolve(targets, params)
@@ -82,10 +115,38 @@ def straight_through(
         masks = ranking.masks_below(thresholds)
         for i, leaf in enumerate(ranked.leaves):
             weights = ranking.weights[i]
-            kept = ranking.soft_thresholded(i, thresholds[i]) if soft else weights
+            kept = weights
+            if soft:
+                kept = ranking.soft_thresholded(i, thresholds[i], exponent)
             forward = jnp.where(masks[i], jnp.zeros_like(weights), kept)
             # w - stop_gradient(w) is 0 and carries the identity gradient.
             identity = jnp.asarray(leaf.weights) - weights
             identity = jnp.where(jnp.isnan(identity), 0, identity)
+            if scale is not None:
+                scaled = jnp.asarray(scale, identity.dtype) * identity
+                identity = jnp.where(masks[i], scaled, identity)
             new_leaves[leaf.position] = forward + identity
     return resolved.tree.rebuild(new_leaves)
+
+
+def _check_power(power: Any, *, soft: bool) -> float:
+    number = validation.as_decimal("power", power)
+    if number is None or number <= 0:
+        raise ValueError(
+            f"power must be a number greater than 0, and not traced, got {power!r}"
+        )
+    if not soft and number != 1:
+        raise ValueError(
+            f"power must be 1 with soft=False, which shrinks no weight, got {power!r}"
+        )
+    return float(number)
+
+
+def _check_scale(scale: Any) -> ArrayLike | None:
+    """Return the scale as a float, or as it is if it is traced; None for 1."""
+    number = validation.as_decimal("pruned_gradient_scale", scale)
+    if number is None:
+        return scale
+    if number < 0:
+        raise ValueError(f"pruned_gradient_scale must be at least 0, got {scale!r}")
+    return None if number == 1 else float(number)

@@ -273,14 +273,17 @@ class CoupledChannels(AbstractStructure):
         ]
         dtype = sort_keys.score_dtype(*(leaf.dtype for leaf in weights))
         statistics = _criterion.statistics(criterion, weights, dtype)
-        scores, tie_scores = channel_scores.ranked_scores(
+        is_local = allocation.scope == "local"
+        scores = channel_scores.ranked_scores(
             structured.layout,
             criterion,
             list(zip(weights, statistics, extra_inputs, strict=True)),
             dtype,
-            is_local=allocation.scope == "local",
+            is_local=is_local,
         )
-        return ChannelRanking(weights, scores, tie_scores, structured.layout, dtype)
+        return ChannelRanking(
+            weights, *scores, layout=structured.layout, dtype=dtype, is_local=is_local
+        )
 
 
 def _check_removable(layout: ChannelLayout, sparsity: Fraction | jax.Array) -> None:

@@ -65,7 +65,9 @@ class TestNames:
             load("svhn", tmp_path)
         assert all(name in str(error.value) for name in data_loading.NAMES)
 
-    @pytest.mark.parametrize("name", [n for n in data_loading.NAMES if n != "digits"])
+    @pytest.mark.parametrize(
+        "name", [n for n in data_loading.NAMES if n not in ("digits", "picture")]
+    )
     def test_of_what_is_missing_come_with_where_it_was_looked_for(self, name, tmp_path):
         with pytest.raises(MissingData) as error:
             load(name, tmp_path)

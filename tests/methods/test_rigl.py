@@ -94,6 +94,69 @@ def test_its_sparsity_is_the_same_at_every_step(name):
     assert exchanged == [False, True, False, True, False, True, False]
 
 
+def test_the_dropped_fraction_falls_like_a_cosine():
+    """At 0, 1, 2 and 3 quarters of T: alpha times 1, 0.8536, 0.5 and 0.1464."""
+    params = {"kernel": jnp.arange(1.0, 2001).reshape(1, 2000)}
+    gradient = {"kernel": jnp.arange(2000.0, 0, -1).reshape(1, 2000)}
+    tx = make("rigl", until=8, drop_fraction=0.3, optimizer=optax.sgd(0.0))
+    active = [[False] * 1000 + [True] * 1000]
+    dropped = []
+    for step in (2, 4, 6, 8):
+        state = with_active(tx, params, active)._replace(count=jnp.asarray(step))
+        _, state = quickly.jit(tx.update)(gradient, state, params)
+        [[*after]] = np.asarray(masks_of(state)[0])
+        num_dropped = 1000 - sum(after[1000:])
+        dropped.append(num_dropped)
+        # The smallest go, and as many grow where the gradient is largest.
+        assert after[1000:] == [False] * num_dropped + [True] * (1000 - num_dropped)
+        assert after[:1000] == [True] * num_dropped + [False] * (1000 - num_dropped)
+    # 1000 * 0.3 / 2 * (1 + cos(pi / 4)), and so on; none at T.
+    assert dropped == [256, 150, 43, 0]
+
+
+def test_grown_weights_start_from_zero_and_learn_from_the_next_step_on():
+    params = {"kernel": jnp.array([[1.0, -2.0, 3.0, -4.0, 0, 0, 0, 0]])}
+    gradient = {"kernel": jnp.array([[0.0, 0, 0, 0, 0.1, -0.7, 0.3, 0.2]])}
+    tx = make("rigl", drop_fraction=0.5, until=4, optimizer=optax.sgd(0.5))
+    state = with_active(tx, params, [[True] * 4 + [False] * 4])
+    kernels = []
+    for _ in range(2):
+        updates, state = quickly.jit(tx.update)(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        kernels.append(params["kernel"][0])
+    np.testing.assert_array_equal(kernels[0], [0, -2, 3, -4, 0, 0, 0, 0])
+    np.testing.assert_allclose(kernels[1], [0, -2, 3, -4, 0, 0.35, 0, 0], rtol=1e-6)
+
+
+def test_erk_counts_the_sides_of_kernels_and_exchanges_within_leaves():
+    # Ratios (3 + 3 + 4 + 8) / 288 = 1 / 16, (8 + 8) / 64 = 1 / 4 and, without a
+    # kernel's sides, (16 + 4) / 64 = 5 / 16.
+    shapes = {"conv": (3, 3, 4, 8), "dense": (8, 8), "output": (16, 4)}
+    rng = np.random.default_rng(0)
+    params = {name: jnp.asarray(rng.normal(size=s)) for name, s in shapes.items()}
+    # 135 of 416 are kept: e = 135 / (18 + 16 + 20) = 2.5, so that the shares are
+    # 2.5 / 16, 2.5 / 4 and 12.5 / 16.
+    tx = make("rigl", swd_jax.Target(281 / 416, scope="erk"), until=10_000)
+    state = tx.init(params)
+    kept = [45, 40, 50]
+    assert [int(mask.sum()) for mask in masks_of(state)] == kept
+    state = state._replace(count=jnp.asarray(EVERY, jnp.int32))
+    _, after = quickly.jit(tx.update)(params, state, params)
+    assert [int(mask.sum()) for mask in masks_of(after)] == kept
+
+
+def test_the_first_layer_may_stay_dense():
+    """As under the paper's uniform distribution, and ERK at its highest sparsity."""
+    params = {"conv1": jnp.ones((3, 3, 1, 4)), "dense": jnp.ones((8, 10))}
+    for target in (
+        swd_jax.Target(0.9, scope="local", prunable="dense"),
+        swd_jax.Target(0.9, scope={"conv1": 0.0}),
+    ):
+        state = make("rigl", target).init(params)
+        assert int(state.active["dense"].sum()) == 8
+        assert sum(int(mask.size - mask.sum()) for mask in masks_of(state)) == 72
+
+
 def test_under_a_global_target_zeros_move_between_leaves():
     params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[0.0, 0.0]])}
     gradient = {"a": jnp.zeros((1, 2)), "b": jnp.array([[1.0, 5.0]])}

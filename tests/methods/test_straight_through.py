@@ -8,6 +8,9 @@ import pytest
 
 import swd_jax
 
+# Of four weights, one.
+TARGET = swd_jax.Target(0.25)
+
 
 @pytest.fixture(scope="module")
 def params():
@@ -116,3 +119,162 @@ def test_half_precision_stays_half(params):
 
 def test_a_tree_without_arrays_is_as_it_was():
     assert swd_jax.methods.straight_through({}, 0.5) == {}
+
+
+class TestFeather:
+    """What is kept shrinks by p-th powers; what is pruned learns at a slower rate."""
+
+    WEIGHTS = jnp.array([[0.5, -1.0, 2.0, -3.0]])
+
+    def test_its_threshold_by_hand(self):
+        # k = 1 of 4: the threshold is the second smallest magnitude, 1.
+        expected = [[0, 0, 7 ** (1 / 3), -(26 ** (1 / 3))]]
+        got = swd_jax.methods.straight_through(self.WEIGHTS, TARGET, power=3)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+        # 5^2 - 3^2 = 4^2, and 13^2 - 5^2 = 12^2.
+        for weights, left in (([1.0, 3, -5], -4.0), ([1.0, 5, 13], 12.0)):
+            target = swd_jax.Target(0.4, prunable="")
+            got = swd_jax.methods.straight_through(jnp.array(weights), target, power=2)
+            np.testing.assert_allclose(got, [0, 0, left], rtol=1e-6)
+
+    def test_two_leaves_share_a_threshold_and_a_scale(self):
+        params = {"a": jnp.array([[0.5, 2.0]]), "b": jnp.array([[-3.0, -0.25, 4.0]])}
+        # k = 2 of 5: 0.25 and 0.5 go, and the threshold is 2.
+        target = swd_jax.Target(0.4, prunable="")
+
+        def loss(params):
+            pruned = swd_jax.methods.straight_through(
+                params, target, power=3, pruned_gradient_scale=0.5
+            )
+            assert jax.tree.structure(pruned) == jax.tree.structure(params)
+            return jnp.sum(pruned["a"] * 10) + jnp.sum(pruned["b"] ** 2), pruned
+
+        gradient, pruned = jax.jit(jax.grad(loss, has_aux=True))(params)
+        cube_root = 19 ** (1 / 3)  # of 27 - 8
+        np.testing.assert_array_equal(pruned["a"], [[0, 0]])
+        np.testing.assert_allclose(
+            pruned["b"], [[-cube_root, 0, 56 ** (1 / 3)]], rtol=1e-6
+        )
+        np.testing.assert_array_equal(gradient["a"], [[5, 10]])
+        np.testing.assert_allclose(
+            gradient["b"], [[-2 * cube_root, 0, 2 * 56 ** (1 / 3)]], rtol=1e-6
+        )
+
+    def test_another_criterion_shrinks_by_its_own_scores(self):
+        params = {"a": jnp.array([[3.0, 4.0]]), "b": jnp.array([[0.5, 1.2]])}
+        target = swd_jax.Target(0.25, criterion="normalized_magnitude", prunable="")
+        # Scores 0.6, 0.8 and 5/13, 12/13: the first of "b" goes, the threshold is 0.6.
+
+        def pruned(params):
+            return swd_jax.methods.straight_through(
+                params, target, power=3, pruned_gradient_scale=0.25
+            )
+
+        got = pruned(params)
+        kept = 1.2 * (1 - 0.65**3) ** (1 / 3)  # 0.6 * 13 / 12 = 0.65
+        np.testing.assert_allclose(got["b"], [[0, kept]], rtol=1e-5)
+        left = 4 * (1 - 0.75**3) ** (1 / 3)
+        np.testing.assert_allclose(got["a"], [[0, left]], atol=1e-5)
+        gradient = jax.grad(lambda p: sum(map(jnp.sum, jax.tree.leaves(pruned(p)))))
+        np.testing.assert_array_equal(gradient(params)["b"], [[0.25, 1]])
+        np.testing.assert_array_equal(gradient(params)["a"], [[1, 1]])
+
+    @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.97])
+    def test_it_is_numpys_in_double_precision(self, params, sparsity):
+        weights = flat(params).astype(np.float64)
+        magnitudes = np.abs(weights)
+        threshold = np.sort(magnitudes)[int(sparsity * 250)]
+        shrunk = np.maximum(magnitudes**3 - threshold**3, 0) ** (1 / 3)
+        got = swd_jax.methods.straight_through(params, sparsity, power=3)
+        np.testing.assert_allclose(
+            flat(got), np.sign(weights) * shrunk, rtol=2e-5, atol=1e-6
+        )
+
+    def test_a_power_of_1_and_a_scale_of_1_change_nothing(self, params):
+        plain = swd_jax.methods.straight_through(params, 0.8)
+        explicit = swd_jax.methods.straight_through(
+            params, 0.8, power=1, pruned_gradient_scale=1
+        )
+        np.testing.assert_array_equal(flat(plain), flat(explicit))
+
+    def test_hardly_more_than_the_threshold_and_far_more(self):
+        above = np.nextafter(np.float32(1), np.float32(2))
+        weights = jnp.array([[0.5, 1.0, above, 1e30, 3e38]])
+        target = swd_jax.Target(0.2)
+        got = swd_jax.methods.straight_through(weights, target, power=3)
+        # |w|^3 is beyond float32, and above^3 - 1 is a few of its last digits.
+        expected = [[0, 0, (float(above) ** 3 - 1) ** (1 / 3), 1e30, 3e38]]
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+    def test_all_sparsities_of_a_schedule_and_seeds_side_by_side(self):
+        target = swd_jax.Target(swd_jax.cubic_sparsity(0.75, begin=0, end=2))
+
+        def gradient(weights, step, scale):
+            return jax.grad(
+                lambda w: swd_jax.methods.straight_through(
+                    w, target, step=step, power=3, pruned_gradient_scale=scale
+                ).sum()
+            )(weights)
+
+        def scanned(weights, scale):
+            steps = jnp.array([0, 2])
+            return jax.lax.scan(
+                lambda _, step: (None, gradient(weights, step, scale)), None, steps
+            )[1]
+
+        both = jnp.stack([self.WEIGHTS, self.WEIGHTS[:, ::-1]])
+        got = jax.jit(jax.vmap(scanned))(both, jnp.array([0.5, 0.0]))
+        np.testing.assert_array_equal(got[0, :, 0], [[1, 1, 1, 1], [0.5, 0.5, 0.5, 1]])
+        np.testing.assert_array_equal(got[1, :, 0], [[1, 1, 1, 1], [1, 0, 0, 0]])
+
+    def test_hard_pruning_may_scale_gradients_too(self):
+        def loss(weights):
+            return swd_jax.methods.straight_through(
+                weights, TARGET, soft=False, pruned_gradient_scale=0.5
+            ).sum()
+
+        value, gradient = jax.value_and_grad(loss)(self.WEIGHTS)
+        assert value == -2
+        np.testing.assert_array_equal(gradient, [[0.5, 1, 1, 1]])
+
+    def test_half_precision_is_computed_in_single(self):
+        half = self.WEIGHTS.astype(jnp.bfloat16)
+        got, gradient = jax.value_and_grad(
+            lambda w: swd_jax.methods.straight_through(
+                w, TARGET, power=3, pruned_gradient_scale=0.5
+            )[0, 2]
+        )(half)
+        assert got.dtype == gradient.dtype == jnp.bfloat16
+        assert got == jnp.asarray(7 ** (1 / 3), jnp.bfloat16)
+
+    def test_weights_that_are_not_finite_are_as_they_were(self):
+        weights = jnp.array([[jnp.nan, jnp.inf, -jnp.inf, 1.0, 2.0, 3.0]])
+        got = swd_jax.methods.straight_through(
+            weights, swd_jax.Target(0.17), power=3, pruned_gradient_scale=0.5
+        )
+        expected = [[jnp.nan, jnp.inf, -jnp.inf, 0, 0, 19 ** (1 / 3)]]
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("power", [0, -1.0, jnp.nan, jnp.inf, "3"])
+    def test_a_power_that_is_none(self, power):
+        with pytest.raises(ValueError, match="power must be"):
+            swd_jax.methods.straight_through(self.WEIGHTS, TARGET, power=power)
+
+    @pytest.mark.parametrize("scale", [-0.5, jnp.nan, jnp.inf, None])
+    def test_a_scale_that_is_none(self, scale):
+        with pytest.raises(ValueError, match="pruned_gradient_scale must be"):
+            swd_jax.methods.straight_through(
+                self.WEIGHTS, TARGET, pruned_gradient_scale=scale
+            )
+
+    def test_hard_pruning_has_no_power(self):
+        with pytest.raises(ValueError, match="power must be 1 with soft=False"):
+            swd_jax.methods.straight_through(self.WEIGHTS, TARGET, soft=False, power=3)
+
+    def test_a_traced_power_is_an_error(self):
+        with pytest.raises(ValueError, match="power must be a number .* not traced"):
+            jax.jit(
+                lambda p: swd_jax.methods.straight_through(
+                    self.WEIGHTS, TARGET, power=p
+                )
+            )(3.0)

@@ -1,0 +1,38 @@
+"""What a continuous threshold leaves of each weight that is kept."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def kept_share(scores: jax.Array, largest_pruned: jax.Array, power: float) -> jax.Array:
+    r"""Return the factor of every kept weight under a continuous threshold.
+
+    .. math:: (1 - (\sigma / s)^p)^{1/p}
+
+    It goes to 0 where the score s comes down to :math:`\sigma`, the largest score that
+    is pruned, so that a weight which crosses the threshold does not jump.
+
+    Args:
+      scores: s, float32 or float64, at least 0.
+      largest_pruned: :math:`\sigma`, of the same dtype; it broadcasts to the scores.
+      power: p, greater than 0. Infinity leaves the whole weight.
+
+    Returns:
+      Factors from 0 to 1 in the shape of the scores: greater than 0 where the score is
+      greater than :math:`\sigma`, and 1 where it is not finite. They have no meaning
+      where it is at most :math:`\sigma`.
+    """
+    if math.isinf(power):
+        return jnp.ones_like(scores)
+    is_above = (scores > largest_pruned) & jnp.isfinite(scores)
+    # 1 - sigma / s would round to 0 just above the threshold.
+    distance = (scores - largest_pruned) / jnp.where(is_above, scores, 1)
+    distance = jnp.where(is_above, distance, 1)
+    if power == 1:
+        return distance
+    if power == 2:
+        return jnp.sqrt(distance * (2 - distance))
+    lost = jnp.expm1(power * jnp.log1p(-distance))
+    return jnp.exp(jnp.log(-lost) / power)

@@ -1,0 +1,259 @@
+"""Pruning of latent weights, whose memory of what was pruned decays."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from swd_jax._arguments import validation
+from swd_jax._arrays import float_norms, sort_keys, xla_cpu
+from swd_jax._arrays.manual_sharding import AxisName
+from swd_jax._targets.resolve import resolve
+from swd_jax._targets.target import Targets, as_targets
+from swd_jax._transforms import latent_weights, threshold_state
+from swd_jax._transforms.latent_weights import Latent
+from swd_jax._transforms.match_updates import check_params, match_updates
+from swd_jax._transforms.threshold_state import TargetSelection, ThresholdState
+
+
+class LatentState(NamedTuple):
+    """The state of `sparsify` and `latent_pruning`: scalars, and the memory.
+
+    Read the scalars with `optax.tree_utils.tree_get(state, "threshold")`, at any depth.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    """Optimizer steps so far. shape=(), dtype=int32"""
+    relative_update: jax.Array
+    """The L2 norm of the last updates of the prunable weights over that of the weights
+    which are kept. shape=(), dtype=float32"""
+    selection: ThresholdState
+    """The thresholds, and the fraction of the weights that is pruned."""
+    memory: Any
+    """The latent weights minus the weights: a tree like the parameters, with
+    `optax.MaskedNode` where nothing is pruned."""
+
+
+def latent_pruning(
+    target: Targets,
+    *,
+    forgetting: validation.Number | optax.Schedule,
+    power: float = 2.0,
+    max_rescale: validation.Number = 4.0,
+    memory_dtype: DTypeLike | None = None,
+    axis_name: AxisName = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Train latent weights of which the network gets the unpruned part. Goes LAST.
+
+    The general form of `sparsify`, with its constants as arguments. A latent weight is
+    the weight, plus what pruning has taken from it so far, plus the optimizer's update:
+
+    .. math::
+
+        l_i &\leftarrow w_i + m_i + u_i \\
+        S_t &= \{ i : |l_i| < \tau_t \} \\
+        f_i &= l_i \, (1 - (\sigma_t / |l_i|)^p)^{1/p}
+            \;\text{ where } i \notin S_t, \text{ else } 0 \\
+        w_i &\leftarrow f_i \, \min(c,\; \lVert l_{\notin S_t} \rVert / \lVert f \rVert)
+            \quad\text{leaf by leaf} \\
+        l_i &\leftarrow l_i \,/\, (1 + \rho\, \lVert u \rVert / \lVert w \rVert)
+            \quad\text{where } i \in S_t, \text{ leaf by leaf} \\
+        m_i &\leftarrow l_i - w_i
+
+    with :math:`\tau_t` as in `swd`, of the latent weights and for the sparsity that the
+    target has at step t + 1; :math:`\sigma_t`, the largest magnitude that is pruned
+    (or score, with another criterion); p the `power`, c `max_rescale`,
+    :math:`\rho` `forgetting` and L2 norms. The gradient is that of a network with exact
+    zeros, and it moves all latent weights, so a pruned weight may come back. A weight
+    that crosses the threshold does not jump, and what the continuous threshold takes
+    from the norm of a leaf is given back. Selective decay acts on the memory only: it
+    forgets in proportion to the relative change of the leaf, so that what a weight
+    learned for a network that no longer exists counts less and less.
+
+    Special cases: forgetting=0, power=inf is straight-through training; forgetting=0,
+    power=3, max_rescale=1 is the operator of Feather; a very large `forgetting` with
+    power=inf is gradual magnitude pruning.
+
+    Where it stands: last, `optax.chain(optax.adam(lr), latent_pruning(...))`, since it
+    reads and replaces the final update.
+
+    Args:
+      target: what is pruned, as for `swd`. A constant sparsity is in force from the
+        first step on.
+      forgetting: :math:`\rho`, at least 0; a number or a schedule of the optimizer
+        step. The memory of a leaf decays by a factor of e while the leaf moves
+        :math:`1/\rho` times its own norm.
+      power: p, greater than 0. Infinity prunes without shrinking what is kept. Scores
+        that may be negative always do.
+      max_rescale: c, at least 1, which is no rescaling at all.
+      memory_dtype: of the memory; by default float32, or float64 for float64 weights.
+        bfloat16 takes half of the bytes, and rounds what is remembered to 8 bits.
+      axis_name: as for `swd`.
+
+    Returns:
+      A transformation whose state is a `LatentState`: a few scalars, and an array for
+      every prunable leaf. Its update needs `params`. It keeps the dtype of the updates,
+      except where that has fewer bits than the parameters' (an update could then not
+      take a weight to zero). Criteria that read the gradient need the extra argument
+      `gradient`; other extra arguments are ignored.
+
+    Raises:
+      ValueError: at construction, if a number is out of range; in `init`, if the target
+        does not fit the parameters; in `update`, if `params` is missing, or the updates
+        or the memory have another structure.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax, swd_jax
+      >>> params = {"kernel": jnp.array([[3.0, -4.0, 13.0, 0.0]])}
+      >>> pruning = swd_jax.methods.latent_pruning(
+      ...     0.75, forgetting=0.0, max_rescale=1.0
+      ... )
+      >>> tx = optax.chain(optax.sgd(1.0), pruning)
+      >>> gradient = {"kernel": jnp.array([[0.0, -1.0, 0.0, 0.0]])}
+      >>> updates, state = tx.update(gradient, tx.init(params), params)
+      >>> print(optax.apply_updates(params, updates)["kernel"])
+      [[ 0.        0.       12.649111  0.      ]]
+      >>> print(state[-1].memory["kernel"])
+      [[ 3.        -3.         0.3508892  0.       ]]
+
+    Source: the latent weights of Vanderschueren & De Vleeschouwer (arXiv 2212.01076),
+    the threshold of Feather (arXiv 2310.02448), and the decay of selected weights of
+    Tessier et al. (arXiv 2011.10520), put on their memory.
+    """
+    targets = as_targets(target)
+    validation.check_coefficient("forgetting", forgetting)
+    _check_power(power)
+    max_factor = _checked_max_rescale(max_rescale)
+
+    def init_fn(params: optax.Params) -> LatentState:
+        return LatentState(
+            count=jnp.zeros((), jnp.int32),
+            relative_update=jnp.zeros((), jnp.float32),
+            selection=threshold_state.init(targets, params),
+            memory=latent_weights.init_memory(resolve(targets, params), memory_dtype),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, LatentState]:
+        check_params(params, "latent_pruning")
+        resolved = resolve(targets, params)
+        matched = match_updates(updates, resolved.tree)
+        latents = latent_weights.find_latents(resolved, matched, state.memory)
+        # The parameters after this update are those of the next step.
+        step = threshold_state.increment(state.count)
+        selection = threshold_state.select(
+            resolved.with_weights(
+                {position: latent.weights for position, latent in latents.items()}
+            ),
+            state.selection,
+            step,
+            True,
+            axis_name,
+            gradient=None,
+            extra_args=extra_args,
+        )
+        rate = validation.coefficient_at(forgetting, state.count)
+        new_updates: list[jax.Array] = []
+        memory: dict[int, jax.Array] = {}
+        squares = jnp.zeros(2, jnp.float32)
+        for selected in selection.by_target():
+            of_leaves = [latents[leaf.position] for leaf in selected.leaves]
+            pruned = _prune_latents(selected, of_leaves, power, max_factor)
+            squares += pruned.total_squares()
+            decays = xla_cpu.unstack_unfused(rate * pruned.relative_updates())
+            for i, latent in enumerate(of_leaves):
+                update, arrived = latent_weights.update_to(latent, pruned.weights[i])
+                decayed = latent.weights / (1 + decays[i].astype(arrived.dtype))
+                remembered = jnp.where(selected.masks[i], decayed, latent.weights)
+                new_updates.append(update)
+                memory[latent.leaf.position] = remembered - arrived
+        return matched.replaced(selection.leaves, new_updates), LatentState(
+            count=step,
+            relative_update=_ratio(*jnp.sqrt(squares), otherwise=0.0),
+            selection=selection.state,
+            memory=latent_weights.replace_memory(state.memory, memory),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+class _PrunedLatents(NamedTuple):
+    """What the network computes with, and how far it moves."""
+
+    weights: list[jax.Array]
+    update_norms: jax.Array
+    """The L2 norms of the optimizer's updates. shape=(leaves,)"""
+    kept_norms: jax.Array
+    """The L2 norms of the latent weights that are kept. shape=(leaves,)"""
+
+    def relative_updates(self) -> jax.Array:
+        """Return the update of each leaf over its weights: shape (leaves,)."""
+        return _ratio(self.update_norms, self.kept_norms, otherwise=0.0)
+
+    def total_squares(self) -> jax.Array:
+        """Return the sums of squares of all updates and of all kept weights."""
+        norms = jnp.stack([self.update_norms, self.kept_norms])
+        return jnp.sum(jnp.square(norms), axis=1).astype(jnp.float32)
+
+
+def _prune_latents(
+    selected: TargetSelection,
+    latents: Sequence[Latent],
+    power: float,
+    max_rescale: float,
+) -> _PrunedLatents:
+    """Prune a target's leaves by a continuous threshold and restore their norms."""
+    ranking, masks = selected.ranking, selected.masks
+    shares = ranking.kept_shares(masks, selected.leaf_thresholds, power)
+    pairs = list(zip(masks, ranking.weights, strict=True))
+    kept = [jnp.where(mask, jnp.zeros_like(array), array) for mask, array in pairs]
+    shrunk = [
+        jnp.where(mask, jnp.zeros_like(array), array * share.astype(array.dtype))
+        for (mask, array), share in zip(pairs, shares, strict=True)
+    ]
+    updates = [
+        sort_keys.widen(latent.update, latent.weights.dtype) for latent in latents
+    ]
+    kept_norms, shrunk_norms, update_norms = (
+        float_norms.leaf_l2_norms(arrays, ranking.dtype, ranking.shards)
+        for arrays in (kept, shrunk, updates)
+    )
+    rescales = _ratio(kept_norms, shrunk_norms, otherwise=1.0)
+    rescales = xla_cpu.unstack_unfused(jnp.minimum(rescales, max_rescale))
+    weights = [
+        array * factor.astype(array.dtype)
+        for array, factor in zip(shrunk, rescales, strict=True)
+    ]
+    return _PrunedLatents(weights, update_norms, kept_norms)
+
+
+def _ratio(
+    numerator: jax.Array, denominator: jax.Array, *, otherwise: float
+) -> jax.Array:
+    """Divide, where both numbers are positive and finite."""
+    is_usual = (numerator > 0) & (denominator > 0)
+    is_usual &= jnp.isfinite(numerator) & jnp.isfinite(denominator)
+    ratio = numerator / jnp.where(is_usual, denominator, 1)
+    return jnp.where(is_usual, ratio, otherwise)
+
+
+def _check_power(power: Any) -> None:
+    is_number = isinstance(power, int | float) and not isinstance(power, bool)
+    if not is_number or not power > 0:
+        raise ValueError(f"power must be a number greater than 0, got {power!r}")
+
+
+def _checked_max_rescale(max_rescale: Any) -> float:
+    number = validation.as_decimal("max_rescale", max_rescale)
+    if number is None or number < 1:
+        raise ValueError(
+            f"max_rescale must be a number of at least 1, got {max_rescale!r}"
+        )
+    return float(number)

@@ -1,0 +1,110 @@
+"""Latent weights: those that the optimizer moves, pruned or not."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from swd_jax._allocation.prunable_leaves import PrunableLeaf
+from swd_jax._arrays import sort_keys, tree_paths
+from swd_jax._targets.resolve import ResolvedTargets
+from swd_jax._transforms.match_updates import MatchedUpdates
+
+
+class Latent(NamedTuple):
+    """A prunable leaf and its latent weights."""
+
+    leaf: PrunableLeaf
+    update: jax.Array
+    """The optimizer's update of the leaf."""
+    weights: jax.Array
+    """weight + memory + update, float32 at least."""
+
+
+def init_memory(resolved: ResolvedTargets, dtype: DTypeLike | None) -> Any:
+    """Return zeros for the prunable leaves, and `optax.MaskedNode` for the others.
+
+    Args:
+      resolved: the targets and their leaves.
+      dtype: of the memory; None for float32, or float64 for float64 weights.
+    """
+    return resolved.tree.rebuild_masked(
+        {
+            leaf.position: jnp.zeros_like(
+                leaf.weights, dtype=dtype or sort_keys.score_dtype(leaf.weights.dtype)
+            )
+            for leaf in resolved.leaves
+        }
+    )
+
+
+def find_latents(
+    resolved: ResolvedTargets, matched: MatchedUpdates, memory: Any
+) -> dict[int, Latent]:
+    """Return the latent weights of the prunable leaves, by position.
+
+    Args:
+      resolved: the targets and their leaves.
+      matched: the optimizer's updates.
+      memory: the tree of the previous step, from `init_memory` at first.
+
+    Raises:
+      ValueError: if the memory does not fit the leaves.
+    """
+    # The memory's arrays are in the order of the tree.
+    leaves = sorted(resolved.leaves, key=lambda leaf: leaf.position)
+    arrays = jax.tree.leaves(memory)
+    shapes = [array.shape for array in arrays]
+    if shapes != [leaf.weights.shape for leaf in leaves]:
+        paths = tree_paths.listing(leaf.path for leaf in leaves)
+        raise ValueError(
+            f"state.memory has arrays of the shapes {shapes}, and must have one for "
+            f"each of the prunable leaves:{paths}"
+        )
+    latents = {}
+    for leaf, array in zip(leaves, arrays, strict=True):
+        update = matched.at(leaf)
+        dtype = sort_keys.score_dtype(leaf.weights.dtype)
+        weights = sum(
+            sort_keys.widen(jnp.asarray(part), dtype)
+            for part in (leaf.weights, array, update)
+        )
+        latents[leaf.position] = Latent(leaf, update, jnp.asarray(weights))
+    return latents
+
+
+def update_to(latent: Latent, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the update that moves a leaf to new weights, and where it arrives.
+
+    These are what `optax.apply_updates` makes of the leaf. They differ from the new
+    weights by rounding, but not where the new weights are zero.
+    """
+    old = jnp.asarray(latent.leaf.weights)
+    # An update with fewer bits than the weight could not take it to exactly zero.
+    dtypes = (latent.update.dtype, old.dtype)
+    dtype = max(dtypes, key=lambda dtype: jnp.finfo(dtype).nmant)
+    update = (weights - sort_keys.widen(old, weights.dtype)).astype(dtype)
+    arrived = (old.astype(dtype) + update).astype(old.dtype)
+    return update, sort_keys.widen(_round(arrived), weights.dtype)
+
+
+def _round(weights: jax.Array) -> jax.Array:
+    """Return weights as they are stored.
+
+    XLA may skip the rounding of a sum in bfloat16 or float16 that it goes on computing
+    with (its option `xla_allow_excess_precision`, on by default).
+    """
+    info = jnp.finfo(weights.dtype)
+    return jax.lax.reduce_precision(weights, info.nexp, info.nmant)
+
+
+def replace_memory(memory: Any, arrays: Mapping[int, jax.Array]) -> Any:
+    """Return the memory with new arrays, given by the positions of their leaves."""
+    structure = jax.tree.structure(memory)
+    dtypes = [array.dtype for array in jax.tree.leaves(memory)]
+    pairs = zip(sorted(arrays), dtypes, strict=True)
+    return jax.tree.unflatten(
+        structure, [arrays[position].astype(dtype) for position, dtype in pairs]
+    )
