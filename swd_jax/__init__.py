@@ -26,6 +26,7 @@ from swd_jax._pruning.scores_and_thresholds import scores as scores
 from swd_jax._pruning.scores_and_thresholds import thresholds as thresholds
 from swd_jax._targets.target import Target as Target
 from swd_jax._transforms.selective_decay import SwdState as SwdState
+from swd_jax._transforms.sparsify import sparsify as sparsify
 from swd_jax._transforms.swd_after_optimizer import decoupled_swd as decoupled_swd
 from swd_jax._transforms.swd_after_optimizer import proximal_swd as proximal_swd
 from swd_jax._transforms.swd_before_optimizer import swd as swd

@@ -12,7 +12,7 @@ from swd_jax._arguments import validation
 from swd_jax._arrays import float_norms, sort_keys, xla_cpu
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.resolve import resolve
-from swd_jax._targets.target import Targets, as_targets
+from swd_jax._targets.target import Target, Targets, as_targets
 from swd_jax._transforms import latent_weights, threshold_state
 from swd_jax._transforms.latent_weights import Latent
 from swd_jax._transforms.match_updates import check_params, match_updates
@@ -32,6 +32,12 @@ class LatentState(NamedTuple):
     which are kept. shape=(), dtype=float32"""
     selection: ThresholdState
     """The thresholds, and the fraction of the weights that is pruned."""
+    rise_end: jax.Array
+    """The step from which the whole target is pruned, as `sparsify` was told; 0 if
+    unknown. shape=(), dtype=int32"""
+    total_steps: jax.Array
+    """The number of steps that `sparsify` was told; 0 if unknown. shape=(),
+    dtype=int32"""
     memory: Any
     """The latent weights minus the weights: a tree like the parameters, with
     `optax.MaskedNode` where nothing is pruned."""
@@ -43,7 +49,7 @@ def latent_pruning(
     forgetting: validation.Number | optax.Schedule,
     power: float = 2.0,
     max_rescale: validation.Number = 4.0,
-    memory_dtype: DTypeLike | None = None,
+    memory: DTypeLike | None = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train latent weights of which the network gets the unpruned part. Goes LAST.
@@ -89,8 +95,8 @@ def latent_pruning(
       power: p, greater than 0. Infinity prunes without shrinking what is kept. Scores
         that may be negative always do.
       max_rescale: c, at least 1, which is no rescaling at all.
-      memory_dtype: of the memory; by default float32, or float64 for float64 weights.
-        bfloat16 takes half of the bytes, and rounds what is remembered to 8 bits.
+      memory: its dtype, by default float32, or float64 for float64 weights. bfloat16
+        takes half of the bytes, and rounds what is remembered to 8 bits.
       axis_name: as for `swd`.
 
     Returns:
@@ -123,16 +129,54 @@ def latent_pruning(
     the threshold of Feather (arXiv 2310.02448), and the decay of selected weights of
     Tessier et al. (arXiv 2011.10520), put on their memory.
     """
-    targets = as_targets(target)
+    return prune_latents(
+        "latent_pruning",
+        as_targets(target),
+        forgetting=forgetting,
+        power=power,
+        max_rescale=max_rescale,
+        memory=memory,
+        axis_name=axis_name,
+    )
+
+
+def prune_latents(
+    name: str,
+    targets: Sequence[Target],
+    *,
+    forgetting: validation.Number | optax.Schedule,
+    power: float,
+    max_rescale: validation.Number,
+    memory: DTypeLike | None,
+    axis_name: AxisName,
+    rise_end: int = 0,
+    total_steps: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Return `latent_pruning` for a function of another name.
+
+    Args:
+      name: the function, for errors.
+      targets: what is pruned.
+      forgetting: as for `latent_pruning`, like the other arguments without a text.
+      power: p.
+      max_rescale: c.
+      memory: its dtype.
+      axis_name: the mesh axes over which the weights are sharded by hand.
+      rise_end: as in the state.
+      total_steps: as in the state.
+    """
     validation.check_coefficient("forgetting", forgetting)
     _check_power(power)
     max_factor = _checked_max_rescale(max_rescale)
+    memory_dtype = _checked_memory(memory)
 
     def init_fn(params: optax.Params) -> LatentState:
         return LatentState(
             count=jnp.zeros((), jnp.int32),
             relative_update=jnp.zeros((), jnp.float32),
             selection=threshold_state.init(targets, params),
+            rise_end=jnp.asarray(rise_end, jnp.int32),
+            total_steps=jnp.asarray(total_steps, jnp.int32),
             memory=latent_weights.init_memory(resolve(targets, params), memory_dtype),
         )
 
@@ -142,7 +186,7 @@ def latent_pruning(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LatentState]:
-        check_params(params, "latent_pruning")
+        check_params(params, name)
         resolved = resolve(targets, params)
         matched = match_updates(updates, resolved.tree)
         latents = latent_weights.find_latents(resolved, matched, state.memory)
@@ -161,7 +205,7 @@ def latent_pruning(
         )
         rate = validation.coefficient_at(forgetting, state.count)
         new_updates: list[jax.Array] = []
-        memory: dict[int, jax.Array] = {}
+        new_memory: dict[int, jax.Array] = {}
         squares = jnp.zeros(2, jnp.float32)
         for selected in selection.by_target():
             of_leaves = [latents[leaf.position] for leaf in selected.leaves]
@@ -173,12 +217,14 @@ def latent_pruning(
                 decayed = latent.weights / (1 + decays[i].astype(arrived.dtype))
                 remembered = jnp.where(selected.masks[i], decayed, latent.weights)
                 new_updates.append(update)
-                memory[latent.leaf.position] = remembered - arrived
+                new_memory[latent.leaf.position] = remembered - arrived
         return matched.replaced(selection.leaves, new_updates), LatentState(
             count=step,
             relative_update=_ratio(*jnp.sqrt(squares), otherwise=0.0),
             selection=selection.state,
-            memory=latent_weights.replace_memory(state.memory, memory),
+            rise_end=jnp.asarray(rise_end, jnp.int32),
+            total_steps=jnp.asarray(total_steps, jnp.int32),
+            memory=latent_weights.replace_memory(state.memory, new_memory),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -257,3 +303,17 @@ def _checked_max_rescale(max_rescale: Any) -> float:
             f"max_rescale must be a number of at least 1, got {max_rescale!r}"
         )
     return float(number)
+
+
+def _checked_memory(memory: Any) -> jnp.dtype | None:
+    if memory is None:
+        return None
+    try:
+        dtype = jnp.dtype(memory)
+    except TypeError as error:
+        raise ValueError(f"memory must be a dtype, got {memory!r}") from error
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"memory must be a floating-point dtype, such as float32, got {memory!r}"
+        )
+    return dtype

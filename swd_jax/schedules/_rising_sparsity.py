@@ -11,7 +11,7 @@ from swd_jax._arguments import hashable, validation
 from swd_jax.schedules._ascending_steps import check_ascending
 
 
-def cubic_sparsity(final: float, begin: int, end: int) -> optax.Schedule:
+def cubic_sparsity(final: validation.Number, begin: int, end: int) -> optax.Schedule:
     """A target sparsity that rises from 0, fast at first and more slowly later.
 
         s(t) = final * (1 - (1 - (t - begin) / (end - begin)) ** 3)
