@@ -30,6 +30,7 @@ from swd_jax._transforms.sparsify import sparsify as sparsify
 from swd_jax._transforms.swd_after_optimizer import decoupled_swd as decoupled_swd
 from swd_jax._transforms.swd_after_optimizer import proximal_swd as proximal_swd
 from swd_jax._transforms.swd_before_optimizer import swd as swd
+from swd_jax.reports import diagnose as diagnose
 from swd_jax.reports import summarize as summarize
 from swd_jax.schedules import bound_multiplier as bound_multiplier
 from swd_jax.schedules import cubic_sparsity as cubic_sparsity

@@ -40,6 +40,17 @@ def stronger_decay(training: Training) -> Method:
     return Method(optimizer, training.target(training.sparsity))
 
 
+def sparsify(training: Training, criterion: str | None = None) -> Method:
+    """The target and the number of steps, and nothing else."""
+    target = training.target(training.sparsity, criterion)
+    pruning = swd_jax.sparsify(target, training.steps)
+    return Method(optax.chain(training.optimizer(), pruning), target)
+
+
+def sparsify_normalized(training: Training) -> Method:
+    return sparsify(training, "normalized_magnitude")
+
+
 def swd(training: Training) -> Method:
     return training.swd(training.target(training.sparsity))
 
@@ -304,6 +315,8 @@ METHODS: dict[str, Callable[[Training], Method]] = {
     "dense": dense,
     "one-shot": dense,
     "stronger-decay": stronger_decay,
+    "sparsify": sparsify,
+    "sparsify-normalized": sparsify_normalized,
     "swd": swd,
     "swd-normalized": swd_normalized,
     "swd-rising": swd_rising,

@@ -18,14 +18,23 @@ BASELINES = (
     "iterative",
     "gradual",
     "gradual-normalized",
+    "gradual-layers",
     "soft",
     "straight-through",
     "straight-through-soft",
+    "feather",
     "rigl",
     "rigl-erk",
     "set",
 )
-SWD = ("swd", "swd-normalized", "swd-rising", "swd-rising-normalized", "swd-proximal")
+SWD = (
+    "sparsify",
+    "swd",
+    "swd-normalized",
+    "swd-rising",
+    "swd-rising-normalized",
+    "swd-proximal",
+)
 
 
 def cora() -> list[Run]:

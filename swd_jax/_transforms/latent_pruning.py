@@ -261,8 +261,8 @@ def _prune_latents(
     pairs = list(zip(masks, ranking.weights, strict=True))
     kept = [jnp.where(mask, jnp.zeros_like(array), array) for mask, array in pairs]
     shrunk = [
-        jnp.where(mask, jnp.zeros_like(array), array * share.astype(array.dtype))
-        for (mask, array), share in zip(pairs, shares, strict=True)
+        array * share.astype(array.dtype)
+        for array, share in zip(kept, shares, strict=True)
     ]
     updates = [
         sort_keys.widen(latent.update, latent.weights.dtype) for latent in latents

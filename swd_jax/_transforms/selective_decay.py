@@ -35,6 +35,18 @@ class SwdState(NamedTuple):
     """The thresholds, and the fraction of the weights that they select."""
 
 
+class BeforeOptimizerState(SwdState):
+    """The state of `swd`. Its class tells the forms apart where no number does."""
+
+    __slots__ = ()
+
+
+class AfterOptimizerState(SwdState):
+    """The state of `decoupled_swd` and `proximal_swd`."""
+
+    __slots__ = ()
+
+
 Combine: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """(update, weight, coefficient) -> update of a selected weight."""
 
@@ -62,6 +74,7 @@ def selective_decay(
       axis_name: as for `swd`.
       learning_rate: a factor of the coefficient, for the forms that need it.
       updates_are_gradients: whether criteria that read the gradient read the updates.
+        It also says of which form the state is.
     """
     targets = as_targets(target)
     validation.check_coefficient("weight_decay", weight_decay)
@@ -69,8 +82,10 @@ def selective_decay(
     validation.check_coefficient("learning_rate", learning_rate)
     validation.check_step_count("update_every", update_every, minimum=1)
 
+    state_class = BeforeOptimizerState if updates_are_gradients else AfterOptimizerState
+
     def init_fn(params: optax.Params) -> SwdState:
-        return SwdState(
+        return state_class(
             count=jnp.zeros((), jnp.int32),
             multiplier=jnp.zeros((), jnp.float32),
             coefficient=jnp.zeros((), jnp.float32),
@@ -104,7 +119,8 @@ def selective_decay(
             )
             for leaf, mask in zip(selection.leaves, selection.masks, strict=True)
         ]
-        return matched.replaced(selection.leaves, new_updates), SwdState(
+        # The class stays that of the state, which may be a plain `SwdState` of old.
+        return matched.replaced(selection.leaves, new_updates), state._replace(
             count=threshold_state.increment(state.count),
             multiplier=multiplier.astype(jnp.float32),
             coefficient=decay.astype(jnp.float32),

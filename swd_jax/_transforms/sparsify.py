@@ -16,7 +16,7 @@ from swd_jax.schedules import cubic_sparsity
 
 # Chosen on held-out data of several tasks; see docs/study.md.
 _RISE = 0.7
-_FORGETTING = 0.1
+_FORGETTING = 0.05
 _POWER = 2.0
 _MAX_RESCALE = 4.0
 
@@ -48,7 +48,7 @@ def sparsify(
         w_i &\leftarrow f_i \,
             \min(4,\; \lVert l_{\notin S_t} \rVert / \lVert f \rVert)
             \quad\text{leaf by leaf} \\
-        l_i &\leftarrow l_i \,/\, (1 + 0.1\, \lVert u \rVert / \lVert w \rVert)
+        l_i &\leftarrow l_i \,/\, (1 + 0.05\, \lVert u \rVert / \lVert w \rVert)
             \quad\text{where } i \in S_t, \text{ leaf by leaf} \\
         m_i &\leftarrow l_i - w_i
 

@@ -1,24 +1,22 @@
 """`summarize`: target and obtained sparsity, and what pruning would change."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax._allocation import sparsity_values
-from swd_jax._allocation.prunable_leaves import PrunableLeaf
-from swd_jax._arrays import exact_norms, exact_sums, sort_keys, tree_paths, uint64
+from swd_jax._arrays import tree_paths
 from swd_jax._targets.extra_arguments import check_extra_args
 from swd_jax._targets.resolve import RankedTarget, rank, resolve
 from swd_jax._targets.target import Target, Targets, as_targets
 from swd_jax._transforms.selective_decay import SwdState
-from swd_jax.reports._summary import LeafSummary, Summary
+from swd_jax.reports import _diagnose
+from swd_jax.reports._measure_leaves import measure_leaves, pruned_fraction
+from swd_jax.reports._summary import Summary
 from swd_jax.schedules import largest_stable_multiplier
 
 
@@ -39,8 +37,10 @@ def summarize(
       target: what is pruned, or just the sparsity s, in [0, 1), or a schedule of it.
       step: where the target's sparsity is a schedule, the optimizer step at which it is
         wanted; by default the value on which the schedule settles.
-      state: an optimizer state with that of `swd` in it. The report then says up to
-        which learning rate SGD stays stable at its last multiplier.
+      state: the optimizer state, with that of `swd`, `sparsify` or another
+        transformation of this package in it. The report then has the warnings of
+        `reports.diagnose` among its remarks, and with `swd` it says up to which
+        learning rate SGD stays stable at the last multiplier.
       extra_args: as for `prune`.
 
     Returns:
@@ -49,8 +49,8 @@ def summarize(
       dict of floats.
 
     Raises:
-      ValueError: as `prune`; or if the parameters are traced, since a report is for the
-        host.
+      ValueError: as `prune`; if the parameters are traced, since a report is for the
+        host; or if state holds no state of this package.
 
     Examples:
       >>> import jax.numpy as jnp, swd_jax
@@ -80,34 +80,36 @@ def summarize(
         )
     ranked_targets = rank(resolved, extra_args=extra_args)
     budgets = [ranked.budgets(step) for ranked in ranked_targets]
-    measured: list[tuple[PrunableLeaf, _Measurement]] = []
-    for ranked, budget in zip(ranked_targets, budgets, strict=True):
-        measurements = jax.device_get(
-            ranked.ranking.map_exact_k(_measure, budget, np.uint32(1))
-        )
-        measured += zip(ranked.leaves, measurements, strict=True)
-    measured.sort(key=lambda pair: pair[0].position)
-    rows = tuple(_leaf_summary(*pair) for pair in measured)
+    measured = measure_leaves(ranked_targets, budgets)
+    rows = measured.rows
     arrays = [leaf for _, _, leaf in tree_paths.arrays(resolved.tree)]
     bytes_dense = sum(map(_nbytes, arrays))
     bytes_saved = sum(
         _nbytes(leaf.weights) - _sparse_bytes(leaf.weights, row.pruned)
-        for (leaf, _), row in zip(measured, rows, strict=True)
+        for leaf, row in zip(measured.leaves, rows, strict=True)
     )
     summaries = (
         ranked.ranking.summary(budget)
         for ranked, budget in zip(ranked_targets, budgets, strict=True)
     )
     channels = tuple(summary for summary in summaries if summary is not None)
-    norm = math.hypot(*(float(entry.norm) for _, entry in measured))
-    pruned_norm = math.hypot(*(float(entry.pruned_norm) for _, entry in measured))
+    warnings: tuple[str, ...] = ()
+    if state is not None:
+        warnings = _diagnose.find_warnings(
+            resolved,
+            ranked_targets,
+            state,
+            total_steps=None,
+            extra_args=extra_args,
+            step=step,
+        )
     return Summary(
         target_sparsity=_target_sparsity(targets, ranked_targets, budgets, step),
         weights=sum(row.weights for row in rows),
         zeros=sum(row.zeros for row in rows),
         pruned=sum(row.pruned for row in rows),
         non_finite=sum(row.non_finite for row in rows),
-        residual=_ratio(pruned_norm, norm),
+        residual=measured.residual,
         parameters=sum(leaf.size for leaf in arrays),
         bytes_dense=bytes_dense,
         bytes_sparse=bytes_dense - bytes_saved,
@@ -115,6 +117,7 @@ def summarize(
         largest_stable_learning_rate=_largest_stable_learning_rate(state),
         channels=channels,
         only_channels=len(channels) == len(targets) == 1,
+        warnings=warnings,
     )
 
 
@@ -127,51 +130,7 @@ def _target_sparsity(
     """Return the sparsity of all prunable weights: as given, if there is only one."""
     if len(targets) == 1 and isinstance(targets[0].scope, str):
         return float(sparsity_values.sparsity_at(targets[0].sparsity, step))
-    pruned = sum(uint64.to_int(k) for pools in budgets for k in pools)
-    total = sum(sum(ranked.ranking.pool_sizes()) for ranked in ranked_targets)
-    return _ratio(pruned, total)
-
-
-class _Measurement(NamedTuple):
-    """The numbers of a leaf that are computed on its device."""
-
-    counts: Any  # emulated uint64: zeros, zeros once pruned, weights not finite
-    norm: Any
-    pruned_norm: Any
-
-
-def _measure(
-    weights: jax.Array, pruned: jax.Array, opaque_one: jax.Array
-) -> _Measurement:
-    is_zero = sort_keys.is_zero(weights, opaque_one)
-    dtype = sort_keys.score_dtype(weights.dtype)
-    weights = sort_keys.widen(weights, dtype)
-    norm, pruned_norm = exact_norms.leaf_l2_norms(
-        [weights, jnp.where(pruned, weights, 0)]
-    )
-    return _Measurement(
-        exact_sums.count_true([[is_zero, is_zero | pruned, ~jnp.isfinite(weights)]])[0],
-        norm,
-        pruned_norm,
-    )
-
-
-def _leaf_summary(leaf: PrunableLeaf, measurement: _Measurement) -> LeafSummary:
-    zeros, pruned, non_finite = map(uint64.to_int, measurement.counts)
-    return LeafSummary(
-        path=leaf.path,
-        shape=tuple(leaf.weights.shape),
-        dtype=str(leaf.weights.dtype),
-        weights=leaf.weights.size,
-        zeros=zeros,
-        pruned=pruned,
-        non_finite=non_finite,
-        residual=_ratio(float(measurement.pruned_norm), float(measurement.norm)),
-    )
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0
+    return pruned_fraction(ranked_targets, budgets)
 
 
 def _nbytes(array: jax.Array) -> int:
@@ -192,9 +151,6 @@ def _largest_stable_learning_rate(state: optax.OptState | None) -> float | None:
     nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, SwdState))
     states = [node for node in nodes if isinstance(node, SwdState)]
     if not states:
-        raise ValueError(
-            "state holds no state of swd: give the optimizer state of a chain with swd "
-            "in it, or none"
-        )
+        return None
     coefficient = max(float(node.coefficient) for node in states)
     return largest_stable_multiplier(learning_rate=1.0, weight_decay=coefficient)

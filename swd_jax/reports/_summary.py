@@ -60,12 +60,15 @@ class Summary:
     leaves: tuple[LeafSummary, ...]
     largest_stable_learning_rate: float | None = None
     """The learning rate above which SGD without momentum diverges with `swd` before it,
-    at the multiplier of the optimizer state that was passed. None without a state."""
+    at the multiplier of the optimizer state that was passed. None without a state of
+    `swd`."""
 
     channels: tuple[ChannelSummary, ...] = ()
     """The summary of each target with coupled channels."""
     only_channels: bool = False
     """Whether nothing but coupled channels is pruned."""
+    warnings: tuple[str, ...] = ()
+    """Those of `reports.diagnose` on the optimizer state; () without a state."""
 
     @property
     def obtained_sparsity(self) -> float:
@@ -94,6 +97,7 @@ class Summary:
             "pruned": self.pruned,
             "non_finite": self.non_finite,
             "emptied_leaves": len(self.emptied_leaves),
+            "num_warnings": len(self.warnings),
             "parameters": self.parameters,
             "bytes_dense": self.bytes_dense,
             "bytes_sparse": self.bytes_sparse,
@@ -130,13 +134,16 @@ class Summary:
             f"{self.bytes_dense:,} bytes as dense arrays, where a zero takes as much "
             f"as any number; {self.bytes_sparse:,} stored sparsely once pruned",
         ]
+        warned = "".join(self.warnings)
         for path in self.emptied_leaves:
-            remarks.append(f"WARNING: pruning leaves nothing of {path!r}")
+            if f"{path!r} (" not in warned:
+                remarks.append(f"WARNING: pruning leaves nothing of {path!r}")
         if self.non_finite:
             remarks.append(
                 f"WARNING: {self.non_finite:,} weights are NaN or infinite; they are "
                 "never pruned"
             )
+        remarks += [f"WARNING: {warning}" for warning in self.warnings]
         limit = self.largest_stable_learning_rate
         if limit is not None:
             remarks.append(

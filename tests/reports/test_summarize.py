@@ -86,6 +86,7 @@ class TestByHand:
                 "pruned": 4,
                 "non_finite": 0,
                 "emptied_leaves": 0,
+                "num_warnings": 0,
                 "parameters": 9,
                 "bytes_dense": 36,
                 "bytes_sparse": 22,
