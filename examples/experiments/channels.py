@@ -12,24 +12,35 @@ import swd_jax
 from experiments.method import Method, Training
 
 
-def coupled(training: Training, sparsity: Any) -> swd_jax.Target:
+def coupled(
+    training: Training, sparsity: Any, min_channels: float | None = None
+) -> swd_jax.Target:
     structure = swd_jax.CoupledChannels(
-        training.groups(), norm="bn_scale", min_channels=training.run.min_channels
+        training.groups(), norm="bn_scale", min_channels=min_channels
     )
     return swd_jax.Target(sparsity, structure=structure)
 
 
+def sparsify_channels(training: Training) -> Method:
+    """The target and the number of steps; nothing else, the floor is the default."""
+    target = coupled(training, training.sparsity)
+    pruning = swd_jax.sparsify(target, training.steps)
+    return Method(optax.chain(training.optimizer(), pruning), target)
+
+
 def swd_channels(training: Training) -> Method:
     """The paper's form: scales, biases and filters decay, the target is constant."""
-    return training.swd(coupled(training, training.sparsity))
+    return training.swd(coupled(training, training.sparsity, training.run.min_channels))
 
 
 def swd_channels_rising(training: Training) -> Method:
-    return training.swd(coupled(training, training.rising_sparsity()))
+    return training.swd(
+        coupled(training, training.rising_sparsity(), training.run.min_channels)
+    )
 
 
 def gradual_channels(training: Training) -> Method:
-    target = coupled(training, training.rising_sparsity())
+    target = coupled(training, training.rising_sparsity(), training.run.min_channels)
     update_every = training.run.update_every
     pruning = swd_jax.methods.magnitude_pruning(target, update_every=update_every)
     return Method(optax.chain(training.optimizer(), pruning), target)
@@ -41,7 +52,7 @@ def slimming_tuned(training: Training) -> Method:
     strength = optax.piecewise_constant_schedule(training.run.mu, {at: 0.0})
     penalty = swd_jax.methods.network_slimming(strength)
     sparsity = swd_jax.schedules.staircase_sparsity(training.sparsity, [at])
-    target = coupled(training, sparsity)
+    target = coupled(training, sparsity, training.run.min_channels)
     pruning = swd_jax.methods.magnitude_pruning(target)
     return Method(optax.chain(penalty, training.optimizer(rate), pruning), target)
 
@@ -52,6 +63,7 @@ def thin(training: Training) -> Method:
 
 
 METHODS = {
+    "sparsify-channels": sparsify_channels,
     "swd-channels": swd_channels,
     "swd-channels-rising": swd_channels_rising,
     "gradual-channels": gradual_channels,

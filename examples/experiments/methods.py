@@ -214,6 +214,23 @@ def iterative(training: Training) -> Method:
     return _pruned_at(training, steps, rate)
 
 
+def sparsify_fine_tuned(training: Training) -> Method:
+    """A dense network that becomes sparse in the part that fine-tuning has."""
+    at, rate = training.fine_tuning()
+    target = training.target(training.sparsity)
+    pruning = swd_jax.sparsify(target, training.steps, begin=at)
+    return Method(optax.chain(training.optimizer(rate), pruning), target)
+
+
+def gradual_fine_tuned(training: Training) -> Method:
+    """The same by gradual pruning, which rises along the same cubic."""
+    at, rate = training.fine_tuning()
+    end = at + max(1, round(training.run.rise * (training.steps - at)))
+    target = training.target(swd_jax.cubic_sparsity(training.sparsity, at, end))
+    pruning = swd_jax.methods.magnitude_pruning(target)
+    return Method(optax.chain(training.optimizer(rate), pruning), target)
+
+
 def _pruned_at(
     training: Training,
     steps: list[int],
@@ -324,6 +341,8 @@ METHODS: dict[str, Callable[[Training], Method]] = {
     "swd-proximal": swd_proximal,
     "fine-tuned": fine_tuned,
     "fine-tuned-normalized": fine_tuned_normalized,
+    "sparsify-fine-tuned": sparsify_fine_tuned,
+    "gradual-fine-tuned": gradual_fine_tuned,
     "rewound": rewound,
     "iterative": iterative,
     "gradual": gradual,
@@ -345,7 +364,9 @@ METHODS: dict[str, Callable[[Training], Method]] = {
 }
 
 # Methods whose program depends on the sparsity: compiled for each.
-SPARSE_FROM_THE_START = {"gradual-layers", "rigl", "rigl-erk", "set", "thin"}
+SPARSE_FROM_THE_START = {
+    *("gradual-layers", "rigl", "rigl-erk", "set", "sparsify-channels", "thin"),
+}
 
 
 def check_method(name: str) -> None:

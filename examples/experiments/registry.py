@@ -161,7 +161,8 @@ def digits_channels() -> list[Run]:
     # Where a ranking across layers may leave a layer with a single channel.
     floor = {"min_channels": 0.125, "variant": "min_channels=0.125"}
     floored = grid(base, CHANNELS, PARAMETERS_KEPT[2:], seeds=3)
-    return grid(base, (*CHANNELS, "thin"), PARAMETERS_KEPT, seeds=3) + [
+    methods = ("sparsify-channels", *CHANNELS, "thin")
+    return grid(base, methods, PARAMETERS_KEPT, seeds=3) + [
         dataclasses.replace(run, **floor) for run in floored if run.method != "dense"
     ]
 
@@ -176,14 +177,15 @@ def cifar10_channels_small() -> list[Run]:
         train_images=5_000,
         test_images=2_000,
     )
-    methods = ("swd-channels", "slimming-tuned", "thin")
+    methods = ("sparsify-channels", "swd-channels", "slimming-tuned", "thin")
     return grid(base, methods, PARAMETERS_KEPT, seeds=1)
 
 
 def cifar10_channels() -> list[Run]:
     """The paper's recipe with coupled channels, its targets, 3 seeds."""
     base = dataclasses.replace(paper_cifar10(64)[0], experiment="cifar10-channels")
-    return grid(base, (*CHANNELS, "thin"), PARAMETERS_KEPT, seeds=3)
+    methods = ("sparsify-channels", *CHANNELS, "thin")
+    return grid(base, methods, PARAMETERS_KEPT, seeds=3)
 
 
 def digits_structures() -> list[Run]:

@@ -104,10 +104,27 @@ def study_cora_conditions() -> list[Run]:
     return conditions(cora_base("study-cora-conditions"), CORA_RATES)
 
 
+FINE_TUNED = ("sparsify-fine-tuned", "gradual-fine-tuned", "fine-tuned")
+"""Methods that begin with a dense network, after two thirds of the epochs."""
+
+
+def study_digits_fine_tuned() -> list[Run]:
+    """The digits: a dense network that is made sparse in the last third, 5 seeds."""
+    base = digits_base("study-digits-fine-tuned")
+    return grid(base, FINE_TUNED, (10, 5, 2, 1), seeds=5)
+
+
+def study_cora_fine_tuned() -> list[Run]:
+    """The same on Cora, 10 seeds."""
+    return grid(cora_base("study-cora-fine-tuned"), FINE_TUNED, (10, 5, 2, 1), seeds=10)
+
+
 EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "study-picture": study_picture,
     "study-text": study_text,
     "study-cifar10": study_cifar10,
     "study-digits-conditions": study_digits_conditions,
     "study-cora-conditions": study_cora_conditions,
+    "study-digits-fine-tuned": study_digits_fine_tuned,
+    "study-cora-fine-tuned": study_cora_fine_tuned,
 }

@@ -37,6 +37,10 @@ Decays: TypeAlias = Literal["all", "scales"]
 
 _NORMS = (*get_args(Norm), "bn_scale")
 
+# The part of every channel group that a ranking across layers leaves: the largest with
+# which the target can be reached.
+_DEFAULT_FLOORS = (Fraction(1, 8), Fraction(1, 16), Fraction(1, 32))
+
 
 @dataclasses.dataclass(frozen=True)
 class CoupledChannels(AbstractStructure):
@@ -72,7 +76,9 @@ class CoupledChannels(AbstractStructure):
         and its filters can be cut as well.
       min_channels: the number of channels that each channel group keeps at least, or a
         fraction of the group below 1. 0 lets layers be emptied, which `shrink` then
-        refuses.
+        refuses. By default, with a global scope, whose ranking across layers may leave
+        a layer next to nothing, an eighth of the group; where the target cannot be
+        reached so, a sixteenth, a thirty-second, or 1. With a local scope 1.
       multiple_of: pruned axes keep lengths that are multiples of this number, such as 8
         or 128, which processors compute at once. So many channels of a group are
         removed at once, in a bundle, with the highest of their scores. From a length
@@ -120,7 +126,7 @@ class CoupledChannels(AbstractStructure):
     norm: ChannelNorm = "rms"
     count: Count = "parameters"
     decays: Decays = "all"
-    min_channels: validation.Number = 1
+    min_channels: validation.Number | None = None
     multiple_of: int = 1
     prefix: str | None = None
 
@@ -145,10 +151,14 @@ class CoupledChannels(AbstractStructure):
                 f"decays='scales' needs norm='bn_scale', got {self.norm!r}: channels "
                 "that are ranked by their filters must lose these"
             )
-        min_channels = validation.as_min_kept(
-            "min_channels", self.min_channels, item_name="channels", whole_name="group"
-        )
-        object.__setattr__(self, "min_channels", min_channels)
+        if self.min_channels is not None:
+            min_channels = validation.as_min_kept(
+                "min_channels",
+                self.min_channels,
+                item_name="channels",
+                whole_name="group",
+            )
+            object.__setattr__(self, "min_channels", min_channels)
         validation.check_step_count("multiple_of", self.multiple_of, minimum=1)
         object.__setattr__(self, "multiple_of", int(self.multiple_of))
         if not self.eligible:
@@ -186,7 +196,7 @@ class CoupledChannels(AbstractStructure):
 
     def min_channels_of(self, group: ChannelGroup) -> int:
         """Return the number of channels that a channel group keeps at least."""
-        minimum: Any = self.min_channels
+        minimum: Any = 1 if self.min_channels is None else self.min_channels
         if not isinstance(minimum, int):
             minimum = math.ceil(minimum * group.size)
         return group.round_up(minimum, self.multiple_of)
@@ -214,7 +224,6 @@ class CoupledChannels(AbstractStructure):
         params: Any,
     ) -> StructuredLeaves:
         """Return the leaves that lose channels, and the layout of these channels."""
-        del allocation
         if not tree_paths.arrays(tree):
             return StructuredLeaves([], None, 0)
         prefix = path_prefix.find_prefix(self.groups, tree, prefix=self.prefix)
@@ -227,7 +236,31 @@ class CoupledChannels(AbstractStructure):
         if not leaves:
             return StructuredLeaves([], None, 0)
         paths = tuple(prefix + leaf.path for leaf in leaves)
-        return StructuredLeaves(leaves, build_layout(self, chosen, paths), 1)
+        layout = build_layout(self, chosen, paths)
+        if self.min_channels is None and allocation.scope == "global":
+            layout = self._layout_with_floor(allocation, chosen, paths, layout)
+        return StructuredLeaves(leaves, layout, 1)
+
+    def _layout_with_floor(
+        self,
+        allocation: Allocation,
+        chosen: tuple[int, ...],
+        paths: tuple[str, ...],
+        without_floor: ChannelLayout,
+    ) -> ChannelLayout:
+        """Return the layout with the highest default floor that the target allows."""
+        try:
+            sparsity = sparsity_values.sparsity_at(allocation.sparsity, None)
+        except ValueError:  # a schedule without a final value
+            return without_floor
+        if not isinstance(sparsity, Fraction):
+            return without_floor
+        for floor in _DEFAULT_FLOORS:
+            options = dataclasses.replace(self, min_channels=floor)
+            layout = build_layout(options, chosen, paths)
+            if _num_pruned(layout, sparsity) <= layout.max_removable:
+                return layout
+        return without_floor
 
     def check_leaves(
         self, allocation: Allocation, structured: StructuredLeaves
@@ -291,7 +324,7 @@ def _check_removable(layout: ChannelLayout, sparsity: Fraction | jax.Array) -> N
     if not isinstance(sparsity, Fraction):
         return
     total, removable = layout.cost_model.total, layout.max_removable
-    if exact_counts.known_count(sparsity, total) > removable:
+    if _num_pruned(layout, sparsity) > removable:
         # Rounded down, so that the value in the message can be asked for.
         max_sparsity = int(Fraction(removable, total) * 10**4) / 10**4
         raise ValueError(
@@ -299,3 +332,8 @@ def _check_removable(layout: ChannelLayout, sparsity: Fraction | jax.Array) -> N
             f"removed the model is smaller by no more than {max_sparsity:.4f}. Ask for "
             "less, or keep less with min_channels or multiple_of"
         )
+
+
+def _num_pruned(layout: ChannelLayout, sparsity: Fraction) -> int:
+    """Return what a sparsity asks to remove, in the layout's count."""
+    return exact_counts.known_count(sparsity, layout.cost_model.total)
