@@ -1,11 +1,15 @@
-"""Selective weight decay for JAX: networks that become sparse while they train.
+"""Networks that become sparse while they train, in JAX and optax.
 
-target = swd_jax.Target(0.9)
-a = swd_jax.exponential_growth(a_min=10, a_max=1e6, total_steps=steps)
-tx = optax.chain(swd_jax.swd(target, weight_decay=5e-4, a=a), optax.adam(1e-3))
+tx = optax.chain(optax.adam(1e-3), swd_jax.sparsify(0.95, total_steps))
 ...                                    # an ordinary, jitted optax loop
-params = swd_jax.prune(params, target)
-print(swd_jax.summarize(params, target))
+print(swd_jax.summarize(params, 0.95))
+
+Selective weight decay, the rule of Tessier et al. (arXiv 2011.10520):
+
+a = swd_jax.exponential_growth(a_min=10, a_max=1e6, total_steps=total_steps)
+tx = optax.chain(swd_jax.swd(0.9, weight_decay=5e-4, a=a), optax.adam(1e-3))
+...
+params = swd_jax.prune(params, 0.9)
 """
 
 import importlib.metadata as _metadata

@@ -65,7 +65,8 @@ def latent_pruning(
             \;\text{ where } i \notin S_t, \text{ else } 0 \\
         w_i &\leftarrow f_i \, \min(c,\; \lVert l_{\notin S_t} \rVert / \lVert f \rVert)
             \quad\text{leaf by leaf} \\
-        l_i &\leftarrow l_i \,/\, (1 + \rho\, \lVert u \rVert / \lVert w \rVert)
+        l_i &\leftarrow l_i \,/\,
+            (1 + \rho\, \lVert u \rVert / \lVert l_{\notin S_t} \rVert)
             \quad\text{where } i \in S_t, \text{ leaf by leaf} \\
         m_i &\leftarrow l_i - w_i
 
@@ -77,7 +78,9 @@ def latent_pruning(
     that crosses the threshold does not jump, and what the continuous threshold takes
     from the norm of a leaf is given back. Selective decay acts on the memory only: it
     forgets in proportion to the relative change of the leaf, so that what a weight
-    learned for a network that no longer exists counts less and less.
+    learned for a network that no longer exists counts less and less. (A leaf that keeps
+    nothing forgets nothing. A leaf with a NaN or an infinity is neither rescaled nor
+    forgets.)
 
     Special cases: forgetting=0, power=inf is straight-through training; forgetting=0,
     power=3, max_rescale=1 is the operator of Feather; a very large `forgetting` with
@@ -211,7 +214,8 @@ def prune_latents(
             of_leaves = [latents[leaf.position] for leaf in selected.leaves]
             pruned = _prune_latents(selected, of_leaves, power, max_factor)
             squares += pruned.total_squares()
-            decays = xla_cpu.unstack_unfused(rate * pruned.relative_updates())
+            relative = pruned.relative_updates()
+            decays = xla_cpu.unstack_unfused(rate.astype(relative.dtype) * relative)
             for i, latent in enumerate(of_leaves):
                 update, arrived = latent_weights.update_to(latent, pruned.weights[i])
                 decayed = latent.weights / (1 + decays[i].astype(arrived.dtype))

@@ -82,12 +82,19 @@ def update_to(latent: Latent, weights: jax.Array) -> tuple[jax.Array, jax.Array]
     weights by rounding, but not where the new weights are zero.
     """
     old = jnp.asarray(latent.leaf.weights)
-    # An update with fewer bits than the weight could not take it to exactly zero.
-    dtypes = (latent.update.dtype, old.dtype)
-    dtype = max(dtypes, key=lambda dtype: jnp.finfo(dtype).nmant)
+    dtype = _wide_enough(latent.update.dtype, old.dtype)
     update = (weights - sort_keys.widen(old, weights.dtype)).astype(dtype)
     arrived = (old.astype(dtype) + update).astype(old.dtype)
     return update, sort_keys.widen(_round(arrived), weights.dtype)
+
+
+def _wide_enough(update: jnp.dtype, weights: jnp.dtype) -> jnp.dtype:
+    """Return a dtype for updates that can take any weight to exactly zero."""
+    infos = (jnp.finfo(update), jnp.finfo(weights))
+    widest = max(infos, key=lambda info: info.nmant)
+    if any(info.nexp > widest.nexp for info in infos):  # float16 beside bfloat16
+        return jnp.dtype(jnp.float32)
+    return widest.dtype
 
 
 def _round(weights: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optax
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from swd_jax._allocation.sparsity_values import Sparsity
@@ -34,7 +35,8 @@ def sparsify(
 
     The sparsity rises along a cubic from 0 at `begin` to the target at `end`. From
     then on the parameters are sparse at every step: a checkpoint is a sparse network,
-    and `prune` changes nothing. What pruning takes from a weight is kept in a memory,
+    and `prune` changes nothing. (Weights that tie at the threshold are kept; `prune`
+    settles these.) What pruning takes from a weight is kept in a memory,
     which the optimizer's updates reach as they reach the weight, so that a pruned
     weight comes back once it has become one of the largest. At every step, with the
     optimizer's update u and the memory m:
@@ -48,7 +50,8 @@ def sparsify(
         w_i &\leftarrow f_i \,
             \min(4,\; \lVert l_{\notin S_t} \rVert / \lVert f \rVert)
             \quad\text{leaf by leaf} \\
-        l_i &\leftarrow l_i \,/\, (1 + 0.05\, \lVert u \rVert / \lVert w \rVert)
+        l_i &\leftarrow l_i \,/\,
+            (1 + 0.05\, \lVert u \rVert / \lVert l_{\notin S_t} \rVert)
             \quad\text{where } i \in S_t, \text{ leaf by leaf} \\
         m_i &\leftarrow l_i - w_i
 
@@ -137,6 +140,13 @@ def sparsify(
 
 
 def _checked_steps(begin: Any, end: Any, total_steps: Any) -> tuple[int, int, int]:
+    steps = {"total_steps": total_steps, "begin": begin, "end": end}
+    for name, value in steps.items():
+        if isinstance(value, Tracer):
+            raise ValueError(
+                f"{name} is traced, and sparsify needs to know it beforehand: with "
+                "inject_hyperparams, name it among the static_args"
+            )
     validation.check_step_count("total_steps", total_steps, minimum=1)
     validation.check_step_count("begin", begin, minimum=0)
     begin, total_steps = int(begin), int(total_steps)

@@ -30,11 +30,21 @@ def uninterrupted():
     return finish(train()).splitlines()[-1]
 
 
-def test_a_killed_training_ends_with_the_same_bits(uninterrupted, tmp_path):
-    kill_at(train("--folder", tmp_path), 13)
-    out = finish(train("--folder", tmp_path)).splitlines()
-    assert out[-1] == uninterrupted
+def check_a_killed_training(*options, expected):
+    kill_at(train(*options), 13)
+    out = finish(train(*options)).splitlines()
+    assert out[-1] == expected
     assert 1 < int(out[0].removeprefix("step ")) <= 14  # not from the beginning
+
+
+def test_a_killed_training_ends_with_the_same_bits(uninterrupted, tmp_path):
+    check_a_killed_training("--folder", tmp_path, expected=uninterrupted)
+
+
+@pytest.mark.slow
+def test_latent_weights_are_in_the_checkpoint_too(tmp_path):
+    expected = finish(train("--sparsify")).splitlines()[-1]
+    check_a_killed_training("--folder", tmp_path, "--sparsify", expected=expected)
 
 
 @pytest.mark.slow

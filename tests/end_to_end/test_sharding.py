@@ -1,5 +1,6 @@
 """Weights spread over eight devices: the same bits, and no weight crosses."""
 
+import math
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from tests.helpers.programs import finish, start_program
 WAYS = [
     "automatic",
     "by_hand",
-    "explicit each_for_itself structures exported",
+    "explicit each_for_itself structures exported latents",
     "explicit_structures structures_by_hand channels many_leaves",
     *(
         pytest.param(way, marks=pytest.mark.slow)
@@ -64,6 +65,9 @@ def test_an_axis_that_is_not_there_is_named(use):
         ),
         lambda **axis: swd_jax.methods.magnitude_pruning(0.5, **axis),
         lambda **axis: swd_jax.methods.soft_pruning(0.5, update_every=1, **axis),
+        lambda **axis: swd_jax.methods.latent_pruning(
+            0.5, forgetting=0.5, power=math.inf, **axis
+        ),
     ],
 )
 def test_every_form_counts_along_the_named_axis(make):

@@ -380,6 +380,71 @@ def each_for_itself() -> None:
     assert_same(found, np.concatenate(expected))
 
 
+def latents() -> None:
+    """`sparsify`: its memory lies as the weights do, and no weight crosses.
+
+    Its norms are sums of floats, which are rounded in another order.
+    """
+    # What crosses does not depend on it.
+    jax.config.update("jax_disable_most_optimizations", True)
+    alone = random_weights()
+    rng = np.random.default_rng(2)
+    updates = {
+        name: 0.1 * rng.normal(size=leaf.shape).astype(np.float32)
+        for name, leaf in alone.items()
+    }
+    axes, none = ("x", "y"), PartitionSpec()
+
+    def step(tx: Any, params: Any, state: Any, updates: Any) -> Any:
+        updates, state = tx.update(updates, state, params)
+        return optax.apply_updates(params, updates), state
+
+    local = swd_jax.Target(0.7, scope="local", min_kept=9)
+    for target, kind in (
+        (swd_jax.Target(0.7), AxisType.Auto),
+        (local, AxisType.Explicit),
+        (swd_jax.Target(0.7), "by hand"),
+        (local, "by hand"),
+    ):
+        tx = swd_jax.sparsify(target, 2)
+        mesh = make_mesh(AxisType.Auto if kind == "by hand" else kind)
+        spread, moves = (spread_out(tree, mesh) for tree in (alone, updates))
+        state = tx.init(spread)
+        prunable = {
+            name: leaf
+            for name, leaf in state.memory.items()
+            if not isinstance(leaf, optax.MaskedNode)
+        }
+        assert_sharded_alike(prunable, spread)
+        function = jax.jit(functools.partial(step, tx))
+        expected = function(alone, tx.init(alone), updates)
+        if kind == "by hand":
+            specs = jax.tree.map(lambda _: none, state)
+            specs = specs._replace(
+                memory=state.memory | {name: SPECS[name] for name in prunable}
+            )
+            named = swd_jax.sparsify(target, 2, axis_name=axes)
+            mapped = jax.shard_map(
+                functools.partial(step, named),
+                mesh=mesh,
+                in_specs=(SPECS, specs, SPECS),
+                out_specs=(SPECS, specs),
+            )
+            function = jax.jit(mapped)
+        assert 0 < bytes_exchanged(function, spread, state, moves) < 65_536
+        spread, state = jax.block_until_ready(function(spread, state, moves))
+        assert_sharded_alike(spread, moves)
+        assert_sharded_alike({name: state.memory[name] for name in prunable}, moves)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5),
+            (spread, state),
+            expected,
+        )
+        for name in prunable:
+            assert_same(np.asarray(spread[name]) == 0, expected[0][name] == 0)
+            assert np.any(spread[name] == 0)
+
+
 def training() -> None:
     """A hundred steps on each of the layouts: the same bits at every one."""
     alone = random_weights()
@@ -478,6 +543,7 @@ WAYS = {
     "explicit": lambda: under_jit(AxisType.Explicit, TARGETS[-1:]),
     "by_hand": by_hand,
     "each_for_itself": each_for_itself,
+    "latents": latents,
     "training": training,
     "structures": lambda: structures(AxisType.Auto, STRUCTURED[2:3]),
     "more_structures": lambda: structures(AxisType.Auto, STRUCTURED),

@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--sparsify", action="store_true")
     given = parser.parse_args()
     if given.processes > 1:
         jax.distributed.initialize(
@@ -68,14 +69,12 @@ def main() -> None:
     mesh = jax.make_mesh(
         tuple(given.mesh), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2
     )
-    tx = optax.chain(
-        swd_jax.swd(
-            target,
-            weight_decay=5e-4,
-            a=swd_jax.exponential_growth(10.0, 1e6, STEPS),
-        ),
-        optax.adam(1e-2),
+    decay = swd_jax.swd(
+        target, weight_decay=5e-4, a=swd_jax.exponential_growth(10.0, 1e6, STEPS)
     )
+    tx = optax.chain(decay, optax.adam(1e-2))
+    if given.sparsify:
+        tx = optax.chain(optax.adam(1e-2), swd_jax.sparsify(target, STEPS))
     columns = NamedSharding(mesh, PartitionSpec(None, ("x", "y")))
     everywhere = NamedSharding(mesh, PartitionSpec())
 

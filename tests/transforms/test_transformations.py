@@ -71,6 +71,8 @@ class Form:
         a leaf of the parameters.
       fraction: name of the share of selected or pruned weights in the state, if any.
       on_part: the row for parameters of which only "first" is left, if another one.
+      widens_updates: whether an update of a prunable leaf has the weight's dtype where
+        its own has fewer bits.
     """
 
     make: Callable[[optax.GradientTransformation], optax.GradientTransformation]
@@ -79,6 +81,7 @@ class Form:
     threshold_size: int = 1
     fraction: str | None = "selected_fraction"
     on_part: "Form | None" = None
+    widens_updates: bool = False
 
 
 def before(tx, **options):
@@ -154,6 +157,20 @@ FORMS = {
         ),
         changes=EVERY_LEAF,
         fraction=None,
+    ),
+    "sparsify": after(swd_jax.sparsify(0.75, total_steps=10), widens_updates=True),
+    "latent_pruning": after(
+        swd_jax.methods.latent_pruning(
+            dataclasses.replace(
+                RISING, scope="local", criterion="normalized_magnitude"
+            ),
+            forgetting=optax.linear_schedule(0.5, 0.1, STEPS),
+            power=3.0,
+            max_rescale=2.0,
+            memory="bfloat16",
+        ),
+        threshold_size=2,
+        widens_updates=True,
     ),
     "network_slimming": before(
         swd_jax.methods.network_slimming(0.1),
@@ -355,6 +372,9 @@ def test_it_works_where_types_are_promoted_only_explicitly(form):
     updates = gradients(FORMS[form].params("bfloat16"))
     with jax.numpy_dtype_promotion("strict"):
         found, _ = jax.eval_shape(tx.update, updates, tx.init(params), params)
+    if FORMS[form].widens_updates:
+        wide = updates["second"]["kernel"].astype("float32")
+        updates = updates | {"second": {"kernel": wide}}
     assert_same_types(found, updates)
 
 
