@@ -1,7 +1,7 @@
-"""Train a network that loses 95 % of its weights and keeps its accuracy.
+"""Train networks that end with 5 % of their weights, and compare how.
 
 On scikit-learn's handwritten digits (1,797 images of 8x8 pixels, part of the package),
-the same LeNet-5 is trained with and without selective weight decay (SWD), then pruned:
+the same LeNet-5 is trained dense, with `sparsify`, with `swd` and with gradual pruning:
 
     python examples/digits.py
     python examples/digits.py --sparsity 0.98 --epochs 120
@@ -21,18 +21,18 @@ import rich.console
 import rich.progress
 import tyro
 from digits_figure import draw_figure
-from digits_report import ONE_SHOT, Run, as_dict, table
-from digits_training import TRAINING_IMAGES, Trained, Trainer
+from digits_report import DENSE, GRADUAL, ONE_SHOT, SPARSIFY, SWD, Run, as_dict, table
+from digits_training import TRAINING_IMAGES, Returns, Trained, Trainer
 
 import swd_jax
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Compare dense training, selective weight decay and one-shot magnitude pruning.
+    """Compare dense training, sparsify, swd, gradual pruning and one-shot pruning.
 
-    All three have the same network, initial weights, batches and Adam. Prints a table,
-    and writes a figure and all the numbers.
+    All have the same network, initial weights, batches and Adam. Prints a table, and
+    writes a figure and all the numbers.
     """
 
     sparsity: float = 0.95
@@ -44,14 +44,14 @@ class Config:
     learning_rate: float = 3e-3
     """Adam's learning rate at the start. It falls to 0 along a cosine."""
     a_min: float = 0.1
-    """Multiplier of the selective decay at the first step."""
+    """Multiplier of swd at the first step."""
     a_max: float = 1e6
-    """Multiplier at the last step, reached exponentially.
+    """Multiplier of swd at the last step, reached exponentially.
     If it is too small, pruning removes weights that are not yet near zero."""
     weight_decay: float = 5e-4
-    """Strength of the selective decay, before the multiplier."""
+    """Strength of the decay by swd, before the multiplier."""
     rise: float = 0.7
-    """Part of the training in which the target rises from 0 to the sparsity."""
+    """Part of the training in which the target of swd and gradual pruning rises."""
     seeds: int = 3
     """Number of networks that each method trains, with different initial weights."""
     first_seed: int = 0
@@ -78,7 +78,7 @@ class Config:
             raise ValueError(f"rise must be in (0, 1], got {self.rise}")
         # The library checks the rest. Better now than after loading and compiling.
         swd_jax.Target(self.sparsity)
-        selective_decay(self, pruning_target(self))
+        optimizers(self)
 
     @property
     def steps(self) -> int:
@@ -86,23 +86,26 @@ class Config:
         return self.epochs * (TRAINING_IMAGES // self.batch_size)
 
 
-def pruning_target(config: Config) -> swd_jax.Target:
-    """Return what is pruned: one value for training, pruning and reporting."""
+def rising_target(config: Config) -> swd_jax.Target:
+    """Return the target of swd and of gradual pruning."""
     end = max(1, round(config.rise * config.steps))
     return swd_jax.Target(swd_jax.cubic_sparsity(config.sparsity, begin=0, end=end))
 
 
-def adam(config: Config) -> optax.GradientTransformation:
-    return optax.adam(
+def optimizers(config: Config) -> dict[str, optax.GradientTransformation]:
+    """Return the chain of each method that trains a network."""
+    adam = optax.adam(
         optax.cosine_decay_schedule(config.learning_rate, decay_steps=config.steps)
     )
-
-
-def selective_decay(
-    config: Config, target: swd_jax.Target
-) -> optax.GradientTransformation:
+    target = rising_target(config)
     a = swd_jax.exponential_growth(config.a_min, config.a_max, config.steps)
-    return swd_jax.swd(target, weight_decay=config.weight_decay, a=a)
+    swd = swd_jax.swd(target, weight_decay=config.weight_decay, a=a)
+    return {
+        DENSE: adam,
+        SPARSIFY: optax.chain(adam, swd_jax.sparsify(config.sparsity, config.steps)),
+        SWD: optax.chain(swd, adam),
+        GRADUAL: optax.chain(adam, swd_jax.methods.magnitude_pruning(target)),
+    }
 
 
 def main(config: Config) -> dict[str, Any]:
@@ -113,38 +116,31 @@ def main(config: Config) -> dict[str, Any]:
     if not console.is_terminal:
         console.width = 100  # a file or a pipe has no width of its own
 
-    target = pruning_target(config)
-    optimizers = {
-        "dense": adam(config),
-        # Training takes one more link in the chain ...
-        "SWD": optax.chain(selective_decay(config, target), adam(config)),
-    }
     with console.status("Compiling"):
         trainers = {
             name: Trainer(optimizer, config.batch_size)
-            for name, optimizer in optimizers.items()
+            for name, optimizer in optimizers(config).items()
         }
     runs: list[Run] = []
     with progress_bar(console) as progress:
         for seed in range(config.first_seed, config.first_seed + config.seeds):
-            dense, sparse = (
-                train(name, trainer, seed, config, target, progress)
+            trained = {
+                name: train(name, trainer, seed, config, progress)
                 for name, trainer in trainers.items()
-            )
-            # ... and pruning one call.
-            pruned = swd_jax.prune(sparse.params, target)
-            at_once = swd_jax.prune(dense.params, target)
-            test = trainers["SWD"].test
-            runs += [
-                Run.of("dense", seed, dense, None, test),
-                Run.of("SWD", seed, sparse, pruned, test),
-                Run.of(ONE_SHOT, seed, dense, at_once, test),
-            ]
+            }
+            for name, network in trained.items():
+                pruned = swd_jax.prune(network.params, config.sparsity)
+                after = None if name == DENSE else pruned
+                runs.append(Run.of(name, seed, network, after, trainers[name].test))
+            dense = trained[DENSE]
+            pruned = swd_jax.prune(dense.params, config.sparsity)
+            runs.append(Run.of(ONE_SHOT, seed, dense, pruned, trainers[DENSE].test))
 
     console.print()
     console.print(table(runs))
-    console.print("\nThe last SWD network, pruned:\n", style="bold")
-    console.print(str(swd_jax.summarize(pruned, target)), soft_wrap=True)
+    console.print("\nThe last network of sparsify, as trained:\n", style="bold")
+    summary = swd_jax.summarize(trained[SPARSIFY].params, config.sparsity)
+    console.print(str(summary), soft_wrap=True)
     figure, numbers = config.output / "digits.png", config.output / "digits.json"
     results = {
         "config": dataclasses.asdict(config) | {"output": str(config.output)},
@@ -171,30 +167,31 @@ def train(
     trainer: Trainer,
     seed: int,
     config: Config,
-    target: swd_jax.Target,
     progress: rich.progress.Progress,
 ) -> Trained:
     """Train one network and follow it, epoch by epoch."""
-    task = progress.add_task(f"seed {seed} {name:5}", total=config.epochs, status="")
-    accuracies, residuals = [], []
+    task = progress.add_task(f"seed {seed} {name:15}", total=config.epochs, status="")
+    accuracies, residuals, returned = [], [], []
+    returns = Returns()
     for epoch, now in enumerate(trainer.train(seed, config.epochs)):
         accuracies.append(trainer.test(now.params).accuracy)
         # The share of the norm that pruning would take away, of dense weights too.
-        residuals.append(swd_jax.summarize(now.params, target).residual)
-        status = f"{accuracies[-1]:5.1f} %{decay_status(now.optimizer_state)}"
+        residuals.append(swd_jax.summarize(now.params, config.sparsity).residual)
+        returned.append(returns.count(now.params))
+        status = f"{accuracies[-1]:5.1f} %{pruning_status(now.optimizer_state)}"
         progress.update(task, completed=epoch, status=status)
-    return Trained(now.params, now.seconds, accuracies, residuals)
+    return Trained(now.params, now.seconds, accuracies, residuals, returned)
 
 
-def decay_status(optimizer_state: optax.OptState) -> str:
-    """Read the state of the selective decay out of that of the whole chain."""
-    multiplier, threshold, selected = (
+def pruning_status(optimizer_state: optax.OptState) -> str:
+    """Read what a method logs out of the state of the whole chain."""
+    threshold, selected = (
         optax.tree_utils.tree_get(optimizer_state, name)
-        for name in ("multiplier", "threshold", "selected_fraction")
+        for name in ("threshold", "selected_fraction")
     )
-    if multiplier is None:  # a chain without it
+    if threshold is None:  # dense training
         return ""
-    return f"  a {multiplier:.0e}  threshold {threshold:.4f}  selected {selected:.1%}"
+    return f"  below the threshold {threshold:.4f}: {selected:.1%}"
 
 
 if __name__ == "__main__":

@@ -13,9 +13,13 @@ import jax
 import numpy as np
 import rich.box
 import rich.table
-from digits_training import Measure, Trained
+from digits_training import Measure, Trained, magnitudes
 
-ONE_SHOT = "one-shot magnitude"
+DENSE = "dense"
+SPARSIFY = "sparsify"
+SWD = "swd"
+GRADUAL = "gradual pruning"
+ONE_SHOT = "one-shot pruning"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +33,10 @@ class Run:
     after: Measure | None  # None if it was not pruned
     accuracies: list[float]  # before training and after every epoch
     residuals: list[float]  # the same
-    magnitudes: np.ndarray  # |w| of all prunable weights, before pruning
-    magnitudes_kept: np.ndarray  # of those that are not zero afterwards
+    returned: list[int]  # the same
+    weights: int
+    zeros_before: int
+    zeros_after: int
 
     @classmethod
     def of(
@@ -42,8 +48,7 @@ class Run:
         test: Callable[[Any], Measure],
     ) -> "Run":
         """The run of a trained network, and of its pruned weights if there are any."""
-        before = _magnitudes(trained.params)
-        after = before if pruned is None else _magnitudes(pruned)
+        final = trained.params if pruned is None else pruned
         return cls(
             method,
             seed,
@@ -52,31 +57,28 @@ class Run:
             after=None if pruned is None else test(pruned),
             accuracies=trained.accuracies,
             residuals=trained.residuals,
-            magnitudes=before,
-            magnitudes_kept=after[after > 0],
+            returned=trained.returned,
+            weights=magnitudes(final).size,
+            zeros_before=int((magnitudes(trained.params) == 0).sum()),
+            zeros_after=int((magnitudes(final) == 0).sum()),
         )
 
     def numbers(self) -> dict[str, float | None]:
         """Return the numbers of the table by name."""
         after = self.after
-        weights, kept = self.magnitudes.size, self.magnitudes_kept.size
         return {
-            "sparsity": 1 - kept / weights,
+            "sparsity_before": self.zeros_before / self.weights,
+            "sparsity_after": self.zeros_after / self.weights if after else None,
             "accuracy_before": self.before.accuracy,
             "accuracy_after": after.accuracy if after else None,
             "accuracy_change": after.accuracy - self.before.accuracy if after else None,
             "loss_before": self.before.loss,
             "loss_after": after.loss if after else None,
-            "weights_kept": kept,
-            "weights": weights,
+            "weights_kept": self.weights - self.zeros_after,
+            "weights": self.weights,
+            "weights_returned": self.returned[-1],
             "seconds": self.seconds,
         }
-
-
-def _magnitudes(params: Any) -> np.ndarray:
-    # All weights but the biases are prunable, as the library has it by default.
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
-    return np.concatenate([np.abs(leaf).ravel() for leaf in leaves])
 
 
 def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -90,7 +92,7 @@ def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def table(runs: Sequence[Run]) -> rich.table.Table:
     """A row for each method: means over the seeds, accuracies with their spread."""
     groups = by_method(runs)
-    seeds = len(groups["SWD"])
+    seeds = len(groups[DENSE])
     result = rich.table.Table(
         box=rich.box.SIMPLE_HEAD,
         padding=0,  # with the next two: fits into 80 columns
@@ -101,34 +103,34 @@ def table(runs: Sequence[Run]) -> rich.table.Table:
             if seeds > 1
             else "One seed. "
         )
-        + "Accuracy in % and loss on the test images; change: what pruning alone does "
-        "to the accuracy; seconds: training one network, without compiling.",
+        + "Sparsity of the prunable weights; accuracy in % and loss on the test "
+        "images; seconds: training one network, without compiling.",
         caption_justify="left",
     )
     result.add_column("")
     for header in (
-        "sparsity",
+        "sparsity\nbefore",
+        "after\npruning",
         "accuracy\nbefore",
         "after\npruning",
-        "change",
         "loss\nbefore",
         "after\npruning",
-        f"kept of\n{runs[0].magnitudes.size:,}",
+        f"kept of\n{runs[0].weights:,}",
         "seconds",
     ):
         result.add_column(header, justify="right")
     for name, group in groups.items():
         result.add_row(
             name.replace(" ", "\n"),
-            _mean(group, "sparsity", ".2%"),
+            _mean(group, "sparsity_before", ".2%"),
+            _mean(group, "sparsity_after", ".2%"),
             _mean(group, "accuracy_before", ".2f", spread=True),
             _mean(group, "accuracy_after", ".2f", spread=True),
-            _mean(group, "accuracy_change", "+.2f"),
             _mean(group, "loss_before", ".3f"),
             _mean(group, "loss_after", ".3f"),
             _mean(group, "weights_kept", ",.0f"),
             _mean(group, "seconds", ".1f"),
-            style="bold" if name == "SWD" else None,
+            style="bold" if name == SPARSIFY else None,
         )
     return result
 
@@ -163,7 +165,11 @@ def as_dict(runs: Sequence[Run]) -> dict[str, Any]:
         "runs": [
             {"method": run.method, "seed": run.seed}
             | run.numbers()
-            | {"accuracy_by_epoch": run.accuracies, "residual_by_epoch": run.residuals}
+            | {
+                "accuracy_by_epoch": run.accuracies,
+                "residual_by_epoch": run.residuals,
+                "returned_by_epoch": run.returned,
+            }
             for run in runs
         ],
         "hardware": {

@@ -87,6 +87,29 @@ class Trained(NamedTuple):
     seconds: float
     accuracies: list[float]  # before training and after every epoch
     residuals: list[float]  # the same
+    returned: list[int]  # weights that are back after having been zero; the same
+
+
+def magnitudes(params: Any) -> np.ndarray:
+    """The magnitudes of all prunable weights: by default, all but the biases."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+    return np.concatenate([np.abs(leaf).ravel() for leaf in leaves])
+
+
+class Returns:
+    """Counts weights of a network that were zero, and are not any more."""
+
+    def __init__(self) -> None:
+        self._was_zero: np.ndarray | None = None
+
+    def count(self, params: Any) -> int:
+        """Their number now; zeros of the earlier calls are known."""
+        is_zero = magnitudes(params) == 0
+        if self._was_zero is None:
+            self._was_zero = is_zero
+        returned = self._was_zero & ~is_zero
+        self._was_zero = self._was_zero | is_zero
+        return int(returned.sum())
 
 
 class Trainer:

@@ -5,17 +5,23 @@ python docs/figures/chain_forms.py
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
-from style import BLUE, GREEN, GREY, INK, ORANGE, PALE, new_figure, save
+from style import BLUE, GREEN, GREY, INK, ORANGE, PALE, PURPLE, new_figure, save
 
 ROWS = [
     (
-        "Before the optimizer",
+        "Last: sparsify",
+        "Replaces the final update, so that what is pruned becomes exactly zero.",
+        PURPLE,
+        [("adamw(lr)  or any other", False), ("sparsify", True)],
+    ),
+    (
+        "Before the optimizer: swd",
         "The optimizer sees the penalty as a part of the gradient.",
         BLUE,
         [("swd", True), ("adam(lr)  or  sgd(lr)", False)],
     ),
     (
-        "In the middle",
+        "In the middle: swd",
         "Past Adam's normalisation, and still times the learning rate.",
         ORANGE,
         [("scale_by_adam", False), ("swd", True), ("scale_by_learning_rate", False)],
@@ -33,7 +39,7 @@ LEFT, RIGHT, HEIGHT = 1.75, 11.1, 0.56
 def draw_row(axes: Axes, y: float, row: tuple) -> None:
     title, note, colour, boxes = row
     axes.text(0, y + 0.62, title, fontsize=11.5, fontweight="bold", color=colour)
-    axes.text(2.75, y + 0.62, note, fontsize=10, color=INK)
+    axes.text(3.1, y + 0.62, note, fontsize=10, color=INK)
     axes.text(0, y, "gradient", va="center", fontsize=10.5, color=INK)
     axes.text(RIGHT + 0.12, y, "update", va="center", fontsize=10.5, color=INK)
     widths = [0.35 + 0.118 * len(text) for text, _ in boxes]
@@ -77,10 +83,10 @@ def arrow(axes: Axes, start: float, end: float, y: float) -> None:
     axes.add_patch(patch)
 
 
-figure = new_figure(10, 4)
+figure = new_figure(10, 5.3)
 axes = figure.subplots()
-axes.set(xlim=(-0.1, 12.1), ylim=(-0.5, 4.5))
+axes.set(xlim=(-0.1, 12.1), ylim=(-0.5, 6.15))
 axes.axis("off")
 for position, row in enumerate(ROWS):
-    draw_row(axes, 3.45 - 1.65 * position, row)
+    draw_row(axes, 5.1 - 1.65 * position, row)
 save(figure, "chain_forms")
