@@ -21,7 +21,7 @@ import jax
 import rich.console
 import tyro
 
-from experiments import comparison, figures, registry, results, tables
+from experiments import comparison, figures, registry, results, study, tables
 from experiments.runner import run_all
 
 COMMITTED = Path(__file__).parent.parent / "docs" / "results"
@@ -158,14 +158,19 @@ def compare(
     /,
     results_folder: Results = Path("results"),
     method: str = comparison.METHOD,
+    methods: tuple[str, ...] = study.STUDY_METHODS,
+    most_kept: float = 10.0,
     markdown: bool = False,
 ) -> None:
-    """Compare a method with the others over all cells of experiments, seed by seed.
+    """Compare a method with the others over the cells of experiments, seed by seed.
 
     Args:
       names: of the experiments.
       results_folder: where to look first; then among the committed results.
       method: the one that is compared with the others.
+      methods: only these.
+      most_kept: only targets with at most so many percent of the weights kept: easier
+        ones tell methods apart by less than the spread of their seeds.
       markdown: as it stands in the docs.
     """
     if not names:
@@ -175,7 +180,7 @@ def compare(
         for name in names
         for result in results.read(place_of(name, results_folder))
     ]
-    cells = comparison.cells(found)
+    cells = comparison.cells(found, methods=methods, most_kept=most_kept)
     if markdown:
         print(comparison.markdown(cells, method), end="")
         return
@@ -190,7 +195,7 @@ def collect(
     results_folder: Results = Path("results"),
     output: Path = COMMITTED,
 ) -> None:
-    """Write all results of an experiment to one file, a line each, to commit it.
+    """Add the results of an experiment to its file, a line each, to commit it.
 
     Args:
       name: of the experiment.

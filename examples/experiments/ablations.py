@@ -1,5 +1,6 @@
 """Ablations of selective weight decay: one thing less, to see what it is good for."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,35 @@ def not_selective(training: Training) -> Method:
     decay = optax.GradientTransformation(init, update)
     optimizer = optax.chain(decay, training.optimizer())
     return Method(optimizer, training.target(training.sparsity))
+
+
+def sparsify_without(training: Training, **changes: Any) -> Method:
+    """`sparsify` with other constants.
+
+    Args:
+      training: the training.
+      **changes: of `rise`, the part of the training in which the sparsity rises, or of
+        the arguments of `methods.latent_pruning`.
+    """
+    constants = {"rise": 0.7, "forgetting": 0.05, "power": 2.0, "max_rescale": 4.0}
+    arguments = constants | changes
+    end = training.at(arguments.pop("rise"))
+    target = training.target(
+        swd_jax.cubic_sparsity(training.sparsity, begin=0, end=end)
+    )
+    pruning = swd_jax.methods.latent_pruning(target, **arguments)
+    return Method(optax.chain(training.optimizer(), pruning), target)
+
+
+PARTS_OF_SPARSIFY = {
+    "sparsify-no-forgetting": {"forgetting": 0.0},
+    "sparsify-twice-forgetting": {"forgetting": 0.1},
+    "sparsify-hard-zeros": {"power": math.inf},
+    "sparsify-power-3": {"power": 3.0},
+    "sparsify-norm-not-restored": {"max_rescale": 1.0},
+    "sparsify-rise-over-half": {"rise": 0.5},
+}
+"""Changes of one constant each, by the names of their rows."""
 
 
 class Frozen(NamedTuple):

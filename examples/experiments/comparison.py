@@ -70,13 +70,26 @@ class Difference(NamedTuple):
         return f"{self.mean:+.2f}{error}"
 
 
-def cells(results: Sequence[tables.Result]) -> list[Cell]:
-    """The cells of results, of any number of experiments; without dense training."""
+def cells(
+    results: Sequence[tables.Result],
+    *,
+    methods: Sequence[str] = (),
+    most_kept: float = 100.0,
+) -> list[Cell]:
+    """The cells of results, of any number of experiments; without dense training.
+
+    Args:
+      results: of the experiments.
+      methods: only these; all if there are none.
+      most_kept: only cells with at most so many percent of the weights kept.
+    """
     found: dict[tuple[str, str, str], dict[str, dict[Seed, float]]] = {}
     units: dict[str, str] = {}
     for result in results:
         run = result["run"]
-        if run["sparsity"] == 0:
+        if run["sparsity"] == 0 or (methods and run["method"] not in methods):
+            continue
+        if float(tables.column_of(result)) > most_kept:
             continue
         key = (run["experiment"], run["variant"], tables.column_of(result))
         scores = found.setdefault(key, {}).setdefault(run["method"], {})

@@ -4,6 +4,7 @@ Every method gets the same epochs, batches and optimizer. `METHODS` is the list.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -16,7 +17,13 @@ import optax
 
 import swd_jax
 from experiments import channels, choices
-from experiments.ablations import fixed_multiplier, frozen_selection, not_selective
+from experiments.ablations import (
+    PARTS_OF_SPARSIFY,
+    fixed_multiplier,
+    frozen_selection,
+    not_selective,
+    sparsify_without,
+)
 from experiments.method import Method, Training
 from experiments.run import Run
 
@@ -361,6 +368,10 @@ METHODS: dict[str, Callable[[Training], Method]] = {
     "fixed-multiplier": fixed_multiplier,
     "not-selective": not_selective,
     "frozen-selection": frozen_selection,
+    **{
+        name: functools.partial(sparsify_without, **changes)
+        for name, changes in PARTS_OF_SPARSIFY.items()
+    },
 }
 
 # Methods whose program depends on the sparsity: compiled for each.

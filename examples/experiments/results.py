@@ -84,13 +84,26 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def collect(folder: Path, target: Path) -> int:
-    """Write the results of a folder to one file, a line each. Returns how many."""
-    results = read(folder)
+    """Write the results of a folder to one file, a line each. Returns how many it has.
+
+    Results that the file has already stay, unless the folder has newer ones of the same
+    runs.
+    """
+    found = read(folder)
+    if target.exists():
+        found = read(target) + found
+    by_name = {_name(result): result for result in found}
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
-    part.write_text("".join(json.dumps(result) + "\n" for result in results))
+    lines = [json.dumps(by_name[name]) + "\n" for name in sorted(by_name)]
+    part.write_text("".join(lines))
     os.replace(part, target)
-    return len(results)
+    return len(by_name)
+
+
+def _name(result: dict[str, Any]) -> str:
+    """The name of a result's run, whichever settings there were when it was made."""
+    return Run(**{**Run.defaults(), **result["run"]}).name
 
 
 def _checked(text: str, where: str) -> dict[str, Any]:

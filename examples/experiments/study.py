@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from experiments.ablations import PARTS_OF_SPARSIFY
 from experiments.bases import (
     cora_base,
     digits_base,
@@ -119,6 +120,24 @@ def study_cora_fine_tuned() -> list[Run]:
     return grid(cora_base("study-cora-fine-tuned"), FINE_TUNED, (10, 5, 2, 1), seeds=10)
 
 
+PARTS = ("sparsify", *PARTS_OF_SPARSIFY)
+
+
+def study_digits_parts() -> list[Run]:
+    """What each constant of `sparsify` is good for, on the digits, 5 seeds."""
+    return grid(digits_base("study-digits-parts"), PARTS, (5, 2, 1, 0.5), seeds=5)
+
+
+def study_cora_parts() -> list[Run]:
+    """The same on Cora, 10 seeds."""
+    return grid(cora_base("study-cora-parts"), PARTS, (5, 2, 1, 0.5), seeds=10)
+
+
+def study_picture_parts() -> list[Run]:
+    """The same on a picture, 3 seeds."""
+    return grid(picture_base("study-picture-parts"), PARTS, (10, 2), seeds=3)
+
+
 EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "study-picture": study_picture,
     "study-text": study_text,
@@ -127,4 +146,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "study-cora-conditions": study_cora_conditions,
     "study-digits-fine-tuned": study_digits_fine_tuned,
     "study-cora-fine-tuned": study_cora_fine_tuned,
+    "study-digits-parts": study_digits_parts,
+    "study-cora-parts": study_cora_parts,
+    "study-picture-parts": study_picture_parts,
 }

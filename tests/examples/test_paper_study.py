@@ -101,6 +101,10 @@ RUNS = {
     # Three methods.
     "study-digits-fine-tuned": 3 * 4 * 5 + 5,
     "study-cora-fine-tuned": 3 * 4 * 10 + 10,
+    # Seven methods.
+    "study-digits-parts": 7 * 4 * 5 + 5,
+    "study-cora-parts": 7 * 4 * 10 + 10,
+    "study-picture-parts": 7 * 2 * 3 + 3,
 }
 
 
