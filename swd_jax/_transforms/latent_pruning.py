@@ -9,14 +9,13 @@ import optax
 from jax.typing import DTypeLike
 
 from swd_jax._arguments import validation
-from swd_jax._arrays import float_norms, sort_keys, xla_cpu
+from swd_jax._arrays import xla_cpu
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.resolve import resolve
 from swd_jax._targets.target import Target, Targets, as_targets
-from swd_jax._transforms import latent_weights, threshold_state
-from swd_jax._transforms.latent_weights import Latent
+from swd_jax._transforms import continuous_threshold, latent_weights, threshold_state
 from swd_jax._transforms.match_updates import check_params, match_updates
-from swd_jax._transforms.threshold_state import TargetSelection, ThresholdState
+from swd_jax._transforms.threshold_state import ThresholdState
 
 
 class LatentState(NamedTuple):
@@ -212,7 +211,7 @@ def prune_latents(
         squares = jnp.zeros(2, jnp.float32)
         for selected in selection.by_target():
             of_leaves = [latents[leaf.position] for leaf in selected.leaves]
-            pruned = _prune_latents(selected, of_leaves, power, max_factor)
+            pruned = continuous_threshold.prune(selected, of_leaves, power, max_factor)
             squares += pruned.total_squares()
             relative = pruned.relative_updates()
             decays = xla_cpu.unstack_unfused(rate.astype(relative.dtype) * relative)
@@ -224,7 +223,9 @@ def prune_latents(
                 new_memory[latent.leaf.position] = remembered - arrived
         return matched.replaced(selection.leaves, new_updates), LatentState(
             count=step,
-            relative_update=_ratio(*jnp.sqrt(squares), otherwise=0.0),
+            relative_update=continuous_threshold.ratio(
+                *jnp.sqrt(squares), otherwise=0.0
+            ),
             selection=selection.state,
             rise_end=jnp.asarray(rise_end, jnp.int32),
             total_steps=jnp.asarray(total_steps, jnp.int32),
@@ -232,66 +233,6 @@ def prune_latents(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-class _PrunedLatents(NamedTuple):
-    """What the network computes with, and how far it moves."""
-
-    weights: list[jax.Array]
-    update_norms: jax.Array
-    """The L2 norms of the optimizer's updates. shape=(leaves,)"""
-    kept_norms: jax.Array
-    """The L2 norms of the latent weights that are kept. shape=(leaves,)"""
-
-    def relative_updates(self) -> jax.Array:
-        """Return the update of each leaf over its weights: shape (leaves,)."""
-        return _ratio(self.update_norms, self.kept_norms, otherwise=0.0)
-
-    def total_squares(self) -> jax.Array:
-        """Return the sums of squares of all updates and of all kept weights."""
-        norms = jnp.stack([self.update_norms, self.kept_norms])
-        return jnp.sum(jnp.square(norms), axis=1).astype(jnp.float32)
-
-
-def _prune_latents(
-    selected: TargetSelection,
-    latents: Sequence[Latent],
-    power: float,
-    max_rescale: float,
-) -> _PrunedLatents:
-    """Prune a target's leaves by a continuous threshold and restore their norms."""
-    ranking, masks = selected.ranking, selected.masks
-    shares = ranking.kept_shares(masks, selected.leaf_thresholds, power)
-    pairs = list(zip(masks, ranking.weights, strict=True))
-    kept = [jnp.where(mask, jnp.zeros_like(array), array) for mask, array in pairs]
-    shrunk = [
-        array * share.astype(array.dtype)
-        for array, share in zip(kept, shares, strict=True)
-    ]
-    updates = [
-        sort_keys.widen(latent.update, latent.weights.dtype) for latent in latents
-    ]
-    kept_norms, shrunk_norms, update_norms = (
-        float_norms.leaf_l2_norms(arrays, ranking.dtype, ranking.shards)
-        for arrays in (kept, shrunk, updates)
-    )
-    rescales = _ratio(kept_norms, shrunk_norms, otherwise=1.0)
-    rescales = xla_cpu.unstack_unfused(jnp.minimum(rescales, max_rescale))
-    weights = [
-        array * factor.astype(array.dtype)
-        for array, factor in zip(shrunk, rescales, strict=True)
-    ]
-    return _PrunedLatents(weights, update_norms, kept_norms)
-
-
-def _ratio(
-    numerator: jax.Array, denominator: jax.Array, *, otherwise: float
-) -> jax.Array:
-    """Divide, where both numbers are positive and finite."""
-    is_usual = (numerator > 0) & (denominator > 0)
-    is_usual &= jnp.isfinite(numerator) & jnp.isfinite(denominator)
-    ratio = numerator / jnp.where(is_usual, denominator, 1)
-    return jnp.where(is_usual, ratio, otherwise)
 
 
 def _check_power(power: Any) -> None:

@@ -1,4 +1,4 @@
-"""Other ways to train sparse networks, to compare selective weight decay with."""
+"""`sparsify` in its general form, and other methods to compare it and `swd` with."""
 
 from swd_jax._transforms.latent_pruning import LatentState as LatentState
 from swd_jax._transforms.latent_pruning import latent_pruning as latent_pruning

@@ -10,7 +10,7 @@ from experiments import comparison, results
 from experiments.run import Run
 
 RUN = Run(
-    experiment="study-digits",
+    experiment="study-picture",
     data="digits",
     model="lenet-300-100",
     method="dense",
@@ -124,10 +124,10 @@ def test_points_and_decibels_are_not_added():
 
 
 def test_a_comparison_is_printed(tmp_path, capsys):
-    folder = tmp_path / "study-digits"
+    folder = tmp_path / "study-picture"
     for result in FIRST + SECOND:
         results.write(folder, Run(**result["run"]), result)
-    command = ["compare", "study-digits", "--results", str(tmp_path)]
+    command = ["compare", "study-picture", "--results", str(tmp_path)]
     paper.main([*command, "--markdown"])
     text = capsys.readouterr().out
     assert "| sparsify | 92.00 * | 81.00 * |\n" in text
