@@ -113,6 +113,11 @@ def entries(config: Config) -> tuple[list[Entry], dict[str, swd_jax.Target]]:
     name = "swd + adam, normalized_magnitude"
     add(name, decay(normalized), adam, target=normalized)
     add("adam + decoupled_swd", adam, after, target=of())
+    # The whole target from the second step on, as after the rise.
+    sparsify = functools.partial(swd_jax.sparsify, of(), 10, end=1)
+    add("adam + sparsify", adam, sparsify())
+    add("adam + sparsify, bfloat16 memory", adam, sparsify(memory=jnp.bfloat16))
+    add("adam + magnitude_pruning", adam, swd_jax.methods.magnitude_pruning(of()))
     add(SGD, sgd, base=SGD)
     add("swd + sgd", decay(of()), sgd, base=SGD, target=of())
     return measured, targets

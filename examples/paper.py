@@ -5,7 +5,7 @@
     python examples/paper.py run cora --data DIR
     python examples/paper.py table cora
     python examples/paper.py plot cora
-    python examples/paper.py compare study-digits study-cora
+    python examples/paper.py compare digits cora
 
 A run that has a result is not repeated, so `run` goes on where it was stopped. The
 committed results are in docs/results; `table` and `plot` look there as well.

@@ -10,7 +10,7 @@ from experiments import comparison, results
 from experiments.run import Run
 
 RUN = Run(
-    experiment="study-picture",
+    experiment="digits",
     data="digits",
     model="lenet-300-100",
     method="dense",
@@ -124,15 +124,15 @@ def test_points_and_decibels_are_not_added():
 
 
 def test_a_comparison_is_printed(tmp_path, capsys):
-    folder = tmp_path / "study-picture"
+    folder = tmp_path / "digits"
     for result in FIRST + SECOND:
         results.write(folder, Run(**result["run"]), result)
-    command = ["compare", "study-picture", "--results", str(tmp_path)]
+    command = ["compare", "digits", "--results", str(tmp_path)]
     paper.main([*command, "--markdown"])
     text = capsys.readouterr().out
     assert "| sparsify | 92.00 * | 81.00 * |\n" in text
     assert "| gradual | 91.00 | 77.00 |\n" in text
-    row = "| study-digits |  | sparsify | gradual | better | 2 | 3 | +4.00 ± 0.58 |\n"
+    row = "| digits |  | sparsify | gradual | better | 2 | 3 | +4.00 ± 0.58 |\n"
     assert row in text
     assert "| sparsify | 1.00 | 2 |\n| gradual | 2.00 | 2 |\n" in text
     assert "| sparsify − gradual | % | better | 2 | +2.50 ± 0.58 |\n" in text
