@@ -36,7 +36,8 @@ FEW_METHODS = ("sparsify", "gradual", "straight-through", "feather", "swd-rising
 
 def study_picture() -> list[Run]:
     """A network that is a picture: all methods, 10 % to 2 %, 6 seeds; in decibels."""
-    return grid(picture_base("study-picture"), STUDY_METHODS, (10, 5, 2), seeds=6)
+    methods = (*STUDY_METHODS, "sparsify-normalized")
+    return grid(picture_base("study-picture"), methods, (10, 5, 2), seeds=6)
 
 
 def study_text() -> list[Run]:

@@ -91,8 +91,8 @@ def test_one_cycle_of_the_learning_rate():
 
 
 RUNS = {
-    # Nine methods, and dense training.
-    "study-picture": 9 * 3 * 6 + 6,
+    # Ten methods, and dense training.
+    "study-picture": 10 * 3 * 6 + 6,
     # Five methods; eight conditions.
     "study-text": 2 * 5 * 3 * 3 + 3,
     "study-cifar10": 5 * 3 * 2 + 2,
