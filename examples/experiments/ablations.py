@@ -46,7 +46,7 @@ def sparsify_without(training: Training, **changes: Any) -> Method:
       **changes: of `rise`, the part of the training in which the sparsity rises, or of
         the arguments of `methods.latent_pruning`.
     """
-    constants = {"rise": 0.7, "forgetting": 0.05, "power": 2.0, "max_rescale": 4.0}
+    constants = {"rise": 0.5, "forgetting": 0.05, "power": 2.0, "max_rescale": 4.0}
     arguments = constants | changes
     end = training.at(arguments.pop("rise"))
     target = training.target(
@@ -62,7 +62,7 @@ PARTS_OF_SPARSIFY = {
     "sparsify-hard-zeros": {"power": math.inf},
     "sparsify-power-3": {"power": 3.0},
     "sparsify-norm-not-restored": {"max_rescale": 1.0},
-    "sparsify-rise-over-half": {"rise": 0.5},
+    "sparsify-longer-rise": {"rise": 0.7},
 }
 """Changes of one constant each, by the names of their rows."""
 

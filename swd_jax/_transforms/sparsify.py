@@ -16,7 +16,7 @@ from swd_jax._transforms.latent_pruning import prune_latents
 from swd_jax.schedules import cubic_sparsity
 
 # Chosen on held-out data of several tasks; see docs/study.md.
-_RISE = 0.7
+_RISE = 0.5
 _FORGETTING = 0.05
 _POWER = 2.0
 _MAX_RESCALE = 4.0
@@ -74,7 +74,7 @@ def sparsify(
         parameters, and give the number of steps that fine-tuning has.
       begin: the step at which the sparsity begins to rise, at least 0.
       end: the step from which the parameters have the whole target sparsity, after
-        `begin` and at most `total_steps`. By default 70 % of the way from `begin` to
+        `begin` and at most `total_steps`. By default half of the way from `begin` to
         `total_steps`; the rest of training belongs to the sparse network.
       memory: the dtype of the memory, by default float32, or float64 for float64
         weights. bfloat16 takes half of the bytes.
