@@ -50,7 +50,7 @@ class Config:
     If it is too small, pruning removes weights that are not yet near zero."""
     weight_decay: float = 5e-4
     """Strength of the decay by swd, before the multiplier."""
-    rise: float = 0.7
+    rise: float = 0.5
     """Part of the training in which the target of swd and gradual pruning rises."""
     seeds: int = 3
     """Number of networks that each method trains, with different initial weights."""

@@ -75,7 +75,9 @@ def sparsify(
       begin: the step at which the sparsity begins to rise, at least 0.
       end: the step from which the parameters have the whole target sparsity, after
         `begin` and at most `total_steps`. By default half of the way from `begin` to
-        `total_steps`; the rest of training belongs to the sparse network.
+        `total_steps`, which suits learning rates that fall towards the end. With a
+        constant one and very few weights kept, a later `end` is better, such as
+        `round(0.7 * total_steps)`.
       memory: the dtype of the memory, by default float32, or float64 for float64
         weights. bfloat16 takes half of the bytes.
       axis_name: as for `swd`.
