@@ -63,10 +63,10 @@ def sparsity_at(sparsity: Sparsity, step: ArrayLike | None) -> Fraction | jax.Ar
         value = validation.value_at_step(sparsity, step)
     else:
         value = settled_value("sparsity", sparsity)
-    value = jnp.asarray(value, jnp.float32)
     if isinstance(value, Tracer):
-        return value
-    return exact_counts.nearest_decimal(float(value))
+        return jnp.asarray(value, jnp.float32)
+    # With NumPy, since jax.numpy would trace a known value while a caller is traced.
+    return exact_counts.nearest_decimal(float(np.float32(np.asarray(value))))
 
 
 def settled_value(name: str, schedule: Callable[..., Any]) -> Any:
