@@ -29,6 +29,7 @@ BASELINES = (
 )
 SWD = (
     "sparsify",
+    "sparsify-normalized",
     "swd",
     "swd-normalized",
     "swd-rising",
