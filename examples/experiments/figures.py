@@ -91,7 +91,8 @@ def accuracy_figure(results: Sequence[tables.Result]) -> Figure:
     axes.set_xticks([float(c) for c in columns], columns)
     axes.minorticks_off()
     plain(axes, tables.caption(results), tables.kept_of(results), _measured(results))
-    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 
 
@@ -150,7 +151,8 @@ def curves_figure(results: Sequence[tables.Result]) -> Figure:
             one.set_yscale("log")
         plain(one, "", "epoch", label)
     axes[0].set_title(f"{column} % kept, one seed", loc="left", fontsize=10, color=INK)
-    axes[0].legend(fontsize=8, frameon=False)
+    if axes[0].get_legend_handles_labels()[0]:
+        axes[0].legend(fontsize=8, frameon=False)
     return figure
 
 

@@ -21,8 +21,14 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "docs"))
 
 import check_snippets  # noqa: E402
+import fill_tables  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_pages_have_the_tables_that_their_command_writes(page):
+    assert fill_tables.filled(page.read_text()) == page.read_text()
 
 
 def test_the_python_of_every_page_runs(tmp_path):
