@@ -67,5 +67,5 @@ def ratio(
     """Divide, where both numbers are positive and finite."""
     is_usual = (numerator > 0) & (denominator > 0)
     is_usual &= jnp.isfinite(numerator) & jnp.isfinite(denominator)
-    ratio = numerator / jnp.where(is_usual, denominator, 1)
-    return jnp.where(is_usual, ratio, otherwise)
+    quotient = numerator / jnp.where(is_usual, denominator, 1)
+    return jnp.where(is_usual, quotient, otherwise)

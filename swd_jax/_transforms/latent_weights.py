@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
-from swd_jax._arrays import sort_keys, tree_paths
+from swd_jax._arrays import sort_keys
 from swd_jax._targets.resolve import ResolvedTargets
-from swd_jax._transforms.match_updates import MatchedUpdates
+from swd_jax._transforms.match_updates import MatchedUpdates, arrays_of_leaves
 
 
 class Latent(NamedTuple):
@@ -55,14 +55,7 @@ def find_latents(
     """
     # The memory's arrays are in the order of the tree.
     leaves = sorted(resolved.leaves, key=lambda leaf: leaf.position)
-    arrays = jax.tree.leaves(memory)
-    shapes = [array.shape for array in arrays]
-    if shapes != [leaf.weights.shape for leaf in leaves]:
-        paths = tree_paths.listing(leaf.path for leaf in leaves)
-        raise ValueError(
-            f"state.memory has arrays of the shapes {shapes}, and must have one for "
-            f"each of the prunable leaves:{paths}"
-        )
+    arrays = arrays_of_leaves("state.memory", "arrays", memory, leaves)
     latents = {}
     for leaf, array in zip(leaves, arrays, strict=True):
         update = matched.at(leaf)

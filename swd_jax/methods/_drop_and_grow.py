@@ -12,9 +12,8 @@ import optax
 from jax.core import Tracer
 
 from swd_jax._allocation import exact_counts
-from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arguments import validation
-from swd_jax._arrays import sort_keys, tree_paths
+from swd_jax._arrays import sort_keys
 from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
 from swd_jax._ranking import exact_k
 from swd_jax._ranking.unit_thresholds import ScoredUnits
@@ -22,7 +21,11 @@ from swd_jax._selection.order_statistics import Pools
 from swd_jax._targets.resolve import ResolvedTarget, resolve
 from swd_jax._targets.target import Target, as_target
 from swd_jax._transforms import threshold_state
-from swd_jax._transforms.match_updates import check_params, match_updates
+from swd_jax._transforms.match_updates import (
+    arrays_of_leaves,
+    check_params,
+    match_updates,
+)
 from swd_jax.criteria._magnitudes import magnitude
 from swd_jax.structures._unstructured import Unstructured
 
@@ -70,14 +73,13 @@ def drop_and_grow(
         tree, [resolved] = resolve([target], params)
         resolved.check_leaves()
         masks = _random_masks(resolved, seed)
-        entries: dict[int, Any] = dict.fromkeys(
-            range(len(tree.leaves)), optax.MaskedNode()
-        )
-        for leaf, mask in zip(resolved.leaves, masks, strict=True):
-            entries[leaf.position] = device_put_like(mask, leaf.weights)
+        entries = {
+            leaf.position: device_put_like(mask, leaf.weights)
+            for leaf, mask in zip(resolved.leaves, masks, strict=True)
+        }
         return DynamicState(
             count=jnp.zeros((), jnp.int32),
-            active=tree.rebuild(entries),
+            active=tree.rebuild_masked(entries),
             inner=inner.init(params),
         )
 
@@ -97,7 +99,7 @@ def drop_and_grow(
             )
             count = threshold_state.increment(state.count)
             return new_updates, DynamicState(count, state.active, inner_state)
-        active = _leaves_of(state.active, leaves)
+        active = arrays_of_leaves("state.active", "masks", state.active, leaves)
         gradients = [matched.at(leaf) for leaf in leaves]
         fraction = drop_fraction(state.count)
 
@@ -141,19 +143,6 @@ def drop_and_grow(
         return new_updates, DynamicState(count, active_tree, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _leaves_of(active: Any, leaves: Sequence[PrunableLeaf]) -> list[jax.Array]:
-    """Return the masks of a state, in the order of the prunable leaves."""
-    masks = jax.tree.leaves(active)
-    shapes = [mask.shape for mask in masks]
-    if shapes != [leaf.weights.shape for leaf in leaves]:
-        paths = tree_paths.listing(leaf.path for leaf in leaves)
-        raise ValueError(
-            f"state.active has masks of the shapes {shapes}, and must have one for "
-            f"each of the prunable leaves:{paths}"
-        )
-    return masks
 
 
 def _random_masks(resolved: ResolvedTarget, seed: int) -> list[jax.Array]:
