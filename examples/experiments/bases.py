@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from experiments.grids import adam_base
 from experiments.run import Run
 
 
@@ -72,8 +71,26 @@ def text_base(experiment: str) -> Run:
     )
 
 
+def adam_base(experiment: str, data: str, model: str, **settings: Any) -> Run:
+    """A dense run with Adam, whose steps ask for a larger multiplier than SGD's."""
+    return _dense(experiment, data, model, a_min=10.0, a_max=1e8, **settings)
+
+
 def sgd_base(experiment: str, data: str, model: str, **settings: Any) -> Run:
     """A dense run with SGD, and the multiplier that the paper has with it."""
+    return _dense(
+        experiment,
+        data,
+        model,
+        batch_size=128,
+        optimizer="sgd",
+        weight_decay=5e-4,
+        a_max=1e5,
+        **settings,
+    )
+
+
+def _dense(experiment: str, data: str, model: str, **settings: Any) -> Run:
     return Run(
         experiment=experiment,
         data=data,
@@ -81,9 +98,5 @@ def sgd_base(experiment: str, data: str, model: str, **settings: Any) -> Run:
         method="dense",
         sparsity=0.0,
         seed=0,
-        batch_size=128,
-        optimizer="sgd",
-        weight_decay=5e-4,
-        a_max=1e5,
         **settings,
     )

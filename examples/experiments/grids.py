@@ -36,21 +36,6 @@ def grid(
     return runs
 
 
-def adam_base(experiment: str, data: str, model: str, **settings: Any) -> Run:
-    """A dense run with Adam, whose steps ask for a larger multiplier than SGD's."""
-    return Run(
-        experiment=experiment,
-        data=data,
-        model=model,
-        method="dense",
-        sparsity=0.0,
-        seed=0,
-        a_min=10.0,
-        a_max=1e8,
-        **settings,
-    )
-
-
 def choices_grid(
     base: Run, *, output: str, embeddings: str = "", seeds: int
 ) -> list[Run]:

@@ -4,8 +4,15 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from experiments import study
-from experiments.bases import cora_base, digits_base, mnist_base, sgd_base, text_base
-from experiments.grids import adam_base, choices_grid, grid
+from experiments.bases import (
+    adam_base,
+    cora_base,
+    digits_base,
+    mnist_base,
+    sgd_base,
+    text_base,
+)
+from experiments.grids import choices_grid, grid
 from experiments.methods import check_method
 from experiments.run import Run
 

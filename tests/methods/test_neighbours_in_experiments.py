@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import swd_jax
-from experiments import methods
+from experiments import layer_rules, methods
 from experiments.method import Training
 from experiments.run import Run
 from experiments.task import groups_of
@@ -56,7 +56,7 @@ class TestLayerCounts:
     def test_the_first_is_dense_and_the_last_loses_four_fifths(self):
         # Of 1,000 weights 100 are kept: 10 of the first, 20 of the last, and 70 of the
         # 890 others: 8.089 and 30.67 are rounded so that the sum is right.
-        counts = methods.layer_counts(self.SIZES, 0.9)
+        counts = layer_rules.layer_counts(self.SIZES, 0.9)
         assert counts == {
             "conv1/kernel": 0,
             "dense1/kernel": 461,
@@ -66,17 +66,17 @@ class TestLayerCounts:
 
     def test_the_last_is_as_sparse_as_the_others_below_four_fifths(self):
         # 495 of all but the first, which are 990: half of each.
-        counts = methods.layer_counts(self.SIZES, 0.495)
+        counts = layer_rules.layer_counts(self.SIZES, 0.495)
         assert list(counts.values()) == [0, 250, 195, 50]
 
     def test_an_exception_that_would_take_too_much_is_none(self):
         # 50 are kept, of which the two exceptions would be 30: the last is none.
-        counts = methods.layer_counts(self.SIZES, 0.95)
+        counts = layer_rules.layer_counts(self.SIZES, 0.95)
         assert counts["conv1/kernel"] == 0
         assert counts["dense3/kernel"] in (95, 96)
         assert sum(counts.values()) == 950
         # 10 are kept, and none is an exception.
-        counts = methods.layer_counts(self.SIZES, 0.99)
+        counts = layer_rules.layer_counts(self.SIZES, 0.99)
         assert sum(counts.values()) == 990
         assert all(
             abs(count - 0.99 * self.SIZES[path]) < 1 for path, count in counts.items()
@@ -89,7 +89,7 @@ class TestLayerCounts:
     def test_resnet_50_is_as_published(self, sparsity, of_others):
         """Names of the checkpoints of google-research/state_of_sparsity."""
         sizes = {"stem/": 9_408, "blocks/": 23_445_504, "dense/": 2_048_000}
-        counts = methods.layer_counts(sizes, sparsity)
+        counts = layer_rules.layer_counts(sizes, sparsity)
         assert counts["stem/"] == 0
         assert counts["dense/"] == 1_638_400
         assert counts["blocks/"] / sizes["blocks/"] == pytest.approx(
@@ -137,7 +137,7 @@ NETWORKS = {
 def test_gradual_layers_prunes_to_the_last_weight(name, sparsity):
     make, example, (first, last) = NETWORKS[name]
     groups = groups_of(make, example)
-    method = methods.gradual_layers(training_of(sparsity, groups))
+    method = layer_rules.gradual_layers(training_of(sparsity, groups))
     params = nnx.state(make(nnx.Rngs(0)), nnx.Param)
     mask = swd_jax.prune_mask(params, method.target)
     zeros, sizes = {}, {}
@@ -147,7 +147,7 @@ def test_gradual_layers_prunes_to_the_last_weight(name, sparsity):
             sizes[leaf_name(path)] = leaf.size
     total = sum(sizes.values())
     assert sum(zeros.values()) == int(round(sparsity * 1000) * total // 1000)
-    assert zeros == methods.layer_counts(sizes, sparsity)
+    assert zeros == layer_rules.layer_counts(sizes, sparsity)
     # The smaller exception stands at least as long as the larger one.
     claims = {first: sizes[first], last: sizes[last] - int(0.8 * sizes[last])}
     kept, smaller = total - sum(zeros.values()), min(claims, key=claims.get)
@@ -158,7 +158,7 @@ def test_gradual_layers_prunes_to_the_last_weight(name, sparsity):
 def test_every_layer_rises_to_its_own_end():
     make, example, _ = NETWORKS["lenet-5"]
     training = training_of(0.9, groups_of(make, example))
-    target = methods.gradual_layers(training).target
+    target = layer_rules.gradual_layers(training).target
     params = nnx.state(make(nnx.Rngs(0)), nnx.Param)
 
     def pruned(step):
@@ -177,7 +177,7 @@ def test_every_layer_rises_to_its_own_end():
 def test_gradual_layers_leaves_what_is_spared():
     make, example, _ = NETWORKS["transformer"]
     training = training_of(0.9, groups_of(make, example), spared="embedding$")
-    method = methods.gradual_layers(training)
+    method = layer_rules.gradual_layers(training)
     params = nnx.state(make(nnx.Rngs(0)), nnx.Param)
     pruned = swd_jax.prune(params, method.target)
     assert int((pruned["characters"]["embedding"][...] == 0).sum()) == 0
