@@ -55,10 +55,11 @@ def study_cifar10() -> list[Run]:
     base = sgd_base(
         "study-cifar10",
         "cifar10",
-        "resnet-8x16",
-        epochs=15,
-        learning_rate=0.1,
+        "half-resnet-8x32",
+        epochs=20,
+        learning_rate=0.2,
         decay="one-cycle",
+        rise=0.5,
     )
     return grid(base, FEW_METHODS, (10, 5, 2), seeds=2)
 

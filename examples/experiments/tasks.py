@@ -142,14 +142,18 @@ def _image_task(run: Run, images: Images) -> Task:
 def _image_model(name: str, images: Images) -> Callable[[nnx.Rngs], nnx.Module]:
     if name in IMAGE_MODELS:
         return lambda rngs: IMAGE_MODELS[name](images, rngs)
-    # "resnet-20x16": the depth, and how many maps the first layers have.
-    depth, _, width = name.removeprefix("resnet-").partition("x")
-    if not (name.startswith("resnet-") and depth.isdigit() and width.isdigit()):
-        known = ", ".join([*IMAGE_MODELS, "resnet-20x16 (any depth and width)", "gcn"])
+    # "resnet-20x16": the depth, and how many maps the first layers have. "half-" before
+    # it: the first convolution halves height and width.
+    halved = name.removeprefix("half-")
+    depth, _, width = halved.removeprefix("resnet-").partition("x")
+    if not (halved.startswith("resnet-") and depth.isdigit() and width.isdigit()):
+        resnets = ("resnet-20x16 (any depth and width)", "half-resnet-8x32 (the same)")
+        known = ", ".join([*IMAGE_MODELS, *resnets, "gcn"])
         raise ValueError(f"model must be one of {known}; got {name!r}")
     return lambda rngs: cifar_resnet(
         int(depth),
         width=int(width),
+        stem_stride=1 if halved == name else 2,
         classes=images.classes,
         channels=images.train_images.shape[3],
         rngs=rngs,

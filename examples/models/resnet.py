@@ -120,17 +120,22 @@ class ResNet(nnx.Module):
         classes: int,
         channels: int,
         shortcut: str,
+        stem_stride: int = 1,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
-        require_positive(width=width, classes=classes, channels=channels)
+        require_positive(
+            width=width, classes=classes, channels=channels, stem_stride=stem_stride
+        )
         require_choice("shortcut", shortcut, SHORTCUTS)
         self.large_images = large_images
         common = {"dtype": dtype, "rngs": rngs}
         if large_images:
             self.stem = ConvolutionWithNorm(channels, width, 7, stride=2, **common)
         else:
-            self.stem = ConvolutionWithNorm(channels, width, 3, **common)
+            self.stem = ConvolutionWithNorm(
+                channels, width, 3, stride=stem_stride, **common
+            )
         self.blocks = nnx.List()
         inputs = width
         for stage, count in enumerate(blocks):
@@ -160,6 +165,7 @@ def cifar_resnet(
     shortcut: str = "projection",
     classes: int = 10,
     channels: int = 3,
+    stem_stride: int = 1,
     dtype: DTypeLike | None = None,
     rngs: nnx.Rngs,
 ) -> ResNet:
@@ -172,6 +178,8 @@ def cifar_resnet(
             norm, or "padding" with zeros, which has no parameters.
         classes: Of images.
         channels: Of an image.
+        stem_stride: Of the first convolution: 2 halves the height and width of all maps
+            of the paper's network, for a quarter of its computation.
         dtype: To compute in, by default that of the images.
         rngs: For the initial weights.
     """
@@ -186,6 +194,7 @@ def cifar_resnet(
         classes=classes,
         channels=channels,
         shortcut=shortcut,
+        stem_stride=stem_stride,
         dtype=dtype,
         rngs=rngs,
     )

@@ -413,6 +413,18 @@ def test_a_width_is_the_largest_that_fits():
         width_for(10**6, lambda width: LeNet5(rngs=nnx.Rngs(0)))
 
 
+def test_a_stem_of_stride_two_halves_all_maps():
+    model = cifar_resnet(8, width=4, stem_stride=2, rngs=nnx.Rngs(0))
+    images = jnp.ones((1, 32, 32, 3))
+    assert model.stem(images).shape == (1, 16, 16, 4)
+    plain = cifar_resnet(8, width=4, rngs=nnx.Rngs(0))
+    assert plain.stem(images).shape == (1, 32, 32, 4)
+    shapes = [jax.tree.map(jnp.shape, nnx.state(each)) for each in (model, plain)]
+    assert shapes[0] == shapes[1]  # the same parameters
+    with pytest.raises(ValueError, match="stem_stride must be at least 1, not 0"):
+        cifar_resnet(8, stem_stride=0, rngs=nnx.Rngs(0))
+
+
 def test_a_width_needs_no_arrays():
     def make(width):
         hidden = (1000 * width, 1000 * width)

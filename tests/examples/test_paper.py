@@ -349,6 +349,10 @@ class TestErrors:
         with pytest.raises(ValueError, match="model must be one of .*'resnet-x'"):
             make_task(dataclasses.replace(TINY, model="resnet-x"), None, None)
 
+    def test_a_network_whose_first_convolution_halves_the_image(self):
+        task = make_task(dataclasses.replace(TINY, model="half-resnet-8x2"), None, None)
+        assert task.make(nnx.Rngs(0)).stem.conv.strides == 2
+
     @pytest.mark.parametrize("size", [None, 0, 129])
     def test_a_batch_that_does_not_fit(self, size):
         with pytest.raises(ValueError, match="batch_size must be from 1 to 128"):
