@@ -38,9 +38,18 @@ def stronger_decay(training: Training) -> Method:
     return Method(optimizer, training.target(training.sparsity))
 
 
+# Optimizers that read the norm of the weights, or a whole matrix of gradients.
+_AROUND = ("lamb", "muon")
+
+
 def sparsify(training: Training, criterion: str | None = None) -> Method:
     """The target and the number of steps, and nothing else."""
     target = training.target(training.sparsity, criterion)
+    if training.run.optimizer in _AROUND:
+        return Method(
+            swd_jax.sparsify(target, training.steps, optimizer=training.optimizer()),
+            target,
+        )
     pruning = swd_jax.sparsify(target, training.steps)
     return Method(optax.chain(training.optimizer(), pruning), target)
 

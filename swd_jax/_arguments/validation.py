@@ -99,6 +99,20 @@ def describe(value: Any) -> str:
     return repr(value)
 
 
+def as_factor(name: str, value: Any) -> ArrayLike | None:
+    """Return a factor as a float, or as it is if it is traced; None for 1.
+
+    Raises:
+      ValueError: if it is below zero, naming the argument.
+    """
+    number = as_decimal(name, value)
+    if number is None:
+        return value
+    if number < 0:
+        raise ValueError(f"{name} must be at least 0, got {value!r}")
+    return None if number == 1 else float(number)
+
+
 def check_step_count(name: str, value: Any, *, minimum: int) -> None:
     """Raise if a number of steps is not a whole number of at least `minimum`.
 

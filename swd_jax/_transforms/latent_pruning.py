@@ -1,6 +1,5 @@
 """Pruning of latent weights, whose memory of what was pruned decays."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.resolve import resolve
 from swd_jax._targets.target import Target, Targets, as_targets
 from swd_jax._transforms import continuous_threshold, latent_weights, threshold_state
+from swd_jax._transforms.latent_optimizer import optimize_latents
 from swd_jax._transforms.match_updates import check_params, match_updates
 from swd_jax._transforms.threshold_state import ThresholdState
 
@@ -48,6 +48,8 @@ def latent_pruning(
     forgetting: validation.Number | optax.Schedule,
     power: float = 2.0,
     max_rescale: validation.Number = 4.0,
+    optimizer: optax.GradientTransformation | None = None,
+    pruned_gradient_scale: validation.Number = 1.0,
     memory: DTypeLike | None = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -86,7 +88,11 @@ def latent_pruning(
     power=inf is gradual magnitude pruning.
 
     Where it stands: last, `optax.chain(optax.adam(lr), latent_pruning(...))`, since it
-    reads and replaces the final update.
+    reads and replaces the final update. Or around it,
+    `latent_pruning(..., optimizer=optax.lamb(lr))`, for an optimizer that reads more of
+    the weights than their own gradients: weight decay and trust ratios then read the
+    latent weights w + m, and `pruned_gradient_scale` tells a pruned weight's gradient
+    from the others.
 
     Args:
       target: what is pruned, as for `swd`. A constant sparsity is in force from the
@@ -97,21 +103,28 @@ def latent_pruning(
       power: p, greater than 0. Infinity prunes without shrinking what is kept. Scores
         that may be negative always do.
       max_rescale: c, at least 1, which is no rescaling at all.
+      optimizer: the whole optimizer, if it is not before this in a chain.
+      pruned_gradient_scale: theta, at least 0: what the gradients of pruned weights
+        (those that are 0, with a latent weight that is not) are multiplied by before
+        `optimizer` reads them.
       memory: its dtype, by default float32, or float64 for float64 weights. bfloat16
         takes half of the bytes, and rounds what is remembered to 8 bits.
       axis_name: as for `swd`.
 
     Returns:
       A transformation whose state is a `LatentState`: a few scalars, and an array for
-      every prunable leaf. Its update needs `params`. It keeps the dtype of the updates,
-      except where that has fewer bits than the parameters' (an update could then not
-      take a weight to zero). Criteria that read the gradient need the extra argument
-      `gradient`; other extra arguments are ignored.
+      every prunable leaf; with `optimizer`, the pair of the optimizer's state and a
+      `LatentState`, as of `optax.chain(optimizer, latent_pruning(...))`. The update
+      needs `params`. It keeps the dtype of the updates, except where that has fewer
+      bits than the parameters' (an update could then not take a weight to zero).
+      Criteria that read the gradient need the extra argument `gradient`, unless there
+      is `optimizer`, which gets all extra arguments.
 
     Raises:
-      ValueError: at construction, if a number is out of range; in `init`, if the target
-        does not fit the parameters; in `update`, if `params` is missing, or the updates
-        or the memory have another structure.
+      ValueError: at construction, if a number is out of range, `optimizer` is no
+        transformation, or `pruned_gradient_scale` is given without it; in `init`, if
+        the target does not fit the parameters; in `update`, if `params` is missing, or
+        the updates or the memory have another structure.
 
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
@@ -137,6 +150,8 @@ def latent_pruning(
         forgetting=forgetting,
         power=power,
         max_rescale=max_rescale,
+        optimizer=optimizer,
+        pruned_gradient_scale=pruned_gradient_scale,
         memory=memory,
         axis_name=axis_name,
     )
@@ -144,11 +159,13 @@ def latent_pruning(
 
 def prune_latents(
     name: str,
-    targets: Sequence[Target],
+    targets: tuple[Target, ...],
     *,
     forgetting: validation.Number | optax.Schedule,
     power: float,
     max_rescale: validation.Number,
+    optimizer: optax.GradientTransformation | None,
+    pruned_gradient_scale: validation.Number,
     memory: DTypeLike | None,
     axis_name: AxisName,
     rise_end: int = 0,
@@ -162,6 +179,8 @@ def prune_latents(
       forgetting: as for `latent_pruning`, like the other arguments without a text.
       power: p.
       max_rescale: c.
+      optimizer: the one to wrap, or None.
+      pruned_gradient_scale: theta, with an optimizer.
       memory: its dtype.
       axis_name: the mesh axes over which the weights are sharded by hand.
       rise_end: as in the state.
@@ -171,6 +190,9 @@ def prune_latents(
     _check_power(power)
     max_factor = _checked_max_rescale(max_rescale)
     memory_dtype = _checked_memory(memory)
+    gradient_scale = validation.as_factor(
+        "pruned_gradient_scale", pruned_gradient_scale
+    )
 
     def init_fn(params: optax.Params) -> LatentState:
         return LatentState(
@@ -232,7 +254,21 @@ def prune_latents(
             memory=latent_weights.replace_memory(state.memory, new_memory),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    pruning = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    if optimizer is None:
+        if gradient_scale is not None:
+            raise ValueError(
+                f"pruned_gradient_scale is {pruned_gradient_scale!r}, but without "
+                "optimizer there are no gradients to scale: give the optimizer, "
+                f"{name}(..., optimizer=...)"
+            )
+        return pruning
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            "optimizer must be a transformation, such as optax.adam(1e-3), got "
+            f"{optimizer!r}"
+        )
+    return optimize_latents(name, optimizer, pruning, targets, gradient_scale)
 
 
 def _check_power(power: Any) -> None:

@@ -53,19 +53,34 @@ def find_latents(
     Raises:
       ValueError: if the memory does not fit the leaves.
     """
-    # The memory's arrays are in the order of the tree.
+    latents = {}
+    for leaf, remembered in with_memory(resolved, memory):
+        update = matched.at(leaf)
+        moved = remembered + sort_keys.widen(update, remembered.dtype)
+        latents[leaf.position] = Latent(leaf, update, moved)
+    return latents
+
+
+def with_memory(
+    resolved: ResolvedTargets, memory: Any
+) -> list[tuple[PrunableLeaf, jax.Array]]:
+    """Return the prunable leaves in the order of the tree, each with weight + memory.
+
+    Args:
+      resolved: the targets and their leaves.
+      memory: as for `find_latents`.
+
+    Raises:
+      ValueError: if the memory does not fit the leaves.
+    """
     leaves = sorted(resolved.leaves, key=lambda leaf: leaf.position)
     arrays = arrays_of_leaves("state.memory", "arrays", memory, leaves)
-    latents = {}
+    pairs = []
     for leaf, array in zip(leaves, arrays, strict=True):
-        update = matched.at(leaf)
         dtype = sort_keys.score_dtype(leaf.weights.dtype)
-        weights = sum(
-            sort_keys.widen(jnp.asarray(part), dtype)
-            for part in (leaf.weights, array, update)
-        )
-        latents[leaf.position] = Latent(leaf, update, jnp.asarray(weights))
-    return latents
+        weights = sort_keys.widen(jnp.asarray(leaf.weights), dtype)
+        pairs.append((leaf, weights + sort_keys.widen(array, dtype)))
+    return pairs
 
 
 def update_to(latent: Latent, weights: jax.Array) -> tuple[jax.Array, jax.Array]:

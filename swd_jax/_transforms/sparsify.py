@@ -20,12 +20,14 @@ _RISE = 0.5
 _FORGETTING = 0.05
 _POWER = 2.0
 _MAX_RESCALE = 4.0
+_PRUNED_GRADIENT_SCALE = 0.5
 
 
 def sparsify(
     target: Targets,
     total_steps: int,
     *,
+    optimizer: optax.GradientTransformation | None = None,
     begin: int = 0,
     end: int | None = None,
     memory: DTypeLike | None = None,
@@ -64,7 +66,12 @@ def sparsify(
     the relative change of their leaf, so that what they learned long ago counts less.
 
     Where it stands: last, after any optimizer and any weight decay:
-    `optax.chain(optax.adamw(1e-3), sparsify(0.95, total_steps))`.
+    `optax.chain(optax.adamw(1e-3), sparsify(0.95, total_steps))`. Or around them, with
+    the argument `optimizer`. The optimizer then reads the latent weights w + m in place
+    of the weights, and the gradients of pruned weights are halved for it. Use it for
+    optimizers that read the norm of the weights (LAMB, LARS) or combine the gradients
+    of a matrix (Muon, Shampoo): in a chain, LAMB shortens its steps to suit the small
+    norm of a sparse network, and Muon spends them on the pruned weights.
 
     Args:
       target: what is pruned, or just the sparsity, in [0, 1); or several targets, each
@@ -72,6 +79,8 @@ def sparsify(
       total_steps: the number of optimizer steps of the whole training, counted from the
         `init` of this transformation. To make a trained network sparse, start with its
         parameters, and give the number of steps that fine-tuning has.
+      optimizer: the whole optimizer, if it is not before this in a chain, as in
+        `sparsify(0.95, total_steps, optimizer=optax.lamb(1e-2))`.
       begin: the step at which the sparsity begins to rise, at least 0.
       end: the step from which the parameters have the whole target sparsity, after
         `begin` and at most `total_steps`. By default half of the way from `begin` to
@@ -85,17 +94,20 @@ def sparsify(
     Returns:
       A transformation whose state is a `methods.LatentState`: a few scalars, and the
       memory, an array for every prunable leaf (4 bytes a weight, 2 in bfloat16). With
-      parameters in bfloat16 the memory holds what their rounding drops, so that small
-      updates are not lost. Its update needs `params`, which it takes as they are: if
-      something else changes them between two steps, training goes on from there. It
-      keeps the dtype of the updates, except where that has fewer bits than the
-      parameters'. Criteria that read the gradient need the extra argument `gradient`.
+      `optimizer` the state is a pair, that of the optimizer and a `LatentState`, as in
+      a chain. With parameters in bfloat16 the memory holds what their rounding drops,
+      so that small updates are not lost. The update needs `params`, which it takes as
+      they are: if something else changes them between two steps, training goes on from
+      there. It keeps the dtype of the updates, except where that has fewer bits than
+      the parameters'. Criteria that read the gradient need the extra argument
+      `gradient`, unless there is `optimizer`, which gets all extra arguments.
       Weights that `NM` never prunes, and those of criteria whose scores may be
       negative, are not shrunk towards the threshold.
 
     Raises:
-      ValueError: at construction, if a number is out of range, or `begin` or `end` is
-        given and every sparsity is a schedule already; in `init`, if the target does
+      ValueError: at construction, if a number is out of range, `optimizer` is no
+        transformation, or `begin` or `end` is given and every sparsity is a schedule
+        already; in `init`, if the target does
         not fit the parameters; in `update`, if `params` is missing, or the updates or
         the memory have another structure.
 
@@ -134,6 +146,8 @@ def sparsify(
         forgetting=_FORGETTING,
         power=_POWER,
         max_rescale=_MAX_RESCALE,
+        optimizer=optimizer,
+        pruned_gradient_scale=1.0 if optimizer is None else _PRUNED_GRADIENT_SCALE,
         memory=memory,
         axis_name=axis_name,
         rise_end=0 if has_own_rise else end,

@@ -104,7 +104,7 @@ def straight_through(
     is here the (k+1)-th smallest.
     """
     exponent = _check_power(power, soft=soft)
-    scale = _check_scale(pruned_gradient_scale)
+    scale = validation.as_factor("pruned_gradient_scale", pruned_gradient_scale)
     targets = as_targets(target)
     check_extra_args(targets, extra_args)
     resolved = resolve(targets, params)
@@ -140,13 +140,3 @@ def _check_power(power: Any, *, soft: bool) -> float:
             f"power must be 1 with soft=False, which shrinks no weight, got {power!r}"
         )
     return float(number)
-
-
-def _check_scale(scale: Any) -> ArrayLike | None:
-    """Return the scale as a float, or as it is if it is traced; None for 1."""
-    number = validation.as_decimal("pruned_gradient_scale", scale)
-    if number is None:
-        return scale
-    if number < 0:
-        raise ValueError(f"pruned_gradient_scale must be at least 0, got {scale!r}")
-    return None if number == 1 else float(number)
