@@ -49,7 +49,7 @@ def latent_pruning(
     power: float = 2.0,
     max_rescale: validation.Number = 4.0,
     optimizer: optax.GradientTransformation | None = None,
-    pruned_gradient_scale: validation.Number = 1.0,
+    pruned_gradient_scale: validation.Number | None = None,
     memory: DTypeLike | None = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -106,7 +106,7 @@ def latent_pruning(
       optimizer: the whole optimizer, if it is not before this in a chain.
       pruned_gradient_scale: theta, at least 0: what the gradients of pruned weights
         (those that are 0, with a latent weight that is not) are multiplied by before
-        `optimizer` reads them.
+        `optimizer` reads them. None, the default, leaves them as they are.
       memory: its dtype, by default float32, or float64 for float64 weights. bfloat16
         takes half of the bytes, and rounds what is remembered to 8 bits.
       axis_name: as for `swd`.
@@ -165,7 +165,7 @@ def prune_latents(
     power: float,
     max_rescale: validation.Number,
     optimizer: optax.GradientTransformation | None,
-    pruned_gradient_scale: validation.Number,
+    pruned_gradient_scale: validation.Number | None,
     memory: DTypeLike | None,
     axis_name: AxisName,
     rise_end: int = 0,
@@ -190,9 +190,11 @@ def prune_latents(
     _check_power(power)
     max_factor = _checked_max_rescale(max_rescale)
     memory_dtype = _checked_memory(memory)
-    gradient_scale = validation.as_factor(
-        "pruned_gradient_scale", pruned_gradient_scale
-    )
+    gradient_scale = None
+    if pruned_gradient_scale is not None:
+        gradient_scale = validation.as_factor(
+            "pruned_gradient_scale", pruned_gradient_scale
+        )
 
     def init_fn(params: optax.Params) -> LatentState:
         return LatentState(
@@ -256,7 +258,7 @@ def prune_latents(
 
     pruning = optax.GradientTransformationExtraArgs(init_fn, update_fn)
     if optimizer is None:
-        if gradient_scale is not None:
+        if pruned_gradient_scale is not None:
             raise ValueError(
                 f"pruned_gradient_scale is {pruned_gradient_scale!r}, but without "
                 "optimizer there are no gradients to scale: give the optimizer, "

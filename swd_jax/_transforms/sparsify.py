@@ -147,7 +147,7 @@ def sparsify(
         power=_POWER,
         max_rescale=_MAX_RESCALE,
         optimizer=optimizer,
-        pruned_gradient_scale=1.0 if optimizer is None else _PRUNED_GRADIENT_SCALE,
+        pruned_gradient_scale=None if optimizer is None else _PRUNED_GRADIENT_SCALE,
         memory=memory,
         axis_name=axis_name,
         rise_end=0 if has_own_rise else end,
