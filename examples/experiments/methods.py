@@ -38,20 +38,28 @@ def stronger_decay(training: Training) -> Method:
     return Method(optimizer, training.target(training.sparsity))
 
 
-# Optimizers that read the norm of the weights, or a whole matrix of gradients.
-_AROUND = ("lamb", "muon")
+OPTIMIZERS_INSIDE = ("lamb", "muon")
+"""Those that `sparsify` is given: they read the norm of the weights, or a whole matrix
+of gradients."""
+
+
+def _sparsify_after(training: Training, target: swd_jax.Target) -> Method:
+    pruning = swd_jax.sparsify(target, training.steps)
+    return Method(optax.chain(training.optimizer(), pruning), target)
 
 
 def sparsify(training: Training, criterion: str | None = None) -> Method:
     """The target and the number of steps, and nothing else."""
     target = training.target(training.sparsity, criterion)
-    if training.run.optimizer in _AROUND:
-        return Method(
-            swd_jax.sparsify(target, training.steps, optimizer=training.optimizer()),
-            target,
-        )
-    pruning = swd_jax.sparsify(target, training.steps)
-    return Method(optax.chain(training.optimizer(), pruning), target)
+    if training.run.optimizer not in OPTIMIZERS_INSIDE:
+        return _sparsify_after(training, target)
+    pruning = swd_jax.sparsify(target, training.steps, optimizer=training.optimizer())
+    return Method(pruning, target)
+
+
+def sparsify_chained(training: Training) -> Method:
+    """After any optimizer, also one that it should be given."""
+    return _sparsify_after(training, training.target(training.sparsity))
 
 
 def sparsify_normalized(training: Training) -> Method:
@@ -243,6 +251,7 @@ METHODS: dict[str, Callable[[Training], Method]] = {
     "stronger-decay": stronger_decay,
     "sparsify": sparsify,
     "sparsify-normalized": sparsify_normalized,
+    "sparsify-chained": sparsify_chained,
     "swd": swd,
     "swd-normalized": swd_normalized,
     "swd-rising": swd_rising,

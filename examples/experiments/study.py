@@ -17,6 +17,7 @@ from experiments.bases import (
     text_base,
 )
 from experiments.grids import grid
+from experiments.methods import OPTIMIZERS_INSIDE
 from experiments.run import Run
 
 STUDY_METHODS = (
@@ -88,13 +89,14 @@ def conditions(base: Run, rates: dict[str, float]) -> list[Run]:
     for optimizer, rate in rates.items():
         change = {"variant": optimizer, "optimizer": optimizer, "learning_rate": rate}
         changes.append(change | multiplier.get(optimizer, {}))
-    return [
-        run
-        for change in changes
-        for run in grid(
-            dataclasses.replace(base, **change), FEW_METHODS, (5, 2, 1), seeds=5
-        )
-    ]
+    runs = []
+    for change in changes:
+        methods = FEW_METHODS
+        if change.get("optimizer") in OPTIMIZERS_INSIDE:
+            methods = (*methods, "sparsify-chained")
+        changed = dataclasses.replace(base, **change)
+        runs += grid(changed, methods, (5, 2, 1), seeds=5)
+    return runs
 
 
 def study_digits_conditions() -> list[Run]:

@@ -1,6 +1,6 @@
 """An optimizer that has the latent weights as its parameters."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -12,6 +12,15 @@ from swd_jax._transforms.latent_weights import with_memory
 from swd_jax._transforms.match_updates import check_params, match_updates
 
 
+class LatentOptimizerState(NamedTuple):
+    """The state of `sparsify` and `latent_pruning` with an optimizer inside."""
+
+    inner: optax.OptState
+    """The state of the optimizer inside."""
+    pruning: Any
+    """The `LatentState` of the pruning."""
+
+
 def optimize_latents(
     name: str,
     optimizer: optax.GradientTransformation,
@@ -19,7 +28,7 @@ def optimize_latents(
     targets: tuple[Target, ...],
     pruned_gradient_scale: ArrayLike | None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Chain an optimizer and a pruning of latent weights; show the optimizer these.
+    """Chain an optimizer, which is given latent weights, and the pruning of these.
 
     Args:
       name: the public function, for errors.
@@ -30,21 +39,20 @@ def optimize_latents(
         before the optimizer reads them; None for 1.
 
     Returns:
-      A transformation with the state of `optax.chain(optimizer, pruning)`. Its update
-      passes the extra arguments to both; if `gradient` is not among them, the pruning
-      gets the gradients that the update was called with.
+      A transformation whose update passes the extra arguments to both. If `gradient`
+      is not among them, the pruning gets the gradients that the update was called with.
     """
     inner = optax.with_extra_args_support(optimizer)
 
-    def init_fn(params: optax.Params) -> tuple[Any, Any]:
-        return inner.init(params), pruning.init(params)
+    def init_fn(params: optax.Params) -> LatentOptimizerState:
+        return LatentOptimizerState(inner.init(params), pruning.init(params))
 
     def update_fn(
         updates: optax.Updates,
         state: Any,
         params: optax.Params | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, tuple[Any, Any]]:
+    ) -> tuple[optax.Updates, LatentOptimizerState]:
         check_params(params, name)
         inner_state, pruning_state = state
         resolved = resolve(targets, params)
@@ -69,6 +77,6 @@ def optimize_latents(
         new_updates, pruning_state = pruning.update(
             new_updates, pruning_state, params, **{"gradient": updates, **extra_args}
         )
-        return new_updates, (inner_state, pruning_state)
+        return new_updates, LatentOptimizerState(inner_state, pruning_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -113,12 +113,11 @@ def latent_pruning(
 
     Returns:
       A transformation whose state is a `LatentState`: a few scalars, and an array for
-      every prunable leaf; with `optimizer`, the pair of the optimizer's state and a
-      `LatentState`, as of `optax.chain(optimizer, latent_pruning(...))`. The update
-      needs `params`. It keeps the dtype of the updates, except where that has fewer
-      bits than the parameters' (an update could then not take a weight to zero).
-      Criteria that read the gradient need the extra argument `gradient`, unless there
-      is `optimizer`, which gets all extra arguments.
+      every prunable leaf. With `optimizer`, a `LatentOptimizerState` holds it and the
+      optimizer's state. The update needs `params`. It keeps the dtype of the updates,
+      except where that has fewer bits than the parameters' (an update could then not
+      take a weight to zero). Criteria that read the gradient need the extra argument
+      `gradient`, unless there is `optimizer`, which gets all extra arguments.
 
     Raises:
       ValueError: at construction, if a number is out of range, `optimizer` is no

@@ -94,8 +94,8 @@ def sparsify(
     Returns:
       A transformation whose state is a `methods.LatentState`: a few scalars, and the
       memory, an array for every prunable leaf (4 bytes a weight, 2 in bfloat16). With
-      `optimizer` the state is a pair, that of the optimizer and a `LatentState`, as in
-      a chain. With parameters in bfloat16 the memory holds what their rounding drops,
+      `optimizer`, a `methods.LatentOptimizerState` holds it and the optimizer's state.
+      With parameters in bfloat16 the memory holds what their rounding drops,
       so that small updates are not lost. The update needs `params`, which it takes as
       they are: if something else changes them between two steps, training goes on from
       there. It keeps the dtype of the updates, except where that has fewer bits than

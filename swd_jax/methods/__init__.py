@@ -1,5 +1,8 @@
 """`sparsify` in its general form, and other methods to compare it and `swd` with."""
 
+from swd_jax._transforms.latent_optimizer import (
+    LatentOptimizerState as LatentOptimizerState,
+)
 from swd_jax._transforms.latent_pruning import LatentState as LatentState
 from swd_jax._transforms.latent_pruning import latent_pruning as latent_pruning
 from swd_jax.methods._drop_and_grow import DynamicState as DynamicState

@@ -5,12 +5,16 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 
+from swd_jax._transforms.latent_optimizer import LatentOptimizerState
 from swd_jax._transforms.latent_pruning import LatentState
 from swd_jax._transforms.selective_decay import SwdState
 
-Link: TypeAlias = Literal["ours", "moments", "learning rate", "stateless", "unknown"]
+Link: TypeAlias = Literal[
+    "ours", "moments", "whole matrices", "learning rate", "stateless", "unknown"
+]
 """What is known of a link of a chain by its state. A stateless one may be anything:
-a learning rate, clipping, weight decay, nothing at all."""
+a learning rate, clipping, weight decay, nothing at all. "whole matrices" stands beside
+"moments" where an update depends on more gradients than its own."""
 
 # States of other packages of this layer, which are not imported here.
 _OURS_BY_NAME = ("PruningState", "KeepPrunedState", "DynamicState")
@@ -20,6 +24,9 @@ _MOMENTS = frozenset(
     "mu nu trace ema exp_avg exp_avg_sq v_row sum_of_squares grad_sum_sq e_g m1 n "
     "prev_updates diff_updates_memory".split()
 )
+
+# States, by name, of optimizers that combine the gradients of a matrix.
+_OF_WHOLE_MATRICES = ("MuonState",)
 
 # Where a transformation keeps the state of the one that it wraps.
 _INNER_STATES = (
@@ -85,7 +92,13 @@ def _placed(
 ) -> Iterator[PlacedState]:
     if type_name(node):
         yield PlacedState(node, before, after, sees_all)
-    if _is_chain(node):
+    if isinstance(node, LatentOptimizerState):
+        # The optimizer inside knows of the latent weights.
+        inner: list[Link] = [
+            link for link in _links(node.inner) if link != "whole matrices"
+        ]
+        yield from _placed(node.pruning, (*before, *inner), after, sees_all)
+    elif _is_chain(node):
         links = [_links(child) for child in node]
         for i, child in enumerate(node):
             yield from _placed(
@@ -110,7 +123,7 @@ def _placed(
 
 def _links(node: Any) -> list[Link]:
     """Return the links of a transformation that stands beside another one."""
-    if type_name(node):
+    if type_name(node) or isinstance(node, LatentOptimizerState):
         return ["ours"]
     if _is_chain(node):
         inner = _flat(map(_links, node))
@@ -129,6 +142,8 @@ def _links(node: Any) -> list[Link]:
         return [] if node is None else ["unknown"]
     if type(node).__name__ == "ScaleByScheduleState":
         return ["learning rate"]
+    if type(node).__name__ in _OF_WHOLE_MATRICES:
+        return ["moments", "whole matrices"]
     return ["moments"] if _MOMENTS & set(fields) else ["unknown"]
 
 

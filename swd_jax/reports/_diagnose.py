@@ -61,7 +61,8 @@ def diagnose(
       leaves all leaves. Not in the first tenth of the run, and not before the sparsity
       has come three quarters of the way: the layers of a new network differ in scale;
     - a transformation stands in the wrong place of the chain, as far as the states
-      around it tell: `swd` last, after an optimizer; the others before one.
+      around it tell: `swd` last, after an optimizer; the others before one; `sparsify`
+      after Muon, which it should be given.
 
     Args:
       params: the parameters, any tree of concrete arrays.

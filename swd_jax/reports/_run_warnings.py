@@ -63,6 +63,12 @@ def place_warnings(placed: PlacedState) -> Iterator[str]:
             f"{name} stands before an optimizer, or before its learning rate, which "
             f"{harm}. Put it last: optax.chain(optimizer, {name.split()[0]}(...))."
         )
+    if isinstance(state, LatentState) and "whole matrices" in placed.before:
+        yield (
+            f"{name} stands after an optimizer that combines the gradients of a "
+            "matrix, as Muon does, and spends most of its steps on pruned weights "
+            f"there. Give it the optimizer: {name}(..., optimizer=...)."
+        )
 
 
 def _goes_last(state: Any) -> str:
