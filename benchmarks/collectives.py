@@ -21,14 +21,25 @@ def bytes_exchanged(text: str) -> dict[str, int]:
       text: `jax.jit(...).lower(...).compile().as_text()`. Every operation counts once,
         also in a loop.
     """
-    exchanged: dict[str, int] = {}
+    return {kind: found["bytes"] for kind, found in collectives_of(text).items()}
+
+
+def collectives_of(text: str) -> dict[str, dict[str, int]]:
+    """Return the number of each kind of collective, and the bytes of their results.
+
+    Args:
+      text: as for `bytes_exchanged`.
+    """
+    found: dict[str, dict[str, int]] = {}
     kinds = "|".join(COLLECTIVES)
     for line in text.splitlines():
         operation = re.search(rf"= (.*?) ({kinds})(?:-start)?\(", line)
         if operation is None:
             continue
         results, kind = operation.groups()
+        of_kind = found.setdefault(kind, {"count": 0, "bytes": 0})
+        of_kind["count"] += 1
         for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", results):
             elements = math.prod(map(int, filter(None, shape.split(","))))
-            exchanged[kind] = exchanged.get(kind, 0) + elements * BITS[dtype] // 8
-    return exchanged
+            of_kind["bytes"] += elements * BITS.get(dtype, 0) // 8
+    return found

@@ -6,9 +6,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-Size = Literal["4.3M", "4.1M", "25.6M", "1G"]
+Size = Literal["4.3M", "4.1M", "25.6M", "124M", "7B-layer", "1G"]
 """4.3M: ResNet-20 with 64 maps, 65 leaves. 4.1M: 1,000 leaves of 64 x 64. 25.6M:
-ResNet-50, 161 leaves. 1G: a transformer, 300 leaves."""
+ResNet-50, 161 leaves. 124M: a GPT, 148 leaves. 7B-layer: one of the 32 layers of a
+transformer with 7 billion weights, 9 leaves. 1G: a transformer, 300 leaves."""
 
 
 def shapes(size: Size) -> list[tuple[int, ...]]:
@@ -29,6 +30,13 @@ def shapes(size: Size) -> list[tuple[int, ...]]:
         return with_norms(convs, (2048, 1000))
     if size == "4.1M":
         return [(64, 64)] * 1000
+    if size == "124M":
+        kernels = [(768, 3 * 768), (768, 768), (768, 4 * 768), (4 * 768, 768)]
+        block = [*kernels, *((kernel[1],) for kernel in kernels), *[(768,)] * 4]
+        return [(50_257, 768), (1024, 768), *block * 12, (768,), (768,)]
+    if size == "7B-layer":
+        attention, mlp = [(4096, 4096)] * 4, [(4096, 11_008)] * 2
+        return [*attention, *mlp, (11_008, 4096), (4096,), (4096,)]
     width, words = 1408, 40_960
     block = [(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]
     block += [(width,)] * 2

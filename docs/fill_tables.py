@@ -36,7 +36,7 @@ def _place(match: re.Match[str]) -> str:
     if match["kind"] == "table":
         table = tables.markdown(found)
     else:
-        cells = comparison.cells(found, methods=study.STUDY_METHODS, most_kept=10)
+        cells = comparison.cells(found, methods=study.COMPARED_METHODS, most_kept=10)
         table = comparison.markdown(cells)
     return f"{match[1]}\n{table}\n{match[4]}"
 

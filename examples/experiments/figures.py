@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import choice_figures, tables
-from experiments.plain import BLUE, GREEN, GREY, INK, ORANGE, SKY, plain
+from experiments.plain import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, plain
 
 STYLES = {
+    "sparsify": {"color": PURPLE, "marker": "D", "linewidth": 2.2},
     "swd": {"color": SKY, "marker": "o", "linestyle": "--"},
     "swd-normalized": {"color": SKY, "marker": "s", "linestyle": ":"},
     "swd-rising": {"color": BLUE, "marker": "o", "linewidth": 2.2},
@@ -22,6 +23,7 @@ STYLES = {
 }
 # Channels look like the single weights of the same method; with a floor, dotted.
 _CHANNELS = {
+    "sparsify-channels": STYLES["sparsify"],
     "swd-channels": STYLES["swd"],
     "swd-channels-rising": STYLES["swd-rising"],
     "gradual-channels": STYLES["gradual"],

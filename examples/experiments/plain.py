@@ -4,6 +4,7 @@ from matplotlib.axes import Axes
 
 # Okabe & Ito: colours that everybody can tell apart.
 BLUE, ORANGE, GREEN, SKY = "#0072b2", "#d55e00", "#009e73", "#56b4e9"
+PURPLE = "#8a4f7d"
 INK, GREY = "#33393f", "#8a939b"
 
 

@@ -1,0 +1,299 @@
+"""Compile optimizer steps for TPUs and GPUs, and count the bytes that they move.
+
+    JAX_PLATFORMS=cpu python benchmarks/compiled.py v5e
+    JAX_PLATFORMS=cpu python benchmarks/compiled.py h100 --model 124M --rows adam swd
+
+`make bench-compiled` makes the environments that this needs. No device is needed and
+nothing is run: XLA's own compilers say what a step would move, store and exchange.
+Prints a table and writes JSON.
+"""
+
+import dataclasses
+import functools
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import swd_jax
+from swd_jax import NM, Block, Channel, Target, criteria
+
+try:
+    import rich.table
+    import tyro
+    from accelerators import ACCELERATORS, devices_of
+    from collectives import collectives_of
+    from environment import environment
+    from report import new_console, write
+    from timing import DTYPES, RESULTS
+    from traffic import Bytes, traffic
+    from weights import Size, shapes
+except ImportError as error:
+    sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
+
+LEARNING_RATE, WEIGHT_DECAY, A = 1e-3, 5e-4, 10.0
+STEPS = 1_000
+BASE = "adam"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to compile, and for what."""
+
+    accelerator: Annotated[str, tyro.conf.Positional]
+    """v5e, v6e (one chip), v5e-2x2, v5e-4x4, v6e-2x2, v6e-4x4 or h100."""
+    model: Size = "7B-layer"
+    """Shapes of the weights. 7B-layer: a layer of a transformer with 7 billion. 124M: a
+    GPT. 25.6M: ResNet-50."""
+    dtype: Literal["f32", "bf16"] = "f32"
+    """Type of the weights, the gradients and the optimizer's moments."""
+    rows: tuple[str, ...] = ()
+    """Only these."""
+    out: Path = RESULTS
+    """Folder for the JSON file."""
+
+
+def _of_target(target: Target) -> optax.GradientTransformation:
+    decay = swd_jax.swd(target, weight_decay=WEIGHT_DECAY, a=A)
+    return optax.chain(decay, optax.adam(LEARNING_RATE))
+
+
+def _after(transformation: Any) -> optax.GradientTransformation:
+    return optax.chain(optax.adam(LEARNING_RATE), transformation)
+
+
+def steps() -> dict[str, Callable[[], optax.GradientTransformation]]:
+    """Return the optimizers, by the names of their rows."""
+    of = functools.partial(Target, 0.9)
+    decay = functools.partial(
+        swd_jax.decoupled_swd,
+        weight_decay=WEIGHT_DECAY,
+        a=A,
+        learning_rate=LEARNING_RATE,
+    )
+    proximal = functools.partial(
+        swd_jax.proximal_swd,
+        weight_decay=WEIGHT_DECAY,
+        a=A,
+        learning_rate=LEARNING_RATE,
+    )
+    forms = {
+        BASE: lambda: optax.adam(LEARNING_RATE),
+        "swd": lambda: _of_target(of()),
+        "decoupled_swd": lambda: _after(decay(of())),
+        "proximal_swd": lambda: _after(proximal(of())),
+        "sparsify": lambda: _after(swd_jax.sparsify(of(), STEPS)),
+        "sparsify, memory bfloat16": lambda: _after(
+            swd_jax.sparsify(of(), STEPS, memory=jnp.bfloat16)
+        ),
+        "magnitude_pruning": lambda: _after(swd_jax.methods.magnitude_pruning(of())),
+        "soft_pruning": lambda: _after(
+            swd_jax.methods.soft_pruning(of(), update_every=100)
+        ),
+        "rigl": lambda: swd_jax.methods.rigl(
+            optax.adam(LEARNING_RATE), 0.9, until=STEPS
+        ),
+    }
+    targets = {
+        "NM(2, 4)": Target(0.5, structure=NM(2, 4)),
+        "NM(8, 16)": Target(0.5, structure=NM(8, 16)),
+        "Block((4, 4))": of(structure=Block((4, 4))),
+        "Block((1, 4))": of(structure=Block((1, 4))),
+        "Block((32, 32))": of(structure=Block((32, 32))),
+        "Channel(-1), local": Target(0.5, structure=Channel(-1), scope="local"),
+        "Channel(-1), global": Target(0.5, structure=Channel(-1)),
+        "local": of(scope="local"),
+        "erk": of(scope="erk"),
+        "min_kept": of(min_kept=0.01),
+        "normalized_magnitude": of(criterion=criteria.normalized_magnitude),
+        "rms_normalized_magnitude": of(criterion=criteria.rms_normalized_magnitude),
+        "lamp": of(criterion=criteria.lamp),
+        "saliency": of(criterion=criteria.saliency),
+        "mean_saliency": of(criterion=criteria.mean_saliency()),
+        "movement": of(criterion=criteria.movement),
+        "fisher": of(criterion=criteria.fisher),
+        "random_scores": of(criterion=criteria.random_scores(0)),
+    }
+    swds = {
+        f"swd, {name}": functools.partial(_of_target, target)
+        for name, target in targets.items()
+    }
+    sparse = {
+        f"sparsify, {name}": lambda name=name: _after(
+            swd_jax.sparsify(targets[name], STEPS)
+        )
+        for name in ("NM(2, 4)", "Block((4, 4))", "Channel(-1), local", "local")
+    }
+    return forms | swds | sparse
+
+
+class Compiled(NamedTuple):
+    """What XLA has made of a step, for one device."""
+
+    outside: Bytes
+    """Moved outside of the search's loop."""
+    reading: Bytes
+    """Moved by one iteration of each loop: the search reads the scores once."""
+    temporary: int
+    collectives: dict[str, dict[str, int]]
+    seconds: float
+
+
+def sharded(leaves: list[tuple[int, ...]], dtype: Any, mesh: Mesh) -> list[Any]:
+    """Return weights divided among all devices along the first axis that divides."""
+    found = []
+    for shape in leaves:
+        axis = next((i for i, n in enumerate(shape) if n % mesh.size == 0), None)
+        spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, "x")
+        sharding = NamedSharding(mesh, spec)
+        found.append(jax.ShapeDtypeStruct(shape, dtype, sharding=sharding))
+    return found
+
+
+def compile_step(
+    optimizer: optax.GradientTransformation, params: list[Any], mesh: Mesh
+) -> Compiled:
+    """Compile an optimizer's update and the addition of it to the parameters.
+
+    Args:
+      optimizer: its state is sharded as the parameters are.
+      params: shapes.
+      mesh: of the devices.
+    """
+    by_shape = {leaf.shape: leaf.sharding for leaf in params}
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=by_shape.get(leaf.shape, everywhere)
+        ),
+        jax.eval_shape(optimizer.init, params),
+    )
+
+    def step(gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    started = time.perf_counter()
+    jitted = jax.jit(
+        step,
+        donate_argnums=(1, 2),
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, (params, state)),
+    )
+    compiled = jitted.lower(params, state, params).compile()
+    seconds = time.perf_counter() - started
+    text = compiled.as_text()
+    memory: Any = compiled.memory_analysis()
+    moved = traffic(text)
+    reading = functools.reduce(Bytes.plus, moved.loops, Bytes(0, 0))
+    return Compiled(
+        moved.outside,
+        reading,
+        memory.temp_size_in_bytes,
+        collectives_of(text),
+        seconds,
+    )
+
+
+def as_row(
+    name: str, step: Compiled, base: Compiled, weight_bytes: float, bandwidth: float
+) -> dict[str, Any]:
+    """Return the report of a step, in multiples of the weights of one device."""
+    whole = step.outside.plus(step.reading)
+    return {
+        "name": name,
+        "read": step.outside.read / weight_bytes,
+        "written": step.outside.written / weight_bytes,
+        "reading": step.reading.total / weight_bytes,
+        "over_base": step.outside.total / base.outside.total,
+        "with_one_reading_over_base": whole.total / base.outside.total,
+        "temporary": step.temporary / weight_bytes,
+        "temporary_more_than_base": (step.temporary - base.temporary) / weight_bytes,
+        "milliseconds_at_bandwidth": 1e3 * whole.total / bandwidth,
+        "collectives": step.collectives,
+        "compile_seconds": step.seconds,
+    }
+
+
+def table(rows: list[dict[str, Any]], title: str) -> rich.table.Table:
+    shown = rich.table.Table(title=title, title_justify="left")
+    shown.add_column("", no_wrap=True)
+    columns = {
+        "read": lambda row: f"{row['read']:.2f}",
+        "written": lambda row: f"{row['written']:.2f}",
+        "a reading": lambda row: f"{row['reading']:.2f}",
+        "over adam": lambda row: f"{row['with_one_reading_over_base']:.2f}",
+        "temporary": lambda row: f"{row['temporary']:.3f}",
+        "collectives": lambda row: ", ".join(
+            f"{found['count']} {kind} {found['bytes']:,} B"
+            for kind, found in row["collectives"].items()
+        ),
+        "ms": lambda row: f"{row['milliseconds_at_bandwidth']:.3g}",
+        "compile s": lambda row: f"{row['compile_seconds']:.0f}",
+    }
+    for column in columns:
+        shown.add_column(column, justify="right")
+    for row in rows:
+        shown.add_row(row["name"], *(cell(row) for cell in columns.values()))
+    return shown
+
+
+def main(config: Config) -> None:
+    if config.accelerator not in ACCELERATORS:
+        sys.exit(
+            f"accelerator must be one of {', '.join(ACCELERATORS)}; got "
+            f"{config.accelerator!r}"
+        )
+    known = steps()
+    wanted = config.rows or tuple(known)
+    if unknown := set(wanted) - set(known):
+        sys.exit(f"rows must be among {', '.join(known)}; got {', '.join(unknown)}")
+    console = new_console()
+    try:
+        devices = devices_of(config.accelerator)
+    except RuntimeError as error:
+        sys.exit(f"no compiler for {config.accelerator} here: {error}")
+    mesh = Mesh(np.array(devices), ("x",))
+    leaves = shapes(config.model)
+    params = sharded(leaves, DTYPES[config.dtype], mesh)
+    weight_bytes = sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in params
+    )
+    bandwidth = ACCELERATORS[config.accelerator].bytes_per_second
+    compiled: dict[str, Compiled] = {}
+    for name in dict.fromkeys((BASE, *wanted)):
+        with console.status(f"Compiling: {name}"):
+            compiled[name] = compile_step(known[name](), params, mesh)
+    rows = [
+        as_row(name, step, compiled[BASE], weight_bytes, bandwidth)
+        for name, step in compiled.items()
+    ]
+    total = sum(math.prod(shape) for shape in leaves)
+    title = f"{config.accelerator}: {total:,} {config.dtype} weights, multiples of them"
+    console.print(table(rows, title))
+    options = dataclasses.asdict(config) | {"devices": len(devices)}
+    del options["out"]
+    results = {
+        "config": options,
+        "weights": total,
+        "leaves": len(leaves),
+        "weight_bytes_of_a_device": weight_bytes,
+        "bytes_per_second": bandwidth,
+        **environment(),
+        "rows": rows,
+    }
+    suffix = "" if config.dtype == "f32" else f"-{config.dtype}"
+    name = f"compiled-{config.accelerator}-{config.model}{suffix}.json"
+    write(config.out / name, results, console)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
