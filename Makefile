@@ -25,11 +25,11 @@ PYTEST = JAX_PLATFORMS="$${JAX_PLATFORMS:-cpu}" $(PY) -m pytest -n $(WORKERS) --
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test test-examples coverage test-slow test-gpu test-oldest test-newest test-matrix \
-	lint format docs bench clean
+	lint format docs bench bench-compiled clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [ARGS=...] [PYTHON=python3.12]\n" } \
-		/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
+		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: ## train, prune and compare on handwritten digits (ARGS=--help: its options)
 	@$(call setup,examples)
@@ -90,8 +90,22 @@ bench: ## measure the selection, the optimizer step, structures, criteria and ch
 	$(PY) benchmarks/structures.py $(ARGS)
 	$(PY) benchmarks/channels.py $(ARGS)
 
+# Neither needs a device; each plugin has an environment of its own. cuda12-local: the
+# compiler without NVIDIA's libraries, 200 MB instead of 3 GB.
+ACCELERATORS ?= v5e h100
+bench-compiled: ## compile steps for TPUs and GPUs without one (ACCELERATORS="v6e-2x2 h100")
+	@for name in $(ACCELERATORS); do \
+		case $$name in \
+			h100) plugin=cuda with='jax[cuda12-local]' ;; \
+			*) plugin=tpu with='jax[tpu]' ;; \
+		esac; \
+		sh tools/venv.sh .venv-$$plugin "$(PYTHON)" "examples $$with" $(RELEASE) && \
+			JAX_PLATFORMS=cpu .venv-$$plugin/bin/python benchmarks/compiled.py $$name $(ARGS) || \
+			exit 1; \
+	done
+
 clean: ## remove the environments and everything built
-	rm -rf .venv .venv-oldest .venv-newest .venv-gpu docs/_build build dist \
+	rm -rf .venv .venv-oldest .venv-newest .venv-gpu .venv-tpu .venv-cuda docs/_build build dist \
 		.coverage .coverage.* htmlcov .pytest_cache .ruff_cache .hypothesis
 	find swd_jax tests examples benchmarks docs tools -name __pycache__ \
 		-type d -prune -exec rm -rf {} + 2>/dev/null || true

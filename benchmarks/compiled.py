@@ -63,7 +63,15 @@ class Config:
 
 def _of_target(target: Target) -> optax.GradientTransformation:
     decay = swd_jax.swd(target, weight_decay=WEIGHT_DECAY, a=A)
-    return optax.chain(decay, optax.adam(LEARNING_RATE))
+    chain = optax.chain(decay, optax.adam(LEARNING_RATE))
+    if "nu" not in target.criterion.extra_args:
+        return chain
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        nu = optax.tree_utils.tree_get(state, "nu")
+        return chain.update(updates, state, params, nu=nu)
+
+    return optax.GradientTransformation(chain.init, update)
 
 
 def _after(transformation: Any) -> optax.GradientTransformation:
@@ -189,7 +197,7 @@ def compile_step(
     )
     compiled = jitted.lower(params, state, params).compile()
     seconds = time.perf_counter() - started
-    text = compiled.as_text()
+    text = compiled.as_text() or ""
     memory: Any = compiled.memory_analysis()
     moved = traffic(text)
     reading = functools.reduce(Bytes.plus, moved.loops, Bytes(0, 0))

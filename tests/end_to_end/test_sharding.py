@@ -30,7 +30,7 @@ WAYS = [
 def test_eight_devices_agree_with_one_and_exchange_counts_only(ways):
     program = Path(__file__).parents[1] / "helpers" / "sharded_program.py"
     # The compiler's own optimizations are on where the library runs as most use it.
-    is_optimized = ways in {"automatic", "by_hand"}
+    is_optimized = ways == "automatic"
     process = start_program(
         program, *ways.split(), devices=8, is_optimized=is_optimized
     )
