@@ -11,9 +11,23 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 BITS = {
-    **{"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16},
-    **{"bf16": 16, "f16": 16, "s32": 32, "u32": 32, "f32": 32},
-    **{"s64": 64, "u64": 64, "f64": 64, "c64": 64, "c128": 128},
+    "pred": 8,
+    "s4": 4,
+    "u4": 4,
+    "s8": 8,
+    "u8": 8,
+    "s16": 16,
+    "u16": 16,
+    "bf16": 16,
+    "f16": 16,
+    "s32": 32,
+    "u32": 32,
+    "f32": 32,
+    "s64": 64,
+    "u64": 64,
+    "f64": 64,
+    "c64": 64,
+    "c128": 128,
 }
 
 # Operations that name arrays and move nothing.
