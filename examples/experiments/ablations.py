@@ -52,8 +52,12 @@ def sparsify_without(training: Training, **changes: Any) -> Method:
     target = training.target(
         swd_jax.cubic_sparsity(training.sparsity, begin=0, end=end)
     )
+    optimizer = training.optimizer()
+    if training.run.optimizer_reads_weights:
+        arguments |= {"optimizer": optimizer, "pruned_gradient_scale": 0.5}
+        return Method(swd_jax.methods.latent_pruning(target, **arguments), target)
     pruning = swd_jax.methods.latent_pruning(target, **arguments)
-    return Method(optax.chain(training.optimizer(), pruning), target)
+    return Method(optax.chain(optimizer, pruning), target)
 
 
 PARTS_OF_SPARSIFY = {

@@ -27,9 +27,7 @@ def sparsify_channels(training: Training) -> Method:
     each other that a continuous threshold shrinks most of them.
     """
     structure = swd_jax.CoupledChannels(training.groups())
-    target = swd_jax.Target(training.sparsity, structure=structure)
-    pruning = swd_jax.sparsify(target, training.steps)
-    return Method(optax.chain(training.optimizer(), pruning), target)
+    return training.sparsify(swd_jax.Target(training.sparsity, structure=structure))
 
 
 def swd_channels(training: Training) -> Method:

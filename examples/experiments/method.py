@@ -114,6 +114,23 @@ class Training(NamedTuple):
             momentum=MOMENTUM,
         )
 
+    def sparsify(
+        self,
+        target: swd_jax.Target,
+        *,
+        learning_rate: optax.Schedule | None = None,
+        begin: int = 0,
+    ) -> Method:
+        """`swd_jax.sparsify`, around the optimizer or after it, as its docs advise."""
+        optimizer = self.optimizer(learning_rate)
+        if self.run.optimizer_reads_weights:
+            pruning = swd_jax.sparsify(
+                target, self.steps, begin=begin, optimizer=optimizer
+            )
+            return Method(pruning, target)
+        pruning = swd_jax.sparsify(target, self.steps, begin=begin)
+        return Method(optax.chain(optimizer, pruning), target)
+
     def swd(self, target: swd_jax.Target, **options: Any) -> Method:
         decay = swd_jax.swd(
             target,

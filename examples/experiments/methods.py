@@ -38,28 +38,16 @@ def stronger_decay(training: Training) -> Method:
     return Method(optimizer, training.target(training.sparsity))
 
 
-OPTIMIZERS_INSIDE = ("lamb", "muon")
-"""Those that `sparsify` is given: they read the norm of the weights, or a whole matrix
-of gradients."""
-
-
-def _sparsify_after(training: Training, target: swd_jax.Target) -> Method:
-    pruning = swd_jax.sparsify(target, training.steps)
-    return Method(optax.chain(training.optimizer(), pruning), target)
-
-
 def sparsify(training: Training, criterion: str | None = None) -> Method:
     """The target and the number of steps, and nothing else."""
-    target = training.target(training.sparsity, criterion)
-    if training.run.optimizer not in OPTIMIZERS_INSIDE:
-        return _sparsify_after(training, target)
-    pruning = swd_jax.sparsify(target, training.steps, optimizer=training.optimizer())
-    return Method(pruning, target)
+    return training.sparsify(training.target(training.sparsity, criterion))
 
 
 def sparsify_chained(training: Training) -> Method:
-    """After any optimizer, also one that it should be given."""
-    return _sparsify_after(training, training.target(training.sparsity))
+    """After the optimizer, whatever the optimizer reads."""
+    target = training.target(training.sparsity)
+    pruning = swd_jax.sparsify(target, training.steps)
+    return Method(optax.chain(training.optimizer(), pruning), target)
 
 
 def sparsify_normalized(training: Training) -> Method:
@@ -137,8 +125,7 @@ def sparsify_fine_tuned(training: Training) -> Method:
     """A dense network that becomes sparse in the part that fine-tuning has."""
     at, rate = training.fine_tuning()
     target = training.target(training.sparsity)
-    pruning = swd_jax.sparsify(target, training.steps, begin=at)
-    return Method(optax.chain(training.optimizer(rate), pruning), target)
+    return training.sparsify(target, learning_rate=rate, begin=at)
 
 
 def gradual_fine_tuned(training: Training) -> Method:

@@ -48,7 +48,8 @@ SWD = (
 def cora() -> list[Run]:
     """GCN on Cora: the Planetoid split, all methods, 50 % to 0.5 % kept, 10 seeds."""
     kept = (50, 20, 10, 5, 2, 1, 0.5)
-    return grid(cora_base("cora"), (*SWD, *BASELINES), kept, seeds=10)
+    methods = (*SWD, "sparsify-chained", *BASELINES)
+    return grid(cora_base("cora"), methods, kept, seeds=10)
 
 
 def digits() -> list[Run]:

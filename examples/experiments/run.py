@@ -78,6 +78,11 @@ class Run:
                 raise ValueError(f"{name} must be greater than 0, got {value}")
 
     @property
+    def optimizer_reads_weights(self) -> bool:
+        """Whether a weight's update depends on more than its own gradients."""
+        return self.weight_decay > 0 or self.optimizer in ("lamb", "muon")
+
+    @property
     def row(self) -> str:
         """The row of a table: the method, and what else is particular."""
         return f"{self.method} {self.variant}".strip()

@@ -17,7 +17,6 @@ from experiments.bases import (
     text_base,
 )
 from experiments.grids import grid
-from experiments.methods import OPTIMIZERS_INSIDE
 from experiments.run import Run
 
 STUDY_METHODS = (
@@ -93,10 +92,10 @@ def conditions(base: Run, rates: dict[str, float]) -> list[Run]:
         changes.append(change | multiplier.get(optimizer, {}))
     runs = []
     for change in changes:
-        methods = FEW_METHODS
-        if change.get("optimizer") in OPTIMIZERS_INSIDE:
-            methods = (*methods, "sparsify-chained")
         changed = dataclasses.replace(base, **change)
+        methods = FEW_METHODS
+        if changed.optimizer_reads_weights:
+            methods = (*methods, "sparsify-chained")
         runs += grid(changed, methods, (5, 2, 1), seeds=5)
     return runs
 
