@@ -12,7 +12,7 @@ ROWS = [
         "Last: sparsify",
         "Replaces the final update, so that what is pruned becomes exactly zero.",
         PURPLE,
-        [("adamw(lr)  or any other", False), ("sparsify", True)],
+        [("adam(lr)  or  sgd(lr)", False), ("sparsify", True)],
     ),
     (
         "Before the optimizer: swd",

@@ -89,10 +89,8 @@ def latent_pruning(
 
     Where it stands: last, `optax.chain(optax.adam(lr), latent_pruning(...))`, since it
     reads and replaces the final update. Or around it,
-    `latent_pruning(..., optimizer=optax.lamb(lr))`, for an optimizer that reads more of
-    the weights than their own gradients: weight decay and trust ratios then read the
-    latent weights w + m, and `pruned_gradient_scale` tells a pruned weight's gradient
-    from the others.
+    `latent_pruning(..., optimizer=optax.adamw(lr))`, for an optimizer that reads more
+    than each weight's own gradients, as `sparsify` has it.
 
     Args:
       target: what is pruned, as for `swd`. A constant sparsity is in force from the

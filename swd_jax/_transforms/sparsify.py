@@ -65,13 +65,14 @@ def sparsify(
     weights decay, as in selective weight decay, but in the memory: in proportion to
     the relative change of their leaf, so that what they learned long ago counts less.
 
-    Where it stands: last, after any optimizer and any weight decay:
-    `optax.chain(optax.adamw(1e-3), sparsify(0.95, total_steps))`. Or around them, with
-    the argument `optimizer`. The optimizer then reads the latent weights w + m in place
-    of the weights, and the gradients of pruned weights are halved for it. Use it for
-    optimizers that read the norm of the weights (LAMB, LARS) or combine the gradients
-    of a matrix (Muon, Shampoo): in a chain, LAMB shortens its steps to suit the small
-    norm of a sparse network, and Muon spends them on the pruned weights.
+    Where it stands: last, after an optimizer that moves every weight by its own
+    gradients: `optax.chain(optax.adam(1e-3), sparsify(0.95, total_steps))`. Around any
+    other: `sparsify(0.95, total_steps, optimizer=optax.adamw(1e-3))`. The
+    optimizer then has the latent weights w + m as its parameters, and the gradients of
+    pruned weights are halved before it reads them. In a chain it has the sparse
+    weights: weight decay does not reach the memory, LAMB and LARS shorten their steps
+    to suit the small norm of a sparse network, and Muon and Shampoo, which combine the
+    gradients of a matrix, spend most of a step on pruned weights.
 
     Args:
       target: what is pruned, or just the sparsity, in [0, 1); or several targets, each
@@ -79,8 +80,8 @@ def sparsify(
       total_steps: the number of optimizer steps of the whole training, counted from the
         `init` of this transformation. To make a trained network sparse, start with its
         parameters, and give the number of steps that fine-tuning has.
-      optimizer: the whole optimizer, if it is not before this in a chain, as in
-        `sparsify(0.95, total_steps, optimizer=optax.lamb(1e-2))`.
+      optimizer: the whole optimizer, with its learning rate and weight decay, if it is
+        not before this in a chain.
       begin: the step at which the sparsity begins to rise, at least 0.
       end: the step from which the parameters have the whole target sparsity, after
         `begin` and at most `total_steps`. By default half of the way from `begin` to
