@@ -5,6 +5,7 @@ The compilers are libtpu's (`pip install jax[tpu]`) and the CUDA plugin's
 device, and each an environment of its own.
 """
 
+import importlib.metadata
 import os
 from typing import NamedTuple
 
@@ -52,6 +53,12 @@ ACCELERATORS = {
     "v6e-4x4": Accelerator("v6e:4x4", 16, 1640e9),
     "h100": Accelerator("", 1, 3352e9),
 }
+
+
+def compiler_of(name: str) -> str:
+    """Return the package that compiles for an accelerator, and its version."""
+    package = "libtpu" if ACCELERATORS[name].topology else "jax-cuda12-plugin"
+    return f"{package} {importlib.metadata.version(package)}"
 
 
 def devices_of(name: str) -> list[jax.Device]:

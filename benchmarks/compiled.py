@@ -29,7 +29,7 @@ from swd_jax import NM, Block, Channel, Target, criteria
 try:
     import rich.table
     import tyro
-    from accelerators import ACCELERATORS, devices_of
+    from accelerators import ACCELERATORS, compiler_of, devices_of
     from collectives import collectives_of
     from environment import environment
     from report import new_console, write
@@ -295,6 +295,7 @@ def main(config: Config) -> None:
         "leaves": len(leaves),
         "weight_bytes_of_a_device": weight_bytes,
         "bytes_per_second": bandwidth,
+        "compiler": compiler_of(config.accelerator),
         **environment(),
         "rows": rows,
     }

@@ -4,9 +4,11 @@
     python docs/fill_tables.py --check   # only says which pages are out of date
 
 A place is everything between `<!-- table: NAME -->` and `<!-- end -->`, for the table
-of one experiment, or `<!-- compare: NAME NAME ... -->`, for `paper.py compare`.
+of one experiment, `<!-- compare: NAME NAME ... -->`, for `paper.py compare`, or
+`<!-- compiled: NAME -->`, for a file of `benchmarks/compiled.py`.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -17,7 +19,9 @@ sys.path.insert(0, str(DOCS.parent / "examples"))
 from experiments import comparison, results, study, tables  # noqa: E402
 
 PLACE = re.compile(
-    r"(<!-- (?P<kind>table|compare): (?P<names>[^>]+) -->\n).*?(<!-- end -->)", re.S
+    r"(<!-- (?P<kind>table|compare|compiled): (?P<names>[^>]+) -->\n)"
+    r".*?(<!-- end -->)",
+    re.S,
 )
 
 
@@ -28,6 +32,9 @@ def filled(page: str) -> str:
 
 def _place(match: re.Match[str]) -> str:
     names = match["names"].split()
+    if match["kind"] == "compiled":
+        tables_of_names = map(_compiled, names)
+        return f"{match[1]}\n{''.join(tables_of_names)}\n{match[4]}"
     found = [
         result
         for name in names
@@ -39,6 +46,26 @@ def _place(match: re.Match[str]) -> str:
         cells = comparison.cells(found, methods=study.COMPARED_METHODS, most_kept=10)
         table = comparison.markdown(cells)
     return f"{match[1]}\n{table}\n{match[4]}"
+
+
+def _compiled(name: str) -> str:
+    """The table of a file of `benchmarks/compiled.py`, in multiples of the weights."""
+    folder = DOCS.parent / "benchmarks" / "results"
+    found = json.loads((folder / f"compiled-{name}.json").read_text())
+    lines = [
+        f"{found['config']['accelerator']}: {found['weights']:,} weights, "
+        f"{found['config']['dtype']}, jax {found['versions']['jax']}.",
+        "",
+        "| step | read | written | a reading | over Adam | temporary |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {row['name']} | {row['read']:.2f} | {row['written']:.2f} | "
+        f"{row['reading']:.2f} | {row['with_one_reading_over_base']:.2f} | "
+        f"{row['temporary']:.2f} |"
+        for row in found["rows"]
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
