@@ -18,8 +18,10 @@ def reduce_jointly(
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Return sums of some integer arrays and minima of others, read in one pass.
 
-    XLA for GPU and TPU fuses separate reductions of the same inputs into one pass.
-    XLA:CPU needs a variadic reduction for it: see `xla_cpu.reduce_variadic`.
+    XLA:GPU fuses separate reductions of the same inputs into one pass. XLA:CPU needs a
+    variadic reduction for it: see `xla_cpu.reduce_variadic`. So does XLA:TPU, which
+    reads arrays that do not fit in vector memory once for sums and once for minima
+    (libtpu 0.0.50).
 
     Args:
       summands: arrays of one shape.
@@ -69,8 +71,13 @@ def _reduce_jointly(
     ) -> tuple[list[jax.Array], list[jax.Array]]:
         return _reduce_separately(summands, minimized, axes)
 
+    is_lone = len(summands) + len(minimized) == 1
     return jax.lax.platform_dependent(
-        summands, minimized, cpu=variadic, default=separate
+        summands,
+        minimized,
+        cpu=variadic,
+        tpu=separate if is_lone else variadic,
+        default=separate,
     )
 
 

@@ -69,16 +69,28 @@ def test_arrays_split_for_several_devices_have_the_same_sums(shape, axes, device
     np.testing.assert_array_equal(minima, minimized.min(tuple(axes)))
 
 
-def test_only_cpu_has_variadic_reductions():
-    # XLA for GPU and TPU fuses separate reductions itself.
-
+@pytest.mark.parametrize(
+    ("minimized_too", "expected"),
+    [
+        # XLA for GPU fuses separate reductions itself.
+        (True, {"cpu": 1, "cuda": 2, "tpu": 1}),
+        (False, {"cpu": 1, "cuda": 1, "tpu": 1}),
+    ],
+)
+def test_a_reduction_is_variadic_where_separate_ones_read_twice(
+    minimized_too, expected
+):
     def reduced(summands, minimized):
-        return variadic_reduce.reduce_jointly([summands], [minimized], [0, 1])
+        minima = [minimized] if minimized_too else []
+        return variadic_reduce.reduce_jointly([summands], minima, [0, 1])
 
     arrays = jnp.ones((8, 8), jnp.uint32), jnp.ones((8, 8), jnp.int32)
-    reductions = {}
+    reductions, operands = {}, {}
     for platform in ("cpu", "cuda", "tpu"):
         traced = jax.jit(reduced).trace(*arrays)
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         reductions[platform] = text.count("stablehlo.reduce(")
-    assert reductions == {"cpu": 1, "cuda": 2, "tpu": 2}
+        operands[platform] = text.count(" init: ")
+    assert reductions == expected
+    # On the CPU a lone array is paired with another one.
+    assert operands == {"cpu": 2, "cuda": 1 + minimized_too, "tpu": 1 + minimized_too}
