@@ -4,7 +4,8 @@
     python docs/fill_tables.py --check   # only says which pages are out of date
 
 A place is everything between `<!-- table: NAME -->` and `<!-- end -->`, for the table
-of one experiment, `<!-- compare: NAME NAME ... -->`, for `paper.py compare`, or
+of one experiment, `<!-- compare: NAME NAME ... -->`, for `paper.py compare`,
+`<!-- compare METHOD OTHER: NAME NAME ... -->`, for two methods cell by cell, or
 `<!-- compiled: NAME -->`, for a file of `benchmarks/compiled.py`.
 """
 
@@ -19,8 +20,9 @@ sys.path.insert(0, str(DOCS.parent / "examples"))
 from experiments import comparison, results, study, tables  # noqa: E402
 
 PLACE = re.compile(
-    r"(<!-- (?P<kind>table|compare|compiled): (?P<names>[^>]+) -->\n)"
-    r".*?(<!-- end -->)",
+    r"(<!-- (?P<kind>table|compare|compiled)(?P<methods> [^:>]+)?: "
+    r"(?P<names>[^>]+) -->\n)"
+    r".*?(?P<end><!-- end -->)",
     re.S,
 )
 
@@ -34,7 +36,7 @@ def _place(match: re.Match[str]) -> str:
     names = match["names"].split()
     if match["kind"] == "compiled":
         tables_of_names = map(_compiled, names)
-        return f"{match[1]}\n{''.join(tables_of_names)}\n{match[4]}"
+        return f"{match[1]}\n{''.join(tables_of_names)}\n{match['end']}"
     found = [
         result
         for name in names
@@ -42,10 +44,14 @@ def _place(match: re.Match[str]) -> str:
     ]
     if match["kind"] == "table":
         table = tables.markdown(found)
+    elif match["methods"]:
+        methods = match["methods"].split()
+        cells = comparison.cells(found, methods=methods)
+        table = comparison.of_two(cells, *methods).markdown()
     else:
-        cells = comparison.cells(found, methods=study.COMPARED_METHODS, most_kept=10)
+        cells = comparison.cells(found, methods=study.STUDY_METHODS, most_kept=10)
         table = comparison.markdown(cells)
-    return f"{match[1]}\n{table}\n{match[4]}"
+    return f"{match[1]}\n{table}\n{match['end']}"
 
 
 def _compiled(name: str) -> str:

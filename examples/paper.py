@@ -158,7 +158,7 @@ def compare(
     /,
     results_folder: Results = Path("results"),
     method: str = comparison.METHOD,
-    methods: tuple[str, ...] = study.COMPARED_METHODS,
+    methods: tuple[str, ...] = study.STUDY_METHODS,
     most_kept: float = 10.0,
     markdown: bool = False,
 ) -> None:

@@ -40,7 +40,7 @@ for name, label in EXPERIMENTS.items():
     if not path.exists():
         continue
     cells = comparison.cells(
-        results.read(path), methods=study.COMPARED_METHODS, most_kept=10
+        results.read(path), methods=study.STUDY_METHODS, most_kept=10
     )
     for cell in cells:
         if cell.variant:

@@ -171,6 +171,11 @@ class Part(NamedTuple):
     texts: int
     """So many columns are words, the others are numbers."""
 
+    def markdown(self) -> str:
+        """For the docs."""
+        table = tables.as_markdown(self.heads, self.rows, self.texts)
+        return f"{self.title}.\n\n{table}"
+
 
 def parts(cells: Sequence[Cell], method: str = METHOD) -> Iterator[Part]:
     """All tables of the comparison.
@@ -236,6 +241,26 @@ def _against_the_best(cells: Sequence[Cell], method: str) -> Part:
     )
 
 
+def of_two(cells: Sequence[Cell], method: str, other: str) -> Part:
+    """The cells that have both of two methods, a row each."""
+    rows = []
+    for cell in cells:
+        found = difference([cell], method, other)
+        if found is not None:
+            means = (f"{cell.means[name]:.2f}" for name in (method, other))
+            names = [cell.experiment, cell.variant, found.verdict, cell.kept]
+            rows.append([*names, *means, str(cell.seeds), str(found)])
+    return Part(
+        f"{method} less {other}, ± standard error of the paired difference",
+        [
+            *("experiment", "variant", f"{method} is", "% kept", method, other),
+            *("seeds", "difference"),
+        ],
+        rows,
+        3,
+    )
+
+
 def _ranks(cells: Sequence[Cell]) -> Part:
     found = ranks(cells)
     means = {method: statistics.mean(places) for method, places in found.items()}
@@ -266,10 +291,7 @@ def _over_cells(cells: Sequence[Cell], method: str) -> Part:
 
 def markdown(cells: Sequence[Cell], method: str = METHOD) -> str:
     """For the docs."""
-    return "\n".join(
-        f"{part.title}.\n\n{tables.as_markdown(part.heads, part.rows, part.texts)}"
-        for part in parts(cells, method)
-    )
+    return "\n".join(part.markdown() for part in parts(cells, method))
 
 
 def shown(cells: Sequence[Cell], method: str = METHOD) -> Iterator[rich.table.Table]:

@@ -30,8 +30,6 @@ STUDY_METHODS = (
     "feather",
     "rigl-erk",
 )
-COMPARED_METHODS = (*STUDY_METHODS, "sparsify-chained")
-"""Those of the comparisons; the last one only where it is another than `sparsify`."""
 FEW_METHODS = ("sparsify", "gradual", "straight-through", "feather", "swd-rising")
 """Those of the experiments in which a run takes long, or of which there are many."""
 

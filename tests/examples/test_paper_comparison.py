@@ -142,3 +142,16 @@ def test_a_comparison_is_printed(tmp_path, capsys):
         paper.main([*command, "--method", "swd"])
     with pytest.raises(SystemExit, match="needs the name of an experiment"):
         paper.main(["compare"])
+
+
+def test_two_methods_cell_by_cell():
+    alone = of_cell({"gradual": [1.0]}, kept=1)
+    cells = comparison.cells([*FIRST, *SECOND, *alone], methods=["sparsify", "gradual"])
+    part = comparison.of_two(cells, "sparsify", "gradual")
+    assert part.rows == [
+        ["digits", "", "within 2 errors", "5", "92.00", "91.00", "3", "+1.00 ± 0.58"],
+        ["digits", "", "better", "2", "81.00", "77.00", "3", "+4.00 ± 0.58"],
+    ]
+    title, _, head, *_ = part.markdown().splitlines()
+    assert title == "sparsify less gradual, ± standard error of the paired difference."
+    assert head.startswith("| experiment | variant | sparsify is | % kept | sparsify |")
