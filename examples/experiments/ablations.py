@@ -38,11 +38,14 @@ def not_selective(training: Training) -> Method:
     return Method(optimizer, training.target(training.sparsity))
 
 
-def sparsify_without(training: Training, **changes: Any) -> Method:
+def sparsify_without(
+    training: Training, *, chained: bool = False, **changes: Any
+) -> Method:
     """`sparsify` with other constants.
 
     Args:
       training: the training.
+      chained: after the optimizer, whatever the optimizer reads.
       **changes: of `rise`, the part of the training in which the sparsity rises, or of
         the arguments of `methods.latent_pruning`.
     """
@@ -53,7 +56,7 @@ def sparsify_without(training: Training, **changes: Any) -> Method:
         swd_jax.cubic_sparsity(training.sparsity, begin=0, end=end)
     )
     optimizer = training.optimizer()
-    if training.run.optimizer_reads_weights:
+    if training.run.optimizer_reads_weights and not chained:
         arguments |= {"optimizer": optimizer, "pruned_gradient_scale": 0.5}
         return Method(swd_jax.methods.latent_pruning(target, **arguments), target)
     pruning = swd_jax.methods.latent_pruning(target, **arguments)

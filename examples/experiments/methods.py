@@ -239,6 +239,9 @@ METHODS: dict[str, Callable[[Training], Method]] = {
     "sparsify": sparsify,
     "sparsify-normalized": sparsify_normalized,
     "sparsify-chained": sparsify_chained,
+    "sparsify-chained-no-forgetting": functools.partial(
+        sparsify_without, chained=True, forgetting=0.0
+    ),
     "swd": swd,
     "swd-normalized": swd_normalized,
     "swd-rising": swd_rising,

@@ -132,8 +132,9 @@ def study_digits_parts() -> list[Run]:
 
 
 def study_cora_parts() -> list[Run]:
-    """The same on Cora, 10 seeds."""
-    return grid(cora_base("study-cora-parts"), PARTS, (5, 2, 1, 0.5), seeds=10)
+    """The same on Cora, also with the optimizer before `sparsify`, 10 seeds."""
+    methods = (*PARTS, "sparsify-chained", "sparsify-chained-no-forgetting")
+    return grid(cora_base("study-cora-parts"), methods, (5, 2, 1, 0.5), seeds=10)
 
 
 def study_picture_parts() -> list[Run]:
