@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import swd_jax
 from experiments import methods, registry, results, study, tables
 from experiments.method import OPTIMIZERS, Training
 from experiments.tasks import make_task
@@ -58,7 +59,9 @@ def test_the_first_step_of_every_optimizer(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("method", ["swd-rising", "gradual", "straight-through"])
+@pytest.mark.parametrize(
+    "method", ["swd-rising", "gradual", "straight-through", "sparsify"]
+)
 def test_every_optimizer_can_be_traced_with_methods(name, method):
     run = dataclasses.replace(TINY, optimizer=name, method=method, decay="one-cycle")
     task = make_task(run, None, None)
@@ -93,17 +96,18 @@ def test_one_cycle_of_the_learning_rate():
 RUNS = {
     # Ten methods, and dense training.
     "study-picture": 10 * 3 * 6 + 6,
-    # Five methods; eight conditions.
+    # Five methods.
     "study-text": 2 * 5 * 3 * 3 + 3,
     "study-cifar10": 5 * 3 * 2 + 2,
-    "study-digits-conditions": 8 * (5 * 3 * 5 + 5),
-    "study-cora-conditions": 8 * (5 * 3 * 5 + 5),
+    # Eight conditions, and sparsify-chained: on the digits with LAMB and Muon.
+    "study-digits-conditions": 8 * (5 * 3 * 5 + 5) + 2 * 3 * 5,
+    "study-cora-conditions": 8 * (6 * 3 * 5 + 5),
     # Three methods.
     "study-digits-fine-tuned": 3 * 4 * 5 + 5,
     "study-cora-fine-tuned": 3 * 4 * 10 + 10,
     # Seven methods.
     "study-digits-parts": 7 * 4 * 5 + 5,
-    "study-cora-parts": 7 * 4 * 10 + 10,
+    "study-cora-parts": 9 * 4 * 10 + 10,
     "study-picture-parts": 7 * 2 * 3 + 3,
 }
 
@@ -125,6 +129,29 @@ def test_an_experiment_has_all_its_runs_and_goes_on(name, tmp_path):
     variants = len({run.variant for run in runs})
     assert len(some) == 2 * variants
     assert {run.kept_percent for run in some} == {"2"}
+
+
+@pytest.mark.parametrize("method", ["sparsify", "sparsify-power-3"])
+@pytest.mark.parametrize(
+    ("changes", "is_inside"),
+    [
+        ({}, False),
+        ({"optimizer": "sgd"}, False),
+        ({"weight_decay": 0.1}, True),
+        ({"optimizer": "lamb"}, True),
+        ({"optimizer": "muon"}, True),
+    ],
+)
+def test_an_optimizer_that_reads_weights_is_inside_of_sparsify(
+    method, changes, is_inside
+):
+    def state(method):
+        made = methods.make_method(training(method=method, **changes))
+        return made.transform.init({"kernel": jnp.ones((4, 4))})
+
+    inside = swd_jax.methods.LatentOptimizerState
+    assert isinstance(state(method), inside) == is_inside
+    assert not isinstance(state("sparsify-chained"), inside)
 
 
 def test_conditions_change_one_thing_each():
