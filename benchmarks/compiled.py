@@ -10,6 +10,7 @@ Prints a table and writes JSON.
 
 import dataclasses
 import functools
+import json
 import math
 import sys
 import time
@@ -27,6 +28,7 @@ import swd_jax
 from swd_jax import NM, Block, Channel, Target, criteria
 
 try:
+    import rich.progress
     import rich.table
     import tyro
     from accelerators import ACCELERATORS, compiler_of, devices_of
@@ -276,19 +278,9 @@ def main(config: Config) -> None:
         for leaf in params
     )
     bandwidth = ACCELERATORS[config.accelerator].bytes_per_second
-    compiled: dict[str, Compiled] = {}
-    for name in dict.fromkeys((BASE, *wanted)):
-        with console.status(f"Compiling: {name}"):
-            compiled[name] = compile_step(known[name](), params, mesh)
-    rows = [
-        as_row(name, step, compiled[BASE], weight_bytes, bandwidth)
-        for name, step in compiled.items()
-    ]
-    total = sum(math.prod(shape) for shape in leaves)
-    title = f"{config.accelerator}: {total:,} {config.dtype} weights, multiples of them"
-    console.print(table(rows, title))
     options = dataclasses.asdict(config) | {"devices": len(devices)}
     del options["out"]
+    total = sum(math.prod(shape) for shape in leaves)
     results = {
         "config": options,
         "weights": total,
@@ -297,11 +289,25 @@ def main(config: Config) -> None:
         "bytes_per_second": bandwidth,
         "compiler": compiler_of(config.accelerator),
         **environment(),
-        "rows": rows,
     }
     suffix = "" if config.dtype == "f32" else f"-{config.dtype}"
-    name = f"compiled-{config.accelerator}-{config.model}{suffix}.json"
-    write(config.out / name, results, console)
+    path = config.out / f"compiled-{config.accelerator}-{config.model}{suffix}.json"
+    base = compile_step(known[BASE](), params, mesh)
+    rows = [as_row(BASE, base, base, weight_bytes, bandwidth)]
+    with rich.progress.Progress(console=console) as progress:
+        bar = progress.add_task("", total=len(wanted))
+        for name in wanted:
+            progress.update(bar, description=name)
+            if name != BASE:
+                step = compile_step(known[name](), params, mesh)
+                rows.append(as_row(name, step, base, weight_bytes, bandwidth))
+                # A row may take minutes: what there is stays if this is stopped.
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(results | {"rows": rows}, indent=2) + "\n")
+            progress.advance(bar)
+    title = f"{config.accelerator}: {total:,} {config.dtype} weights, multiples of them"
+    console.print(table(rows, title))
+    write(path, results | {"rows": rows}, console)
 
 
 if __name__ == "__main__":
