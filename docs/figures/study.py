@@ -6,19 +6,21 @@ python docs/figures/study.py
 import sys
 from pathlib import Path
 
-from style import BLUE, GREEN, GREY, ORANGE, PURPLE, new_figure, plain, save
+from style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, new_figure, plain, save
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
 from experiments import comparison, results, study  # noqa: E402
 
-EXPERIMENTS = {
-    "digits": "digits",
-    "mnist": "MNIST",
-    "cora": "Cora",
-    "study-text": "text",
-    "study-picture": "picture",
+# Experiments and variants, in the order of the figure.
+GROUPS = {
+    ("digits", ""): "digits",
+    ("mnist", ""): "MNIST",
+    ("cora", ""): "Cora",
+    ("study-text", ""): "text",
+    ("study-text", "embeddings dense"): "text, embeddings\ndense",
+    ("study-picture", ""): "picture",
 }
 METHODS = {
     "swd-rising": (GREY, "v"),
@@ -35,16 +37,14 @@ plain(axes, "Behind the best method of each cell", "", "points, or dB")
 labels: list[str] = []
 places: list[float] = []
 place = 0.0
-for name, label in EXPERIMENTS.items():
-    path = ROOT / "docs" / "results" / f"{name}.jsonl"
-    if not path.exists():
-        continue
-    cells = comparison.cells(
-        results.read(path), methods=study.STUDY_METHODS, most_kept=10
-    )
+for (name, variant), label in GROUPS.items():
+    found = results.read(ROOT / "docs" / "results" / f"{name}.jsonl")
+    cells = [
+        cell
+        for cell in comparison.cells(found, methods=study.STUDY_METHODS, most_kept=10)
+        if cell.variant == variant
+    ]
     for cell in cells:
-        if cell.variant:
-            continue
         best = max(cell.means.values())
         for method, (colour, marker) in METHODS.items():
             if method in cell.means:
@@ -57,14 +57,19 @@ for name, label in EXPERIMENTS.items():
                     color=colour,
                     markersize=8 if method == "sparsify" else 6,
                 )
-        labels.append(f"{label}\n{cell.kept} %")
+        labels.append(f"{cell.kept} %")
         places.append(place)
         place += 1
+    middle = (places[-1] + places[-len(cells)]) / 2
+    below = axes.get_xaxis_transform()
+    axes.text(middle, -0.13, label, transform=below, ha="center", va="top", color=INK)
     place += 0.6
 for method, (colour, marker) in METHODS.items():
     axes.plot([], [], linestyle="none", marker=marker, color=colour, label=method)
 axes.axhline(0, color=GREY, linewidth=0.8, zorder=0)
 axes.set_xticks(places, labels)
+# Room for the names of the groups.
+axes.set_xlabel("\n\n")
 axes.set_ylim(LOWEST - 0.4, 0.4)
 figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=5)
 save(figure, "study")
