@@ -35,8 +35,8 @@ def filled(page: str) -> str:
 def _place(match: re.Match[str]) -> str:
     names = match["names"].split()
     if match["kind"] == "compiled":
-        tables_of_names = map(_compiled, names)
-        return f"{match[1]}\n{'\n'.join(tables_of_names)}\n{match['end']}"
+        tables_of_names = "\n".join(map(_compiled, names))
+        return f"{match[1]}\n{tables_of_names}\n{match['end']}"
     found = [
         result
         for name in names
