@@ -159,6 +159,10 @@ FORMS = {
         fraction=None,
     ),
     "sparsify": after(swd_jax.sparsify(0.75, total_steps=10), widens_updates=True),
+    "sparsify around": around(
+        lambda optimizer: swd_jax.sparsify(0.75, total_steps=10, optimizer=optimizer),
+        widens_updates=True,
+    ),
     "latent_pruning": after(
         swd_jax.methods.latent_pruning(
             dataclasses.replace(
@@ -179,7 +183,13 @@ FORMS = {
         fraction=None,
     ),
 }
-every_form = pytest.mark.parametrize("form", FORMS)
+# All but a few lines of these are the code of the rows before them.
+ALIKE = ("sparse_evolution", "latent_pruning")
+ROWS = [
+    pytest.param(form, marks=[pytest.mark.slow] if form in ALIKE else [])
+    for form in FORMS
+]
+every_form = pytest.mark.parametrize("form", ROWS)
 
 
 @functools.cache
@@ -582,7 +592,7 @@ BASES = {
 }
 # A form and an optimizer meet in the updates alone: all of both, not all pairs.
 PAIRS = [("swd", base) for base in BASES]
-PAIRS += [(form, "adam") for form in FORMS if form != "swd"]
+PAIRS += [(form, "adam") for form in FORMS if form not in ("swd", *ALIKE)]
 
 
 @pytest.mark.parametrize(("form", "base"), PAIRS)
