@@ -67,11 +67,11 @@ def sparsify(
 
     Where it stands: last, after an optimizer that moves every weight by its own
     gradients: `optax.chain(optax.adam(1e-3), sparsify(0.95, total_steps))`. Around any
-    other: `sparsify(0.95, total_steps, optimizer=optax.adamw(1e-3))`. The
-    optimizer then has the latent weights w + m as its parameters, and the gradients of
-    pruned weights are halved before it reads them. In a chain it has the sparse
-    weights: weight decay does not reach the memory, LAMB and LARS shorten their steps
-    to suit the small norm of a sparse network, and Muon and Shampoo, which combine the
+    other: `sparsify(0.95, total_steps, optimizer=optax.adamw(1e-3))`. The optimizer
+    then has the latent weights w + m as its parameters, and the gradients of pruned
+    weights are halved before it reads them. In a chain it has the sparse weights:
+    weight decay does not reach the memory, LAMB and LARS shorten their steps to suit
+    the small norm of a sparse network, and Muon and Shampoo, which combine the
     gradients of a matrix, spend most of a step on pruned weights.
 
     Args:
@@ -96,21 +96,20 @@ def sparsify(
       A transformation whose state is a `methods.LatentState`: a few scalars, and the
       memory, an array for every prunable leaf (4 bytes a weight, 2 in bfloat16). With
       `optimizer`, a `methods.LatentOptimizerState` holds it and the optimizer's state.
-      With parameters in bfloat16 the memory holds what their rounding drops,
-      so that small updates are not lost. The update needs `params`, which it takes as
-      they are: if something else changes them between two steps, training goes on from
-      there. It keeps the dtype of the updates, except where that has fewer bits than
-      the parameters'. Criteria that read the gradient need the extra argument
-      `gradient`, unless there is `optimizer`, which gets all extra arguments.
+      With parameters in bfloat16 the memory holds what their rounding drops, so that
+      small updates are not lost. The update needs `params`, which it takes as they are:
+      if something else changes them between two steps, training goes on from there. It
+      keeps the dtype of the updates, except where that has fewer bits than the
+      parameters'. Criteria that read the gradient need the extra argument `gradient`,
+      unless there is `optimizer`, which gets all extra arguments.
       Weights that `NM` never prunes, and those of criteria whose scores may be
       negative, are not shrunk towards the threshold.
 
     Raises:
       ValueError: at construction, if a number is out of range, `optimizer` is no
         transformation, or `begin` or `end` is given and every sparsity is a schedule
-        already; in `init`, if the target does
-        not fit the parameters; in `update`, if `params` is missing, or the updates or
-        the memory have another structure.
+        already; in `init`, if the target does not fit the parameters; in `update`, if
+        `params` is missing, or the updates or the memory have another structure.
 
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
