@@ -3,6 +3,8 @@
 import math
 import re
 
+from traffic import BITS
+
 COLLECTIVES = (
     "all-reduce",
     "all-gather",
@@ -10,8 +12,6 @@ COLLECTIVES = (
     "collective-permute",
     "reduce-scatter",
 )
-BITS = {"pred": 8, "u8": 8, "s8": 8, "bf16": 16, "f16": 16, "u32": 32, "s32": 32}
-BITS |= {"f32": 32, "u64": 64, "s64": 64, "f64": 64}
 
 
 def bytes_exchanged(text: str) -> dict[str, int]:
@@ -41,5 +41,5 @@ def collectives_of(text: str) -> dict[str, dict[str, int]]:
         of_kind["count"] += 1
         for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", results):
             elements = math.prod(map(int, filter(None, shape.split(","))))
-            of_kind["bytes"] += elements * BITS.get(dtype, 0) // 8
+            of_kind["bytes"] += elements * BITS[dtype] // 8
     return found

@@ -58,20 +58,22 @@ def _compiled(name: str) -> str:
     """The table of a file of `benchmarks/compiled.py`, in multiples of the weights."""
     folder = DOCS.parent / "benchmarks" / "results"
     found = json.loads((folder / f"compiled-{name}.json").read_text())
-    lines = [
+    title = (
         f"{found['config']['accelerator']}: {found['weights']:,} weights, "
-        f"{found['config']['dtype']}, jax {found['versions']['jax']}.",
-        "",
-        "| step | read | written | a reading | over Adam | temporary |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    lines += [
-        f"| {row['name']} | {row['read']:.2f} | {row['written']:.2f} | "
-        f"{row['reading']:.2f} | {row['with_one_reading_over_base']:.2f} | "
-        f"{row['temporary']:.2f} |"
+        f"{found['config']['dtype']}, jax {found['versions']['jax']}."
+    )
+    columns = {
+        "read": "read",
+        "written": "written",
+        "a reading": "reading",
+        "over Adam": "with_one_reading_over_base",
+        "temporary": "temporary",
+    }
+    rows = [
+        [row["name"], *(f"{row[field]:.2f}" for field in columns.values())]
         for row in found["rows"]
     ]
-    return "\n".join(lines) + "\n"
+    return f"{title}\n\n{tables.as_markdown(['step', *columns], rows, 1)}"
 
 
 def main() -> None:
