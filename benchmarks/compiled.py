@@ -83,23 +83,16 @@ def _after(transformation: Any) -> optax.GradientTransformation:
 def steps() -> dict[str, Callable[[], optax.GradientTransformation]]:
     """Return the optimizers, by the names of their rows."""
     of = functools.partial(Target, 0.9)
-    decay = functools.partial(
-        swd_jax.decoupled_swd,
-        weight_decay=WEIGHT_DECAY,
-        a=A,
-        learning_rate=LEARNING_RATE,
-    )
-    proximal = functools.partial(
-        swd_jax.proximal_swd,
-        weight_decay=WEIGHT_DECAY,
-        a=A,
-        learning_rate=LEARNING_RATE,
-    )
+    after_options = {
+        "weight_decay": WEIGHT_DECAY,
+        "a": A,
+        "learning_rate": LEARNING_RATE,
+    }
     forms = {
         BASE: lambda: optax.adam(LEARNING_RATE),
         "swd": lambda: _of_target(of()),
-        "decoupled_swd": lambda: _after(decay(of())),
-        "proximal_swd": lambda: _after(proximal(of())),
+        "decoupled_swd": lambda: _after(swd_jax.decoupled_swd(of(), **after_options)),
+        "proximal_swd": lambda: _after(swd_jax.proximal_swd(of(), **after_options)),
         "sparsify": lambda: _after(swd_jax.sparsify(of(), STEPS)),
         "sparsify, memory bfloat16": lambda: _after(
             swd_jax.sparsify(of(), STEPS, memory=jnp.bfloat16)

@@ -274,8 +274,7 @@ def _of_fusion(
         size = bytes_of(computation[name].result)
         parameter = parameters[i].name
         if size and parameter not in updated:
-            size = min(size, _read_of(parameter, fused, size))
-        read += 0 if parameter in updated else size
+            read += min(size, _read_of(parameter, fused, size))
     written = bytes_of(operation.result)
     for name, part in updated.items():
         written -= bytes_of(fused[name].result) - part
