@@ -34,6 +34,10 @@ class Run:
     first fifth and then down to almost 0."""
     weight_decay: float = 0.0
     """Ordinary decay (L2) of all weights of two or more dimensions."""
+    label_smoothing: float = 0.0
+    """Part of the probability that the loss gives to all classes alike, of images."""
+    shift: int = 4
+    """By how many pixels images of CIFAR are moved at most, in each direction."""
     strong_decay: float = 1e-3
     """The same for the method that has nothing but more of it."""
     mu: float = 5e-4
@@ -72,6 +76,12 @@ class Run:
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise ValueError(f"sparsity must be in [0, 1), got {self.sparsity}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing must be in [0, 1), got {self.label_smoothing}"
+            )
+        if self.shift < 0:
+            raise ValueError(f"shift must be at least 0, got {self.shift}")
         for name in ("epochs", "learning_rate", "a_min"):
             value = getattr(self, name)
             if not 0 < value < math.inf:

@@ -57,8 +57,10 @@ def study_cifar10() -> list[Run]:
         "cifar10",
         "half-resnet-8x32",
         epochs=20,
-        learning_rate=0.2,
+        learning_rate=0.3,
         decay="one-cycle",
+        label_smoothing=0.1,
+        shift=2,
         rise=0.5,
     )
     return grid(base, FEW_METHODS, (10, 5, 2), seeds=2)

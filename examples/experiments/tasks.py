@@ -96,8 +96,15 @@ def _image_task(run: Run, images: Images) -> Task:
     ) -> jax.Array:
         pixels, labels = data["train"][0][batch], data["train"][1][batch]
         pixels = normal(pixels)
-        logits = model(_cropped_and_flipped(key, pixels) if augment else pixels)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        if augment:
+            pixels = _cropped_and_flipped(key, pixels, run.shift)
+        logits = model(pixels)
+        if run.label_smoothing == 0:
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        else:
+            certain = jax.nn.one_hot(labels, logits.shape[-1])
+            smooth = optax.smooth_labels(certain, run.label_smoothing)
+            losses = optax.softmax_cross_entropy(logits, smooth)
         return losses.mean()
 
     def accuracies(model: nnx.Module, data: Any) -> dict[str, jax.Array]:
@@ -170,12 +177,12 @@ def _thinned(name: str, sparsity: float, images: Images, parameters: int) -> str
     return f"{stem}x{maps}"
 
 
-def _cropped_and_flipped(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Shifted by up to four pixels, black beyond the edge; half of them mirrored."""
+def _cropped_and_flipped(key: jax.Array, images: jax.Array, shift: int) -> jax.Array:
+    """Shifted by up to so many pixels, grey beyond the edge; half of them mirrored."""
     count, height, width, channels = images.shape
     for_shift, for_flip = jax.random.split(key)
-    padded = jnp.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    corners = jax.random.randint(for_shift, (count, 2), 0, 9)
+    padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    corners = jax.random.randint(for_shift, (count, 2), 0, 2 * shift + 1)
 
     def cropped(image: jax.Array, corner: jax.Array) -> jax.Array:
         start = (corner[0], corner[1], 0)
