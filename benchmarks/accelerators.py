@@ -71,6 +71,8 @@ def devices_of(name: str) -> list[jax.Device]:
       RuntimeError: if the compiler is not installed.
     """
     accelerator = ACCELERATORS[name]
+    # What is traced for several devices may depend on `jax.device_count()`.
+    jax.config.update("jax_num_cpu_devices", accelerator.devices)
     # libtpu would ask Google Cloud's metadata server about the machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     if accelerator.topology:

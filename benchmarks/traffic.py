@@ -59,6 +59,9 @@ class Bytes(NamedTuple):
     def plus(self, other: "Bytes") -> "Bytes":
         return Bytes(self.read + other.read, self.written + other.written)
 
+    def times(self, count: int) -> "Bytes":
+        return Bytes(self.read * count, self.written * count)
+
     @property
     def total(self) -> int:
         """Both."""
@@ -69,9 +72,10 @@ class Traffic(NamedTuple):
     """What a program moves."""
 
     outside: Bytes
-    """Outside of loops, with the branch of each conditional that moves the most."""
+    """In all iterations of loops whose number is known, and outside of loops, with the
+    branch of each conditional that moves the most."""
     loops: list[Bytes]
-    """In one iteration of each loop, without the loops inside of it."""
+    """In one iteration of each other loop, without such loops inside of it."""
 
 
 class _Operation(NamedTuple):
@@ -197,10 +201,15 @@ def _moved(
     total = Bytes(0, 0)
     for operation in computation.values():
         if operation.kind == "while":
-            for name in operation.called("body"):
-                inner: list[Bytes] = []
-                loops.append(_moved(computations[name], computations, inner))
-                loops += inner
+            [name] = operation.called("body")
+            inner: list[Bytes] = []
+            moved = _moved(computations[name], computations, inner)
+            iterations = _iterations(operation, computations)
+            if iterations is None:
+                loops.append(moved)
+            else:
+                total = total.plus(moved.times(iterations))
+            loops += inner
         elif operation.kind == "conditional":
             names = operation.called(
                 "branch_computations", "true_computation", "false_computation"
@@ -215,6 +224,24 @@ def _moved(
         else:
             total = total.plus(_of_operation(operation, computation, computations))
     return total
+
+
+def _iterations(loop: _Operation, computations: dict[str, _Computation]) -> int | None:
+    """Return how often a loop is run, if the program says it.
+
+    XLA for CPUs and GPUs notes it. In a TPU's program the condition compares a counter,
+    the only integer that conditions are on, with a constant.
+    """
+    if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes):
+        return int(noted[1])
+    [name] = loop.called("condition")
+    condition = computations[name]
+    (root,) = (operation for operation in condition.values() if operation.is_root)
+    if root.kind != "compare" or "direction=LT" not in root.attributes:
+        return None
+    limit = condition[root.operands[1]]
+    is_count = limit.kind == "constant" and limit.result.startswith("s32[]")
+    return int(limit.operands[0]) if is_count else None
 
 
 def _of_operation(

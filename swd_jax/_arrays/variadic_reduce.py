@@ -56,7 +56,7 @@ def _reduce_jointly(
     ) -> tuple[list[jax.Array], list[jax.Array]]:
         if num_devices == 1:
             return xla_cpu.reduce_variadic(summands, minimized, axes)
-        # XLA's partitioner all-gathers the operands of a variadic reduction, but
+        # XLA:CPU's partitioner all-gathers the operands of a variadic reduction, but
         # all-reduces the results of a single one (jaxlib 0.10 and 0.12). So a variadic
         # reduction runs within each shard, whatever the sharding, and separate ones
         # reduce its results across shards.
@@ -65,6 +65,14 @@ def _reduce_jointly(
         axes_in_shard = [axis + axes.index(axis) + 1 for axis in axes]
         partial = xla_cpu.reduce_variadic(summands, minimized, axes_in_shard)
         return _reduce_separately(*partial, axes)
+
+    def variadic_on_tpu(
+        summands: list[jax.Array], minimized: list[jax.Array]
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        # XLA:TPU's partitioner all-reduces the results of a variadic reduction, and
+        # splitting the last axis into shards would cost a padded copy (libtpu 0.0.42 and
+        # 0.0.50).
+        return xla_cpu.reduce_variadic(summands, minimized, axes)
 
     def separate(
         summands: list[jax.Array], minimized: list[jax.Array]
@@ -76,7 +84,7 @@ def _reduce_jointly(
         summands,
         minimized,
         cpu=variadic,
-        tpu=separate if is_lone else variadic,
+        tpu=separate if is_lone else variadic_on_tpu,
         default=separate,
     )
 

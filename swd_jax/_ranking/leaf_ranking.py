@@ -29,13 +29,15 @@ class _WeightKey:
 
     criterion: _criterion.Criterion
     dtype: jnp.dtype
+    structure: Any
 
     def __call__(self, inputs: Any) -> jax.Array:
-        weights, statistic, extra_inputs, is_protected = inputs
+        weights, statistic, extra_inputs, protected = inputs
         scores = _criterion.nonnegative_scores(
             self.criterion, weights, statistic, extra_inputs, self.dtype
         )
-        if is_protected is not None:
+        if protected is not None:
+            is_protected = self.structure.protected_mask(protected, weights)
             scores = jnp.where(is_protected, jnp.inf, scores)
         return sort_keys.to_key(scores)
 
@@ -60,8 +62,8 @@ class LeafRanking(Ranking):
       structure: the division of a leaf into units.
       unit_scores: the scores of each leaf's units, where they are stored; None where
         every weight is a unit and its score is computed in each pass.
-      protected: the weights of each leaf that the structure never prunes; None if it
-        may prune all.
+      protected: the weights of each leaf that the structure never prunes, as its
+        `protected_mask` takes them; None if it may prune all.
       min_kept: the number of weights that each leaf keeps at least.
       shards: how the leaves are sharded by hand, if they are.
     """
@@ -93,7 +95,7 @@ class LeafRanking(Ranking):
             protected = self.protected or [None] * len(self.weights)
             pairs = zip(self.score_inputs, protected, strict=True)
             inputs = [(*score_inputs, mask) for score_inputs, mask in pairs]
-            key = _WeightKey(self.criterion, self.dtype)
+            key = _WeightKey(self.criterion, self.dtype, self.structure)
             trailing_zero_bits = self._trailing_zero_bits()
         return ScoredUnits(
             inputs,

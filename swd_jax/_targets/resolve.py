@@ -1,5 +1,6 @@
 """Targets resolved against a tree of parameters: the prunable leaves, then rankings."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,15 @@ class ResolvedTarget(NamedTuple):
         leaves = [leaf._replace(weights=weights[leaf.position]) for leaf in self.leaves]
         return self._replace(structured=self.structured._replace(leaves=leaves))
 
+    def for_tpu(self) -> "ResolvedTarget":
+        """Return the target with its structure in its form for TPUs, or itself."""
+        structure = self.target.structure.for_tpu()
+        if structure is self.target.structure:
+            return self
+        return self._replace(
+            target=dataclasses.replace(self.target, structure=structure)
+        )
+
     def check_leaves(self) -> None:
         """Raise if the structure does not fit the leaves or cannot be as sparse."""
         self.target.structure.check_leaves(self.target.allocation, self.structured)
@@ -56,6 +66,13 @@ class ResolvedTargets(NamedTuple):
     def with_weights(self, weights: Mapping[int, jax.Array]) -> "ResolvedTargets":
         """Return the targets with other weights in the prunable leaves, by position."""
         targets = [target.with_weights(weights) for target in self.targets]
+        return ResolvedTargets(self.tree, targets)
+
+    def for_tpu(self) -> "ResolvedTargets":
+        """Return the targets with structures in their forms for TPUs, or itself."""
+        targets = [target.for_tpu() for target in self.targets]
+        if all(new is old for new, old in zip(targets, self.targets, strict=True)):
+            return self
         return ResolvedTargets(self.tree, targets)
 
 

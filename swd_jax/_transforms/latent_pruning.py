@@ -10,7 +10,8 @@ from jax.typing import DTypeLike
 from swd_jax._arguments import validation
 from swd_jax._arrays import xla_cpu
 from swd_jax._arrays.manual_sharding import AxisName
-from swd_jax._targets.resolve import resolve
+from swd_jax._targets.by_platform import compute_by_platform
+from swd_jax._targets.resolve import ResolvedTargets, resolve
 from swd_jax._targets.target import Target, Targets, as_targets
 from swd_jax._transforms import continuous_threshold, latent_weights, threshold_state
 from swd_jax._transforms.latent_optimizer import optimize_latents
@@ -40,6 +41,17 @@ class LatentState(NamedTuple):
     memory: Any
     """The latent weights minus the weights: a tree like the parameters, with
     `optax.MaskedNode` where nothing is pruned."""
+
+
+class _Pruned(NamedTuple):
+    """What pruning makes of the leaves."""
+
+    updates: list[jax.Array]
+    memory: dict[int, jax.Array]
+    """By the positions of the leaves."""
+    selection: ThresholdState
+    squares: jax.Array
+    """The sums of squares of all updates and of all kept weights. shape=(2,)"""
 
 
 def latent_pruning(
@@ -212,45 +224,54 @@ def prune_latents(
         check_params(params, name)
         resolved = resolve(targets, params)
         matched = match_updates(updates, resolved.tree)
-        latents = latent_weights.find_latents(resolved, matched, state.memory)
         # The parameters after this update are those of the next step.
         step = threshold_state.increment(state.count)
-        selection = threshold_state.select(
-            resolved.with_weights(
-                {position: latent.weights for position, latent in latents.items()}
-            ),
-            state.selection,
-            step,
-            True,
-            axis_name,
-            gradient=None,
-            extra_args=extra_args,
-        )
         rate = validation.coefficient_at(forgetting, state.count)
-        new_updates: list[jax.Array] = []
-        new_memory: dict[int, jax.Array] = {}
-        squares = jnp.zeros(2, jnp.float32)
-        for selected in selection.by_target():
-            of_leaves = [latents[leaf.position] for leaf in selected.leaves]
-            pruned = continuous_threshold.prune(selected, of_leaves, power, max_factor)
-            squares += pruned.total_squares()
-            relative = pruned.relative_updates()
-            decays = xla_cpu.unstack_unfused(rate.astype(relative.dtype) * relative)
-            for i, latent in enumerate(of_leaves):
-                update, arrived = latent_weights.update_to(latent, pruned.weights[i])
-                decayed = latent.weights / (1 + decays[i].astype(arrived.dtype))
-                remembered = jnp.where(selected.masks[i], decayed, latent.weights)
-                new_updates.append(update)
-                new_memory[latent.leaf.position] = remembered - arrived
-        return matched.replaced(selection.leaves, new_updates), LatentState(
+
+        def prune(resolved: ResolvedTargets) -> _Pruned:
+            latents = latent_weights.find_latents(resolved, matched, state.memory)
+            selection = threshold_state.select(
+                resolved.with_weights(
+                    {position: latent.weights for position, latent in latents.items()}
+                ),
+                state.selection,
+                step,
+                True,
+                axis_name,
+                gradient=None,
+                extra_args=extra_args,
+            )
+            new_updates: list[jax.Array] = []
+            new_memory: dict[int, jax.Array] = {}
+            squares = jnp.zeros(2, jnp.float32)
+            for selected in selection.by_target():
+                of_leaves = [latents[leaf.position] for leaf in selected.leaves]
+                pruned = continuous_threshold.prune(
+                    selected, of_leaves, power, max_factor
+                )
+                squares += pruned.total_squares()
+                relative = pruned.relative_updates()
+                decays = xla_cpu.unstack_unfused(rate.astype(relative.dtype) * relative)
+                for i, latent in enumerate(of_leaves):
+                    update, arrived = latent_weights.update_to(
+                        latent, pruned.weights[i]
+                    )
+                    decayed = latent.weights / (1 + decays[i].astype(arrived.dtype))
+                    remembered = jnp.where(selected.masks[i], decayed, latent.weights)
+                    new_updates.append(update)
+                    new_memory[latent.leaf.position] = remembered - arrived
+            return _Pruned(new_updates, new_memory, selection.state, squares)
+
+        pruned = compute_by_platform(resolved, prune, (updates, state, extra_args))
+        return matched.replaced(resolved.leaves, pruned.updates), LatentState(
             count=step,
             relative_update=continuous_threshold.ratio(
-                *jnp.sqrt(squares), otherwise=0.0
+                *jnp.sqrt(pruned.squares), otherwise=0.0
             ),
-            selection=selection.state,
+            selection=pruned.selection,
             rise_end=jnp.asarray(rise_end, jnp.int32),
             total_steps=jnp.asarray(total_steps, jnp.int32),
-            memory=latent_weights.replace_memory(state.memory, new_memory),
+            memory=latent_weights.replace_memory(state.memory, pruned.memory),
         )
 
     pruning = optax.GradientTransformationExtraArgs(init_fn, update_fn)

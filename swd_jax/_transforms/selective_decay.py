@@ -10,7 +10,8 @@ import optax
 from swd_jax._arguments import validation
 from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import AxisName
-from swd_jax._targets.resolve import resolve
+from swd_jax._targets.by_platform import compute_by_platform
+from swd_jax._targets.resolve import ResolvedTargets, resolve
 from swd_jax._targets.target import Targets, as_targets
 from swd_jax._transforms import threshold_state
 from swd_jax._transforms.match_updates import check_params, match_updates
@@ -104,27 +105,36 @@ def selective_decay(
         multiplier = validation.coefficient_at(a, state.count)
         decay = multiplier * validation.coefficient_at(weight_decay, state.count)
         rate = decay * validation.coefficient_at(learning_rate, state.count)
-        selection = threshold_state.select(
-            resolved,
-            state.selection,
-            state.count,
-            threshold_state.should_refresh(state.count, update_every),
-            axis_name,
-            gradient=updates if updates_are_gradients else None,
-            extra_args=extra_args,
-        )
-        new_updates = [
-            _decay_selected(
-                mask, combine, matched.at(leaf), jnp.asarray(leaf.weights), rate
+
+        def decay_selected(
+            resolved: ResolvedTargets,
+        ) -> tuple[list[jax.Array], ThresholdState]:
+            selection = threshold_state.select(
+                resolved,
+                state.selection,
+                state.count,
+                threshold_state.should_refresh(state.count, update_every),
+                axis_name,
+                gradient=updates if updates_are_gradients else None,
+                extra_args=extra_args,
             )
-            for leaf, mask in zip(selection.leaves, selection.masks, strict=True)
-        ]
+            new_updates = [
+                _decay_selected(
+                    mask, combine, matched.at(leaf), jnp.asarray(leaf.weights), rate
+                )
+                for leaf, mask in zip(selection.leaves, selection.masks, strict=True)
+            ]
+            return new_updates, selection.state
+
+        new_updates, selection = compute_by_platform(
+            resolved, decay_selected, (updates, state, extra_args)
+        )
         # The class stays that of the state, which may be a plain `SwdState` of old.
-        return matched.replaced(selection.leaves, new_updates), state._replace(
+        return matched.replaced(resolved.leaves, new_updates), state._replace(
             count=threshold_state.increment(state.count),
             multiplier=multiplier.astype(jnp.float32),
             coefficient=decay.astype(jnp.float32),
-            selection=selection.state,
+            selection=selection,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

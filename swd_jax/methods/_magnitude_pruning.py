@@ -9,7 +9,8 @@ import optax
 from swd_jax._arguments import validation
 from swd_jax._arrays import xla_cpu
 from swd_jax._arrays.manual_sharding import AxisName
-from swd_jax._targets.resolve import resolve
+from swd_jax._targets.by_platform import compute_by_platform
+from swd_jax._targets.resolve import ResolvedTargets, resolve
 from swd_jax._targets.target import Targets, as_targets
 from swd_jax._transforms import threshold_state
 from swd_jax._transforms.match_updates import check_params, match_updates
@@ -184,27 +185,36 @@ def _pruning(
         refresh = threshold_state.should_refresh(state.count, update_every)
         if may_regrow:
             refresh &= state.count > 0
-        selection = threshold_state.select(
-            resolved,
-            state.selection,
-            state.count,
-            refresh,
-            axis_name,
-            gradient=None,
-            extra_args=extra_args,
+
+        def prune_selected(
+            resolved: ResolvedTargets,
+        ) -> tuple[list[jax.Array], threshold_state.ThresholdState]:
+            selection = threshold_state.select(
+                resolved,
+                state.selection,
+                state.count,
+                refresh,
+                axis_name,
+                gradient=None,
+                extra_args=extra_args,
+            )
+            opaque_one = xla_cpu.opaque_one(state.count)
+            zero_masks = [] if may_regrow else selection.zero_masks(opaque_one)
+            new_updates = []
+            for i, leaf in enumerate(selection.leaves):
+                is_pruned = selection.masks[i] & refresh
+                if not may_regrow:
+                    is_pruned |= zero_masks[i] & (selection.leaf_thresholds[i] > 0)
+                weights, update = jnp.asarray(leaf.weights), matched.at(leaf)
+                to_zero = -weights.astype(update.dtype)
+                new_updates.append(jnp.where(is_pruned, to_zero, update))
+            return new_updates, selection.state
+
+        new_updates, selection = compute_by_platform(
+            resolved, prune_selected, (updates, state, extra_args)
         )
-        opaque_one = xla_cpu.opaque_one(state.count)
-        zero_masks = [] if may_regrow else selection.zero_masks(opaque_one)
-        new_updates = []
-        for i, leaf in enumerate(selection.leaves):
-            is_pruned = selection.masks[i] & refresh
-            if not may_regrow:
-                is_pruned |= zero_masks[i] & (selection.leaf_thresholds[i] > 0)
-            weights, update = jnp.asarray(leaf.weights), matched.at(leaf)
-            to_zero = -weights.astype(update.dtype)
-            new_updates.append(jnp.where(is_pruned, to_zero, update))
-        return matched.replaced(selection.leaves, new_updates), PruningState(
-            threshold_state.increment(state.count), selection.state
+        return matched.replaced(resolved.leaves, new_updates), PruningState(
+            threshold_state.increment(state.count), selection
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

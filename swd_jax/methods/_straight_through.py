@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import validation
 from swd_jax._arrays.manual_sharding import AxisName
+from swd_jax._targets.by_platform import compute_by_platform
 from swd_jax._targets.extra_arguments import check_extra_args
-from swd_jax._targets.resolve import rank, resolve
+from swd_jax._targets.resolve import ResolvedTargets, rank, resolve
 from swd_jax._targets.target import Targets, as_targets
 
 Tree = TypeVar("Tree")
@@ -108,25 +110,30 @@ def straight_through(
     targets = as_targets(target)
     check_extra_args(targets, extra_args)
     resolved = resolve(targets, params)
-    new_leaves = {}
-    for ranked in rank(resolved, axis_name, extra_args=extra_args):
-        ranking = ranked.ranking
-        thresholds = ranking.find_thresholds(ranked.budgets(step)).leaf_thresholds
-        masks = ranking.masks_below(thresholds)
-        for i, leaf in enumerate(ranked.leaves):
-            weights = ranking.weights[i]
-            kept = weights
-            if soft:
-                kept = ranking.soft_thresholded(i, thresholds[i], exponent)
-            forward = jnp.where(masks[i], jnp.zeros_like(weights), kept)
-            # w - stop_gradient(w) is 0 and carries the identity gradient.
-            identity = jnp.asarray(leaf.weights) - weights
-            identity = jnp.where(jnp.isnan(identity), 0, identity)
-            if scale is not None:
-                scaled = jnp.asarray(scale, identity.dtype) * identity
-                identity = jnp.where(masks[i], scaled, identity)
-            new_leaves[leaf.position] = forward + identity
-    return resolved.tree.rebuild(new_leaves)
+
+    def pruned_leaves(resolved: ResolvedTargets) -> dict[int, jax.Array]:
+        new_leaves = {}
+        for ranked in rank(resolved, axis_name, extra_args=extra_args):
+            ranking = ranked.ranking
+            thresholds = ranking.find_thresholds(ranked.budgets(step)).leaf_thresholds
+            masks = ranking.masks_below(thresholds)
+            for i, leaf in enumerate(ranked.leaves):
+                weights = ranking.weights[i]
+                kept = weights
+                if soft:
+                    kept = ranking.soft_thresholded(i, thresholds[i], exponent)
+                forward = jnp.where(masks[i], jnp.zeros_like(weights), kept)
+                # w - stop_gradient(w) is 0 and carries the identity gradient.
+                identity = jnp.asarray(leaf.weights) - weights
+                identity = jnp.where(jnp.isnan(identity), 0, identity)
+                if scale is not None:
+                    scaled = jnp.asarray(scale, identity.dtype) * identity
+                    identity = jnp.where(masks[i], scaled, identity)
+                new_leaves[leaf.position] = forward + identity
+        return new_leaves
+
+    inputs = (params, extra_args, step)
+    return resolved.tree.rebuild(compute_by_platform(resolved, pruned_leaves, inputs))
 
 
 def _check_power(power: Any, *, soft: bool) -> float:

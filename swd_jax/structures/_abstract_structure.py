@@ -35,6 +35,13 @@ class AbstractStructure(abc.ABC, Hashable):
     single leaves.
     """
 
+    def for_tpu(self) -> "AbstractStructure":
+        """Return the structure in a form that suits a TPU's memory, or itself.
+
+        It selects the same weights, to the bit.
+        """
+        return self
+
     @abc.abstractmethod
     def check_allocation(self, allocation: Allocation) -> None:
         """Raise a ValueError if the structure cannot meet a target, whatever the tree.

@@ -81,9 +81,14 @@ class LeafStructure(AbstractStructure):
     ) -> list[jax.Array] | None:
         """Return the weights of each leaf that are never pruned; None if there is none.
 
-        Read only where every weight is a unit.
+        Read only where every weight is a unit. `protected_mask` makes bools of them.
         """
         del criterion, score_inputs, dtype
+
+    def protected_mask(self, protected: jax.Array, leaf: jax.Array) -> jax.Array:
+        """Return a leaf's entry of `protected` as bools in the shape of the leaf."""
+        del leaf
+        return protected
 
     def check_allocation(self, allocation: Allocation) -> None:
         """Raise if the structure can never become as sparse as the target asks."""

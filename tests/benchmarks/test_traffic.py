@@ -61,15 +61,24 @@ class TestCompiledHere:
         moved = traffic(function.lower(X, X).compile().as_text())
         assert in_arrays(moved.outside) == (1, 1)
 
-    def test_a_loop_counts_one_iteration(self):
+    @pytest.mark.parametrize("is_known", [False, True])
+    def test_a_loop_counts_one_iteration_unless_their_number_is_known(self, is_known):
         def function(x):
             def body(carry):
                 i, total = carry
                 return i + 1, total + jnp.max(x * total, axis=1).sum() / 1e9
 
-            return jax.lax.while_loop(lambda c: c[0] < 7, body, (0, 1.0))
+            def goes_on(carry):
+                return carry[0] < 7 if is_known else carry[1] < 7
+
+            return jax.lax.while_loop(goes_on, body, (0, 1.0))
 
         moved = compiled(function, X)
+        if is_known:
+            # With the maxima of the rows.
+            assert in_arrays(moved.outside) == pytest.approx((7, 0), abs=0.05)
+            assert moved.loops == []
+            return
         assert in_arrays(moved.outside) == (0, 0)
         assert len(moved.loops) == 1
         assert in_arrays(moved.loops[0]) == (1, 0)

@@ -17,7 +17,7 @@ WAYS = [
     "automatic",
     "by_hand",
     "explicit each_for_itself structures exported latents",
-    "explicit_structures structures_by_hand channels many_leaves",
+    "explicit_structures structures_by_hand channels many_leaves structures_for_tpus",
     *(
         pytest.param(way, marks=pytest.mark.slow)
         for way in ("training", "more_structures", "more_explicit_structures")

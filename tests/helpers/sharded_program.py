@@ -3,6 +3,7 @@
 python tests/sharded_program.py WAY
 """
 
+import dataclasses
 import functools
 import re
 import sys
@@ -19,7 +20,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import swd_jax
-from swd_jax._arrays import uint64
+from swd_jax._arrays import row_chunks, uint64
 from swd_jax._selection import count_below
 
 sys.path.append(str(Path(__file__).parents[2]))
@@ -276,6 +277,15 @@ def structures(kind: AxisType, targets: list[swd_jax.Target]) -> None:
         pruned = jax.block_until_ready(swd_jax.prune(spread, target))
         assert_same(pruned, swd_jax.prune(alone, target))
         assert_sharded_alike(pruned, spread)
+
+
+def for_tpus(targets: list[swd_jax.Target]) -> list[swd_jax.Target]:
+    """The same in the forms that structures have there, a few rows at a time."""
+    row_chunks._CHUNK_SIZE = 256
+    return [
+        dataclasses.replace(target, structure=target.structure.for_tpu())
+        for target in targets
+    ]
 
 
 def explicit_structures() -> None:
@@ -552,7 +562,10 @@ WAYS = {
     "latents": latents,
     "training": training,
     "structures": lambda: structures(AxisType.Auto, STRUCTURED[2:3]),
-    "more_structures": lambda: structures(AxisType.Auto, STRUCTURED),
+    "structures_for_tpus": lambda: structures(AxisType.Auto, for_tpus(STRUCTURED[:1])),
+    "more_structures": lambda: structures(
+        AxisType.Auto, STRUCTURED + for_tpus(STRUCTURED)
+    ),
     "more_explicit_structures": lambda: structures(AxisType.Explicit, STRUCTURED),
     "explicit_structures": explicit_structures,
     "structures_by_hand": structures_by_hand,
