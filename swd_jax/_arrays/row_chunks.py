@@ -22,7 +22,11 @@ their bytes, then fit into the 128 MiB of vector memory of a TPU v5e."""
 
 
 def map_rows(
-    function: Callable[[Any], jax.Array], inputs: Any, rows_per_unit: int
+    function: Callable[[Any], jax.Array],
+    inputs: Any,
+    rows_per_unit: int,
+    *,
+    growth: int = 1,
 ) -> jax.Array:
     """Apply a function of a leaf to some of its rows at a time.
 
@@ -32,6 +36,7 @@ def map_rows(
       inputs: a tree of arrays of one shape. Rows are the indices of the last axis but
         one, or those of the only axis.
       rows_per_unit: the number of rows of a unit.
+      growth: how many times as many elements as an input the result has, if more.
 
     Returns:
       What the function makes of the whole leaf. It is applied to the whole leaf if that
@@ -42,7 +47,7 @@ def map_rows(
     num_shards = packed_masks.most_shards(first)
     shard_rows = first.shape[axis] // num_shards
     # A row is one of every shard: they are computed at the same time.
-    row_size = first.size // max(shard_rows, 1)
+    row_size = growth * first.size // max(shard_rows, 1)
     rows = _rows_of_chunk(shard_rows, row_size, rows_per_unit)
     crosses_shards = num_shards > 1 and shard_rows % rows_per_unit != 0
     if rows >= shard_rows or crosses_shards or explicit_sharding.is_sharded(first):

@@ -70,7 +70,7 @@ def _reduce_jointly(
         summands: list[jax.Array], minimized: list[jax.Array]
     ) -> tuple[list[jax.Array], list[jax.Array]]:
         # XLA:TPU's partitioner all-reduces the results of a variadic reduction, and
-        # splitting the last axis into shards would cost a padded copy (libtpu 0.0.42 and
+        # splitting the last axis into shards would cost a padded copy (libtpu 0.0.42,
         # 0.0.50).
         return xla_cpu.reduce_variadic(summands, minimized, axes)
 

@@ -144,13 +144,13 @@ class LeafRanking(Ranking):
         """Return the weights of every leaf whose units are below its threshold."""
         return self._expand(self.units.masks_below(leaf_thresholds))
 
-    def _expand(self, unit_masks: Sequence[jax.Array]) -> list[jax.Array]:
-        """Return masks of weights from masks of units."""
+    def _expand(self, units: Sequence[jax.Array]) -> list[jax.Array]:
+        """Return for every weight the entry of its unit: a mask, a score or a share."""
         if self.unit_scores is None:
-            return list(unit_masks)
+            return list(units)
         return [
-            reshard_like(self.structure.expand(mask, leaf.shape), leaf)
-            for mask, leaf in zip(unit_masks, self.weights, strict=True)
+            reshard_like(self.structure.expand(entries, leaf.shape), leaf)
+            for entries, leaf in zip(units, self.weights, strict=True)
         ]
 
     def map_exact_k(
@@ -222,7 +222,11 @@ class LeafRanking(Ranking):
         if self.criterion.signed:
             # Scores that may be negative have no natural zero to shrink towards.
             return [jnp.ones_like(leaf, self.dtype) for leaf in self.weights]
-        scores = self.weight_scores()
+        scores = self.unit_scores
+        if scores is None:
+            scores = self.weight_scores()
+        else:
+            masks = self.units.masks_below(leaf_thresholds)
         pairs = zip(masks, scores, strict=True)
         keys = [jnp.where(mask, sort_keys.to_key(score), 0) for mask, score in pairs]
         largest = exact_sums.max_keys(keys, self.shards)
@@ -236,10 +240,11 @@ class LeafRanking(Ranking):
             is_capped = thresholds < highest[pool_of_leaf]
             of_pool = jnp.where(is_capped, largest, of_pool)
         largest_pruned = xla_cpu.unstack_unfused(of_pool)
-        return [
+        shares = [
             kept_share(score, sort_keys.from_key(key, self.dtype), power)
             for score, key in zip(scores, largest_pruned, strict=True)
         ]
+        return shares if self.unit_scores is None else self._expand(shares)
 
     def soft_thresholded(
         self, leaf: int, leaf_threshold: jax.Array, power: float = 1.0

@@ -139,9 +139,11 @@ class ChunkedRectangles(Rectangles):
 
     def expand(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Return each weight's unit's entry. Masks are repeated as packed words."""
-        if units.dtype != bool or is_sharded(units):
+        if is_sharded(units):
             return self.units.expand(units, shape)
         lengths = self.block_lengths(shape)
+        if units.dtype != bool:
+            return self._expand_in_chunks(units, shape, lengths)
         rows = packed_masks.rows_per_word(units)
         words = row_chunks.map_rows(
             functools.partial(packed_masks.pack, rows=rows), units, rows
@@ -154,6 +156,24 @@ class ChunkedRectangles(Rectangles):
         repeats = min(lengths[row_axis], shape[row_axis])
         mask = packed_masks.unpack(words, shape, rows, repeats)
         return jnp.broadcast_to(mask, shape)
+
+    def _expand_in_chunks(
+        self, units: jax.Array, shape: tuple[int, ...], lengths: tuple[int, ...]
+    ) -> jax.Array:
+        """Return each weight's unit's entry, computed for some rows at a time."""
+        row_axis = packed_masks.row_axis(units)
+        length = min(lengths[row_axis], shape[row_axis])
+        if units.shape[row_axis] == 1:
+            return self.units.expand(units, shape)
+
+        def of_rows(units: jax.Array) -> jax.Array:
+            rows = list(shape)
+            rows[row_axis] = length * units.shape[row_axis]
+            return self.units.expand(units, tuple(rows))
+
+        growth = math.prod(shape) // units.size
+        expanded = row_chunks.map_rows(of_rows, units, 1, growth=growth)
+        return jax.lax.slice_in_dim(expanded, 0, shape[row_axis], axis=row_axis)
 
 
 def _repeat(units: jax.Array, axis: int, n: int, length: int) -> jax.Array:

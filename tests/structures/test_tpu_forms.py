@@ -232,3 +232,10 @@ class TestRowChunks:
             jax.ShapeDtypeStruct((1000, 8), jnp.float32),
         )
         assert max(sizes) <= 64
+
+    def test_results_may_have_more_rows(self):
+        units = jnp.arange(120.0).reshape(60, 2)
+        repeated = row_chunks.map_rows(
+            lambda rows: jnp.repeat(rows, 3, axis=0), units, 1, growth=3
+        )
+        np.testing.assert_array_equal(repeated, np.repeat(np.asarray(units), 3, axis=0))
