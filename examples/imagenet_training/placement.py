@@ -18,9 +18,14 @@ def make_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Raise unless every device can have the same number of images."""
-    devices, processes = jax.device_count(), jax.process_count()
+def check_batch_size(batch_size: int, devices: int | None = None) -> None:
+    """Raise unless every device can have the same number of images.
+
+    Args:
+      batch_size: images of all devices together.
+      devices: how many there are; None for those of this and all other processes.
+    """
+    devices, processes = devices or jax.device_count(), jax.process_count()
     if batch_size % devices:
         below = batch_size // devices * devices
         # As many devices as in the others are in every process.
