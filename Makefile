@@ -25,7 +25,7 @@ PYTEST = JAX_PLATFORMS="$${JAX_PLATFORMS:-cpu}" $(PY) -m pytest -n $(WORKERS) --
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test test-examples coverage test-slow test-gpu test-oldest test-newest test-matrix \
-	lint format docs bench bench-compiled clean
+	lint format docs bench bench-compiled check-compiled clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [ARGS=...] [PYTHON=python3.12]\n" } \
@@ -103,6 +103,9 @@ bench-compiled: ## compile steps for TPUs and GPUs without one (ACCELERATORS="v6
 			JAX_PLATFORMS=cpu .venv-$$plugin/bin/python benchmarks/compiled.py $$name $(ARGS) || \
 			exit 1; \
 	done
+
+check-compiled: ## check the limits of steps compiled for TPUs and GPUs (the same ACCELERATORS)
+	@$(MAKE) --no-print-directory bench-compiled ARGS="--check $(ARGS)"
 
 clean: ## remove the environments and everything built
 	rm -rf .venv .venv-oldest .venv-newest .venv-gpu .venv-tpu .venv-cuda docs/_build build dist \

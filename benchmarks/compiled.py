@@ -59,6 +59,8 @@ class Config:
     """Type of the weights, the gradients and the optimizer's moments."""
     rows: tuple[str, ...] = ()
     """Only these."""
+    check: bool = False
+    """Compile the rows that have limits, and fail if a step exceeds its own."""
     out: Path = RESULTS
     """Folder for the JSON file."""
 
@@ -136,6 +138,48 @@ def steps() -> dict[str, Callable[[], optax.GradientTransformation]]:
         for name in ("NM(2, 4)", "Block((4, 4))", "Channel(-1), local", "local")
     }
     return forms | swds | sparse
+
+
+class Limits(NamedTuple):
+    """What a step may take."""
+
+    over_base: float
+    """Bytes moved with one reading, over those of the optimizer alone."""
+    temporary: float
+    """Temporary memory more than the optimizer's, in multiples of the weights."""
+
+
+LIMITS = {
+    "swd": Limits(1.15, 0.05),
+    "decoupled_swd": Limits(1.15, 0.05),
+    "swd, local": Limits(1.15, 0.05),
+    "swd, NM(2, 4)": Limits(1.6, 0.1),
+    "swd, NM(8, 16)": Limits(1.6, 0.1),
+    "swd, Block((4, 4))": Limits(1.6, 0.35),
+    "swd, Block((1, 4))": Limits(1.6, 0.35),
+    "swd, Block((32, 32))": Limits(1.6, 0.1),
+}
+# A GPU stores the masks of structures as bools, a byte for each weight.
+MOST_TEMPORARY_ON_GPU = 0.35
+MOST_BYTES_EXCHANGED = 65_536
+
+
+def excesses(row: dict[str, Any], *, is_gpu: bool) -> list[str]:
+    """Return in words where a row is beyond its limits."""
+    limits = LIMITS[row["name"]]
+    if is_gpu:
+        limits = limits._replace(temporary=MOST_TEMPORARY_ON_GPU)
+    found = []
+    over_base = row["with_one_reading_over_base"]
+    if over_base > limits.over_base:
+        found.append(f"moves {over_base:.2f} times the bytes of {BASE} alone")
+    temporary = row["temporary_more_than_base"]
+    if temporary > limits.temporary:
+        found.append(f"takes {temporary:.2f} times the weights more temporary memory")
+    for kind, each in row["collectives"].items():
+        if kind != "all-reduce" or each["bytes"] > MOST_BYTES_EXCHANGED:
+            found.append(f"exchanges {each['bytes']:,} bytes by {kind}")
+    return [f"{row['name']} {what}" for what in found]
 
 
 class Compiled(NamedTuple):
@@ -255,7 +299,7 @@ def main(config: Config) -> None:
             f"{config.accelerator!r}"
         )
     known = steps()
-    wanted = config.rows or tuple(known)
+    wanted = config.rows or tuple(LIMITS if config.check else known)
     if unknown := set(wanted) - set(known):
         sys.exit(f"rows must be among {', '.join(known)}; got {', '.join(unknown)}")
     console = new_console()
@@ -294,12 +338,17 @@ def main(config: Config) -> None:
             if name != BASE:
                 step = compile_step(known[name](), params, mesh)
                 rows.append(as_row(name, step, base, weight_bytes, bandwidth))
+            if not config.check:
                 # A row may take minutes: what there is stays if this is stopped.
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(results | {"rows": rows}, indent=2) + "\n")
             progress.advance(bar)
     title = f"{config.accelerator}: {total:,} {config.dtype} weights, multiples of them"
     console.print(table(rows, title))
+    if config.check:
+        is_gpu = not ACCELERATORS[config.accelerator].topology
+        beyond = [line for row in rows[1:] for line in excesses(row, is_gpu=is_gpu)]
+        sys.exit("\n".join(beyond) or 0)
     write(path, results | {"rows": rows}, console)
 
 

@@ -88,10 +88,10 @@ def run(compile_for: CompileFor, config: Config) -> dict[str, Any]:
     named = {"dense": dataclasses.replace(config, sparsity=0.0)}
     if config.sparsity > 0:
         named["swd"] = config
-    steps = {name: _compile(each, mesh, memory) for name, each in named.items()}
+    steps = {name: compile_step(each, mesh) for name, each in named.items()}
     console.print(_table(steps, compile_for.topology, config, mesh.size))
-    verdict = _verdict(steps, memory)
-    for line in verdict:
+    lines = verdict(steps, memory)
+    for line in lines:
         console.print(line)
     found = {
         "topology": compile_for.topology,
@@ -105,7 +105,7 @@ def run(compile_for: CompileFor, config: Config) -> dict[str, Any]:
             name: None if step is None else dataclasses.asdict(step)
             for name, step in steps.items()
         },
-        "verdict": verdict,
+        "verdict": lines,
         "versions": {
             name: importlib.metadata.version(name) for name in ("jax", "libtpu", "flax")
         },
@@ -132,7 +132,7 @@ def _mesh_of(topology: str) -> Mesh:
     return Mesh(devices.ravel(), (placement.AXIS,), axis_types=(AxisType.Auto,))
 
 
-def _compile(config: Config, mesh: Mesh, memory: float) -> Step | None:
+def compile_step(config: Config, mesh: Mesh) -> Step | None:
     """Return what the compiler says; None if the step does not fit into the memory."""
     steps = config.total_steps(IMAGENET_IMAGES)
     steps_per_epoch = config.steps_per_epoch(IMAGENET_IMAGES)
@@ -204,7 +204,7 @@ def _table(
     return table
 
 
-def _verdict(steps: dict[str, Step | None], memory: float) -> list[str]:
+def verdict(steps: dict[str, Step | None], memory: float) -> list[str]:
     """Return in words whether the steps fit, and what SWD adds."""
     lines = []
     for name, step in steps.items():

@@ -57,6 +57,50 @@ def test_a_row_is_in_multiples_of_the_weights():
     assert row["milliseconds_at_bandwidth"] == pytest.approx(1.05)
 
 
+def row(name, **changed):
+    usual = {"with_one_reading_over_base": 1.14, "temporary_more_than_base": 0.01}
+    collectives = {"all-reduce": {"count": 2, "bytes": 96}}
+    return {"name": name, **usual, "collectives": collectives} | changed
+
+
+def test_rows_within_their_limits_have_no_excess():
+    for name in compiled.LIMITS:
+        assert name in compiled.steps()
+        assert compiled.excesses(row(name), is_gpu=False) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"with_one_reading_over_base": 1.7},
+            "swd, NM(2, 4) moves 1.70 times the bytes of adam alone",
+        ),
+        (
+            {"temporary_more_than_base": 0.2},
+            "swd, NM(2, 4) takes 0.20 times the weights more temporary memory",
+        ),
+        (
+            {"collectives": {"all-gather": {"count": 1, "bytes": 1024}}},
+            "swd, NM(2, 4) exchanges 1,024 bytes by all-gather",
+        ),
+        (
+            {"collectives": {"all-reduce": {"count": 1, "bytes": 100_000}}},
+            "swd, NM(2, 4) exchanges 100,000 bytes by all-reduce",
+        ),
+    ],
+)
+def test_an_excess_is_said_in_words(changed, message):
+    assert compiled.excesses(row("swd, NM(2, 4)", **changed), is_gpu=False) == [message]
+
+
+def test_a_gpu_may_store_a_mask():
+    stored = row("swd, NM(2, 4)", temporary_more_than_base=0.3)
+    assert compiled.excesses(stored, is_gpu=True) == []
+    stored = row("swd, NM(2, 4)", temporary_more_than_base=0.4)
+    assert len(compiled.excesses(stored, is_gpu=True)) == 1
+
+
 def test_collectives_are_counted_by_kind():
     text = """
   %a = f32[100]{0} all-reduce(%x), to_apply=%add
