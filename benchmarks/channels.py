@@ -26,7 +26,7 @@ try:
     from flax import nnx
     from report import new_console, report
     from structures import BASE, NOTES, entry
-    from timing import DTYPES, Config, measure
+    from timing import DTYPES, Config, chosen, measure
 
     from models.resnet import imagenet_resnet
 except ImportError as error:
@@ -76,6 +76,7 @@ def main(config: Config) -> None:
         entry(name, target, functools.partial(weights, 0), gradients)
         for name, target in targets(groups, config.sparsity).items()
     ]
+    measured = chosen(measured, config)
     measure(measured, config, console)
     report(
         "channels",

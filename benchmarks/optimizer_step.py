@@ -22,7 +22,7 @@ try:
     import tyro
     from report import new_console, report
     from threshold import find, from_state
-    from timing import DTYPES, Config, Entry, measure
+    from timing import DTYPES, Config, Entry, chosen, measure
     from weights import random_leaves
 except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
@@ -141,6 +141,7 @@ def add_passes(measured: list[Entry], targets: dict[str, swd_jax.Target]) -> Non
 def main(config: Config) -> None:
     console = new_console()
     measured, targets = entries(config)
+    measured = chosen(measured, config)
     measure(measured, config, console)
     add_passes(measured, targets)
     [gradients] = measured[0].given  # in the shapes of the weights

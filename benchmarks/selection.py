@@ -20,7 +20,7 @@ try:
     import tyro
     from report import new_console, report
     from threshold import find
-    from timing import DTYPES, Config, Entry, measure
+    from timing import DTYPES, Config, Entry, chosen, measure
     from weights import random_leaves
 except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
@@ -124,6 +124,7 @@ def add_results(
 def main(config: Config) -> None:
     console = new_console()
     measured, weights = entries(config)
+    measured = chosen(measured, config)
     measure(measured, config, console)
     add_results(measured, weights, config.sparsity)
     report("selection", config, measured, weights=weights, console=console, notes=NOTES)

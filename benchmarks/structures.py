@@ -21,7 +21,7 @@ import swd_jax
 try:
     import tyro
     from report import new_console, report
-    from timing import DTYPES, Config, Entry, measure
+    from timing import DTYPES, Config, Entry, chosen, measure
     from weights import random_leaves
 except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
@@ -108,6 +108,7 @@ def main(config: Config) -> None:
         entry(name, target, functools.partial(make, keys[0]), gradients)
         for name, target in targets(config.sparsity).items()
     ]
+    measured = chosen(measured, config)
     measure(measured, config, console)
     report(
         "structures",

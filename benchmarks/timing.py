@@ -38,6 +38,8 @@ class Config:
     """Number of times that each entry is timed."""
     seconds_per_entry: float = 30.0
     """An entry that has taken so long is not timed again."""
+    only: tuple[str, ...] = ()
+    """Only the entries of these names, and those they are compared with."""
     out: Path = RESULTS
     """Folder for the JSON file."""
 
@@ -120,6 +122,26 @@ class Entry:
     def may_repeat(self, config: Config) -> bool:
         spent = self.steps * (self.first_seconds + sum(self.samples))
         return not self.failure and spent < config.seconds_per_entry
+
+
+def chosen(entries: Sequence[Entry], config: Config) -> list[Entry]:
+    """Return the entries that are to be timed, with those they are compared with.
+
+    Raises:
+      ValueError: if there is none of a name.
+    """
+    known = [entry.name for entry in entries]
+    if unknown := set(config.only) - set(known):
+        raise ValueError(f"only must be among {known}; got {sorted(unknown)}")
+    if not config.only:
+        return list(entries)
+    bases = {
+        base
+        for each in entries
+        if each.name in config.only
+        for base in each.compared_with
+    }
+    return [each for each in entries if each.name in bases | set(config.only)]
 
 
 def measure(

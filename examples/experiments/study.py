@@ -66,6 +66,17 @@ def study_cifar10() -> list[Run]:
     return grid(base, FEW_METHODS, (10, 5, 2), seeds=2)
 
 
+def study_cifar10_resnet20() -> list[Run]:
+    """ResNet-20 on CIFAR-10, for a GPU: a few methods, 10 % to 1 %, 2 seeds."""
+    base = dataclasses.replace(
+        study_cifar10()[0],
+        experiment="study-cifar10-resnet20",
+        model="resnet-20x16",
+        epochs=30,
+    )
+    return grid(base, FEW_METHODS, (5, 1, 10, 2), seeds=2)
+
+
 # The learning rates of other optimizers: of a grid of factors of about 3, that with the
 # best dense training on held-out data, the mean of three seeds.
 DIGITS_RATES = {"sgd": 0.1, "lion": 1e-4, "muon": 3e-3, "lamb": 1e-2}
@@ -148,6 +159,7 @@ EXPERIMENTS: dict[str, Callable[[], list[Run]]] = {
     "study-picture": study_picture,
     "study-text": study_text,
     "study-cifar10": study_cifar10,
+    "study-cifar10-resnet20": study_cifar10_resnet20,
     "study-digits-conditions": study_digits_conditions,
     "study-cora-conditions": study_cora_conditions,
     "study-digits-fine-tuned": study_digits_fine_tuned,

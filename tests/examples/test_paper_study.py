@@ -1,14 +1,16 @@
 """The study: its experiments, and the optimizers and learning rates that they need."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import swd_jax
-from experiments import methods, registry, results, study, tables
+from experiments import methods, registry, results, study, tables, tasks
 from experiments.method import OPTIMIZERS, Training
 from experiments.tasks import make_task
 from experiments.training import Program
@@ -99,6 +101,7 @@ RUNS = {
     # Five methods.
     "study-text": 2 * 5 * 3 * 3 + 3,
     "study-cifar10": 5 * 3 * 2 + 2,
+    "study-cifar10-resnet20": 5 * 4 * 2 + 2,
     # Eight conditions, and sparsify-chained: on the digits with LAMB and Muon.
     "study-digits-conditions": 8 * (5 * 3 * 5 + 5) + 2 * 3 * 5,
     "study-cora-conditions": 8 * (6 * 3 * 5 + 5),
@@ -178,3 +181,51 @@ def test_a_table_of_conditions_has_dense_training_of_each():
     heads, rows = tables.lines(found)
     assert heads[1:] == ["100", "5"]
     assert rows == [["dense sgd", "97.0", ""], ["gradual sgd", "", "90.0"]]
+
+
+class TestImages:
+    def test_are_moved_by_so_many_pixels_at_most_and_mirrored(self):
+        images = np.random.default_rng(0).random((200, 5, 6, 1), np.float32)
+        padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        moved = np.asarray(tasks._cropped_and_flipped(jax.random.key(0), images, 1))
+        seen = set()
+        for i in range(len(images)):
+            for row, column, is_mirrored in itertools.product(*map(range, (3, 3, 2))):
+                crop = padded[i, row : row + 5, column : column + 6]
+                crop = crop[:, ::-1] if is_mirrored else crop
+                if np.array_equal(crop, moved[i]):
+                    seen.add((row, column, is_mirrored))
+                    break
+            else:
+                raise AssertionError(f"image {i} is no crop")
+        assert len(seen) == 18
+
+    def test_labels_are_smoothed(self):
+        """Of one batch the loss is what it is by hand."""
+        smooth = dataclasses.replace(TINY, label_smoothing=0.2)
+        task = make_task(smooth, None, None)
+        model = task.make(nnx.Rngs(0))
+        batch = jnp.arange(7)
+        loss = task.loss(model, task.data, batch, jax.random.key(0))
+        pixels, labels = (np.asarray(part)[:7] for part in task.data["train"])
+        sharp = make_task(TINY, None, None)
+        assert sharp.loss(model, task.data, batch, jax.random.key(0)) != loss
+        everything = np.asarray(task.data["train"][0], np.float32)
+        mean = everything.mean((0, 1, 2))
+        deviation = everything.std((0, 1, 2)) + 1e-6
+        logits = np.asarray(model(jnp.asarray((pixels - mean) / deviation)), np.float64)
+        logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        classes = logits.shape[-1]
+        wanted = 0.8 * np.eye(classes)[labels] + 0.2 / classes
+        assert loss == pytest.approx(-(wanted * logs).sum(-1).mean(), rel=1e-5)
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"label_smoothing": 1.0}, "label_smoothing must be in"),
+            ({"shift": -1}, "shift"),
+        ],
+    )
+    def test_impossible_settings_are_errors(self, changed, message):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(TINY, **changed)
