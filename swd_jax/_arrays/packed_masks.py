@@ -18,6 +18,8 @@ from swd_jax._arrays import tiling, variadic_reduce
 from swd_jax._arrays.explicit_sharding import reshape_sharded
 
 _WORD_BITS = 32
+_FEWEST_BITS = 8
+"""Words with fewer bits take more memory than a mask of bools that is stored once."""
 
 
 def row_axis(array: Any) -> int:
@@ -39,10 +41,12 @@ def most_shards(array: jax.Array) -> int:
 def rows_per_word(array: jax.Array) -> int:
     """Return how many rows of a leaf share a word, all of them in one shard."""
     rows, num_shards = array.shape[row_axis(array)], most_shards(array)
-    if num_shards == 1:
-        return max(min(rows, _WORD_BITS), 1)
     rows_of_shard = rows // num_shards
-    return next(n for n in range(_WORD_BITS, 0, -1) if rows_of_shard % n == 0)
+    even = next(n for n in range(_WORD_BITS, 0, -1) if rows_of_shard % n == 0)
+    if num_shards > 1 or even >= _FEWEST_BITS:
+        return even
+    # XLA:TPU stores a mask from which it has to cut the rows of an incomplete word.
+    return max(min(rows, _WORD_BITS), 1)
 
 
 def pack(mask: jax.Array, rows: int) -> jax.Array:
