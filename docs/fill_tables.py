@@ -6,7 +6,8 @@
 A place is everything between `<!-- table: NAME -->` and `<!-- end -->`, for the table
 of one experiment, `<!-- compare: NAME NAME ... -->`, for `paper.py compare`,
 `<!-- compare METHOD OTHER: NAME NAME ... -->`, for two methods cell by cell, or
-`<!-- compiled: NAME -->`, for a file of `benchmarks/compiled.py`.
+`<!-- compiled: NAME ... -->`, for files of `benchmarks/compiled.py`, or
+`<!-- compiled imagenet: NAME ... -->`, for those of `examples/imagenet.py compile`.
 """
 
 import json
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parent
+BENCHMARKS = DOCS.parent / "benchmarks" / "results"
 sys.path.insert(0, str(DOCS.parent / "examples"))
 
 from experiments import comparison, results, study, tables  # noqa: E402
@@ -35,8 +37,10 @@ def filled(page: str) -> str:
 def _place(match: re.Match[str]) -> str:
     names = match["names"].split()
     if match["kind"] == "compiled":
-        tables_of_names = "\n".join(map(_compiled, names))
-        return f"{match[1]}\n{tables_of_names}\n{match['end']}"
+        table = (
+            _imagenet(names) if match["methods"] else "\n".join(map(_compiled, names))
+        )
+        return f"{match[1]}\n{table}\n{match['end']}"
     found = [
         result
         for name in names
@@ -56,10 +60,11 @@ def _place(match: re.Match[str]) -> str:
 
 def _compiled(name: str) -> str:
     """The table of a file of `benchmarks/compiled.py`, in multiples of the weights."""
-    folder = DOCS.parent / "benchmarks" / "results"
-    found = json.loads((folder / f"compiled-{name}.json").read_text())
+    found = json.loads((BENCHMARKS / f"compiled-{name}.json").read_text())
+    devices = found["config"]["devices"]
     title = (
-        f"{found['config']['accelerator']}: {found['weights']:,} weights, "
+        f"{found['config']['accelerator']}: {found['weights']:,} weights"
+        f"{f' on {devices} chips' if devices > 1 else ''}, "
         f"{found['config']['dtype']}, jax {found['versions']['jax']}."
     )
     columns = {
@@ -73,7 +78,46 @@ def _compiled(name: str) -> str:
         [row["name"], *(f"{row[field]:.2f}" for field in columns.values())]
         for row in found["rows"]
     ]
-    return f"{title}\n\n{tables.as_markdown(['step', *columns], rows, 1)}"
+    header = ["step", *columns]
+    if devices > 1:
+        header.append("crosses")
+        for cells, row in zip(rows, found["rows"], strict=True):
+            cells.append(_crossing(row["collectives"]))
+    return f"{title}\n\n{tables.as_markdown(header, rows, 1)}"
+
+
+def _crossing(collectives: dict[str, dict[str, int]]) -> str:
+    """Number, kind and bytes of what crosses between devices."""
+    each = (
+        f"{of['count']} {kind}, {of['bytes']:,} B" for kind, of in collectives.items()
+    )
+    return "; ".join(each)
+
+
+def _imagenet(names: list[str]) -> str:
+    """The table of files of `examples/imagenet.py compile`."""
+    header = ["slice", "chips", "mesh", "images a chip", "step"]
+    header += ["memory, GB", "operations, T", "moved, GB", "crosses, MB"]
+    rows = []
+    for name in names:
+        found = json.loads((BENCHMARKS / f"imagenet-compiled-{name}.json").read_text())
+        config, chips = found["config"], found["chips"]
+        for kind, step in found["steps"].items():
+            crossing = sum(each["bytes"] for each in step["collectives"].values())
+            rows.append(
+                [
+                    found["topology"],
+                    str(chips),
+                    config["mesh"],
+                    str(config["batch_size"] // chips),
+                    kind,
+                    f"{step['memory_bytes'] / 1e9:.3f}",
+                    f"{step['operations'] / 1e12:.4f}",
+                    f"{step['moved_bytes'] / 1e9:.3f}",
+                    f"{crossing / 1e6:.3f}",
+                ]
+            )
+    return tables.as_markdown(header, rows, 1)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from swd_jax._arrays.explicit_sharding import reshape_sharded
 
 _WORD_BITS = 32
 _FEWEST_BITS = 8
-"""Words with fewer bits take more memory than a mask of bools that is stored once."""
+"""Words with fewer bits are not much smaller than bools, a byte for each weight."""
 
 
 def row_axis(array: Any) -> int:

@@ -11,8 +11,9 @@ from jax.typing import ArrayLike
 from swd_jax._arrays import tree_paths
 from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
 from swd_jax._arrays.manual_sharding import AxisName
+from swd_jax._targets.by_platform import compute_by_platform
 from swd_jax._targets.extra_arguments import check_extra_args
-from swd_jax._targets.resolve import rank, resolve
+from swd_jax._targets.resolve import ResolvedTargets, rank, resolve
 from swd_jax._targets.target import Targets, as_targets
 
 Tree = TypeVar("Tree")
@@ -147,10 +148,17 @@ def _map_prunable(
     new_leaves = {
         i: other_function(leaf) for i, leaf in enumerate(resolved.tree.leaves)
     }
-    for ranked in rank(resolved, axis_name, extra_args=extra_args):
-        arrays = ranked.ranking.map_exact_k(prunable_function, ranked.budgets(step))
-        for leaf, array in zip(ranked.leaves, arrays, strict=True):
-            new_leaves[leaf.position] = device_put_like(array, leaf.weights)
+
+    def of_prunable(resolved: ResolvedTargets) -> dict[int, jax.Array]:
+        found = {}
+        for ranked in rank(resolved, axis_name, extra_args=extra_args):
+            arrays = ranked.ranking.map_exact_k(prunable_function, ranked.budgets(step))
+            for leaf, array in zip(ranked.leaves, arrays, strict=True):
+                found[leaf.position] = device_put_like(array, leaf.weights)
+        return found
+
+    inputs = (extra_args, step)
+    new_leaves |= compute_by_platform(resolved, of_prunable, inputs)
     return resolved.tree.rebuild(new_leaves)
 
 

@@ -8,8 +8,9 @@ from jax.typing import ArrayLike
 
 from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import AxisName
+from swd_jax._targets.by_platform import compute_by_platform
 from swd_jax._targets.extra_arguments import check_extra_args
-from swd_jax._targets.resolve import RankedTarget, rank, resolve
+from swd_jax._targets.resolve import RankedTarget, ResolvedTargets, rank, resolve
 from swd_jax._targets.target import Targets, as_targets
 
 Tree = TypeVar("Tree")
@@ -146,8 +147,13 @@ def _map_rankings(
     targets = as_targets(target)
     check_extra_args(targets, extra_args)
     resolved = resolve(targets, params)
-    entries = {}
-    for ranked in rank(resolved, axis_name, extra_args=extra_args):
-        for leaf, array in zip(ranked.leaves, function(ranked), strict=True):
-            entries[leaf.position] = array
+
+    def of_prunable(resolved: ResolvedTargets) -> dict[int, jax.Array]:
+        return {
+            leaf.position: array
+            for ranked in rank(resolved, axis_name, extra_args=extra_args)
+            for leaf, array in zip(ranked.leaves, function(ranked), strict=True)
+        }
+
+    entries = compute_by_platform(resolved, of_prunable, extra_args)
     return resolved.tree.rebuild_masked(entries)

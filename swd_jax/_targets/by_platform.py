@@ -1,6 +1,6 @@
 """Computations that are laid out in memory for the platform that runs them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -31,7 +31,7 @@ def compute_by_platform(
         return compute(resolved)
     arrays = jax.tree.leaves((inputs, [leaf.weights for leaf in resolved.leaves]))
     if not any(isinstance(array, Tracer) for array in arrays):
-        return compute(for_tpu if _are_on_tpu(arrays) else resolved)
+        return compute(on_platform_of_weights(resolved))
     structure: Any = None
 
     def flat(targets: ResolvedTargets) -> list[Any]:
@@ -45,11 +45,16 @@ def compute_by_platform(
     return jax.tree.unflatten(structure, results)
 
 
-def _are_on_tpu(arrays: Iterable[Any]) -> bool:
-    devices = {
-        device
-        for array in arrays
-        if isinstance(array, jax.Array)
-        for device in array.devices()
+def on_platform_of_weights(resolved: ResolvedTargets) -> ResolvedTargets:
+    """Return the targets with structures in their forms for TPUs if weights are on one.
+
+    Args:
+      resolved: the targets and their leaves. Where traced weights are is not known.
+    """
+    platforms = {
+        device.platform
+        for leaf in resolved.leaves
+        if isinstance(leaf.weights, jax.Array) and not isinstance(leaf.weights, Tracer)
+        for device in leaf.weights.devices()
     }
-    return any(device.platform == "tpu" for device in devices)
+    return resolved.for_tpu() if "tpu" in platforms else resolved

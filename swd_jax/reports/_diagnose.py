@@ -9,6 +9,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import validation
+from swd_jax._targets.by_platform import on_platform_of_weights
 from swd_jax._targets.extra_arguments import check_extra_args
 from swd_jax._targets.resolve import RankedTarget, ResolvedTargets, rank, resolve
 from swd_jax._targets.target import Targets, as_targets
@@ -100,7 +101,7 @@ def diagnose(
         total_steps = int(total_steps)
     targets = as_targets(target)
     check_extra_args(targets, extra_args)
-    resolved = resolve(targets, params)
+    resolved = on_platform_of_weights(resolve(targets, params))
     return find_warnings(
         resolved,
         rank(resolved, extra_args=extra_args),

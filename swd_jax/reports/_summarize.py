@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from swd_jax._allocation import sparsity_values
 from swd_jax._arrays import tree_paths
+from swd_jax._targets.by_platform import on_platform_of_weights
 from swd_jax._targets.extra_arguments import check_extra_args
 from swd_jax._targets.resolve import RankedTarget, rank, resolve
 from swd_jax._targets.target import Target, Targets, as_targets
@@ -78,6 +79,7 @@ def summarize(
             "params are traced, and a report needs their values: call summarize "
             "outside jit, or log the state of swd instead"
         )
+    resolved = on_platform_of_weights(resolved)
     ranked_targets = rank(resolved, extra_args=extra_args)
     budgets = [ranked.budgets(step) for ranked in ranked_targets]
     measured = measure_leaves(ranked_targets, budgets)

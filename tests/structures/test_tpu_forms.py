@@ -138,6 +138,17 @@ def test_a_tpu_gets_packed_masks_and_no_other_platform_does(name, structure):
     assert words not in texts["cuda"]
 
 
+@pytest.mark.parametrize("structure", [NM(2, 4), Block((4, 4))], ids=str)
+@pytest.mark.parametrize("function", [swd_jax.prune, swd_jax.prune_mask])
+def test_pruning_on_a_tpu_does_too(function, structure):
+    params = {"kernel": jax.ShapeDtypeStruct((64, 32), jnp.float32)}
+    prune = functools.partial(function, target=Target(0.5, structure=structure))
+    # Units are packed four to a word at 4 x 4, and rows 32 to a word.
+    words = "1x32xui32" if isinstance(structure, Block) else "2x32xui32"
+    assert f"tensor<{words}>" in text_for("tpu", prune, params)
+    assert f"tensor<{words}>" not in text_for("cpu", prune, params)
+
+
 def test_straight_through_training_does_too_and_its_gradient_is_the_same():
     params = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(64, 32)))}
     target = Target(0.5, structure=NM(2, 4))
