@@ -66,7 +66,7 @@ def row(name, **changed):
 def test_rows_within_their_limits_have_no_excess():
     for name in compiled.LIMITS:
         assert name in compiled.steps()
-        assert compiled.excesses(row(name), is_gpu=False) == []
+        assert compiled.excesses(row(name), is_one_tpu=True) == []
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,16 @@ def test_rows_within_their_limits_have_no_excess():
     ],
 )
 def test_an_excess_is_said_in_words(changed, message):
-    assert compiled.excesses(row("swd, NM(2, 4)", **changed), is_gpu=False) == [message]
+    assert compiled.excesses(row("swd, NM(2, 4)", **changed), is_one_tpu=True) == [
+        message
+    ]
 
 
-def test_a_gpu_may_store_a_mask():
+def test_a_gpu_or_several_tpus_may_store_more():
     stored = row("swd, NM(2, 4)", temporary_more_than_base=0.3)
-    assert compiled.excesses(stored, is_gpu=True) == []
+    assert compiled.excesses(stored, is_one_tpu=False) == []
     stored = row("swd, NM(2, 4)", temporary_more_than_base=0.4)
-    assert len(compiled.excesses(stored, is_gpu=True)) == 1
+    assert len(compiled.excesses(stored, is_one_tpu=False)) == 1
 
 
 def test_collectives_are_counted_by_kind():
