@@ -52,5 +52,5 @@ for axes, (name, title) in zip(
     axes.grid(axis="x", color=PALE)
     axes.set_axisbelow(True)
     axes.set_xlim(0, 24)
-panels[0].legend(frameon=False, fontsize=9, loc="lower right")
+panels[0].legend(frameon=False, fontsize=9, loc="upper right")
 save(figure, "compiled")
