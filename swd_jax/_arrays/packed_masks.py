@@ -1,4 +1,4 @@
-"""Masks of a leaf with a bit for each weight, 32 rows to a word.
+"""Masks of a leaf with a bit for each weight, up to 32 rows to a word.
 
 A mask that is stored between two passes takes 1/32 of the bytes of float32 weights.
 Rows are the indices of the last axis but one, so that XLA:TPU, which tiles the last two
@@ -18,8 +18,8 @@ from swd_jax._arrays import tiling, variadic_reduce
 from swd_jax._arrays.explicit_sharding import reshape_sharded
 
 _WORD_BITS = 32
-_FEWEST_BITS = 8
-"""Words with fewer bits are not much smaller than bools, a byte for each weight."""
+_TILE_ROWS = 8
+"""XLA:TPU stores arrays in tiles of so many rows, or of a multiple."""
 
 
 def row_axis(array: Any) -> int:
@@ -38,15 +38,17 @@ def most_shards(array: jax.Array) -> int:
     return num_shards
 
 
-def rows_per_word(array: jax.Array) -> int:
-    """Return how many rows of a leaf share a word, all of them in one shard."""
-    rows, num_shards = array.shape[row_axis(array)], most_shards(array)
-    rows_of_shard = rows // num_shards
-    even = next(n for n in range(_WORD_BITS, 0, -1) if rows_of_shard % n == 0)
-    if num_shards > 1 or even >= _FEWEST_BITS:
-        return even
-    # XLA:TPU stores a mask from which it has to cut the rows of an incomplete word.
-    return max(min(rows, _WORD_BITS), 1)
+def rows_per_word(array: jax.Array) -> int | None:
+    """Return how many rows of a leaf share a word, all of them in one shard.
+
+    None if no number of rows suits: XLA:TPU stores a mask that it has to cut to the
+    rows of the leaf, or whose words are not of whole tiles. Bools are smaller.
+    """
+    rows_of_shard = array.shape[row_axis(array)] // most_shards(array)
+    if 0 < rows_of_shard <= _WORD_BITS:
+        return rows_of_shard
+    whole_tiles = range(_WORD_BITS, 0, -_TILE_ROWS)
+    return next((rows for rows in whole_tiles if rows_of_shard % rows == 0), None)
 
 
 def pack(mask: jax.Array, rows: int) -> jax.Array:
@@ -54,16 +56,12 @@ def pack(mask: jax.Array, rows: int) -> jax.Array:
 
     Args:
       mask: bools of at least one dimension.
-      rows: the rows that share a word, at most 32. The last word may have fewer.
+      rows: the rows that share a word, at most 32. They divide those of the mask.
 
     Returns:
       uint32 in the shape of the mask, with fewer rows.
     """
     axis = row_axis(mask)
-    padding = [(0, 0)] * mask.ndim
-    padding[axis] = (0, -mask.shape[axis] % rows)
-    if padding[axis][1]:
-        mask = jnp.pad(mask, padding)
     bits = _split_rows(mask, rows).astype(jnp.uint32)
     position = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis + 1)
     return jnp.sum(bits << position, axis=axis + 1, dtype=jnp.uint32)

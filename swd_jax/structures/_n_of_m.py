@@ -220,12 +220,17 @@ class PackedNM(NM):
         score_inputs: list[_criterion.ScoreInputs],
         dtype: jnp.dtype,
     ) -> list[jax.Array]:
-        """Return the n weights with the largest scores of every m, as packed masks."""
+        """Return the n weights with the largest scores of every m.
+
+        As packed masks, where the rows of a leaf fill words, and else as bools.
+        """
         return [self._packed_mask(criterion, inputs, dtype) for inputs in score_inputs]
 
     def protected_mask(self, protected: jax.Array, leaf: jax.Array) -> jax.Array:
         """Return a packed mask as bools."""
         rows = packed_masks.rows_per_word(leaf)
+        if rows is None:
+            return protected
         return packed_masks.unpack(protected, leaf.shape, rows)
 
     def _packed_mask(
@@ -237,12 +242,15 @@ class PackedNM(NM):
         leaf, statistic, extra_inputs = score_inputs
         rows_per_word = packed_masks.rows_per_word(leaf)
         lies_along_rows = self.axis % leaf.ndim == packed_masks.row_axis(leaf)
-        rows_per_unit = math.lcm(rows_per_word, self.m if lies_along_rows else 1)
+        rows_of_set = self.m if lies_along_rows else 1
+        rows_per_unit = math.lcm(rows_per_word or 1, rows_of_set)
 
         def pack_rows(inputs: tuple[jax.Array, _criterion.ExtraInputs]) -> jax.Array:
             weights, extra_inputs = inputs
             rows = (weights, statistic, extra_inputs)
             [mask] = _protected(self, criterion, [rows], dtype)
+            if rows_per_word is None:
+                return mask
             return packed_masks.pack(mask, rows_per_word)
 
         if criterion.elementwise:

@@ -142,13 +142,14 @@ class ChunkedRectangles(Rectangles):
         if is_sharded(units):
             return self.units.expand(units, shape)
         lengths = self.block_lengths(shape)
-        if units.dtype != bool:
-            return self._expand_in_chunks(units, shape, lengths)
         rows = packed_masks.rows_per_word(units)
+        row_axis = packed_masks.row_axis(units)
+        is_even = shape[row_axis] % min(lengths[row_axis], shape[row_axis]) == 0
+        if units.dtype != bool or rows is None or not is_even:
+            return self._expand_in_chunks(units, shape, lengths)
         words = row_chunks.map_rows(
             functools.partial(packed_masks.pack, rows=rows), units, rows
         )
-        row_axis = packed_masks.row_axis(units)
         for axis, (n, length) in enumerate(zip(shape, lengths, strict=True)):
             if axis != row_axis:
                 words = _repeat(words, axis, n, length)

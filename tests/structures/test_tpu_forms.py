@@ -174,23 +174,27 @@ def test_straight_through_training_does_too_and_its_gradient_is_the_same():
 
 
 class TestPackedMasks:
-    @pytest.mark.parametrize("shape", [(64, 5), (37, 3), (2, 3, 40, 2), (3, 7), (70,)])
+    @pytest.mark.parametrize("shape", [(64, 5), (48, 3), (2, 3, 40, 2), (3, 7), (72,)])
     @pytest.mark.parametrize("repeats", [1, 3])
     def test_unpacking_returns_what_was_packed(self, shape, repeats):
         mask = np.random.default_rng(0).random(shape) < 0.5
         axis = max(len(shape) - 2, 0)
         rows = packed_masks.rows_per_word(jnp.asarray(mask))
-        assert rows == {64: 32, 37: 32, 40: 20, 3: 3, 70: 14}[shape[axis]]
+        assert rows == {64: 32, 48: 24, 40: 8, 3: 3, 72: 24}[shape[axis]]
         words = packed_masks.pack(jnp.asarray(mask), rows)
-        assert words.shape[axis] == -(-shape[axis] // rows)
+        assert words.shape[axis] == shape[axis] // rows
         repeated = np.repeat(mask, repeats, axis)[
             *(slice(None),) * axis, : shape[axis] * repeats - (repeats > 1)
         ]
         unpacked = packed_masks.unpack(words, repeated.shape, rows, repeats)
         np.testing.assert_array_equal(unpacked, repeated)
 
+    @pytest.mark.parametrize("rows", [33, 50, 50_257])
+    def test_rows_that_fill_no_words_are_not_packed(self, rows):
+        assert packed_masks.rows_per_word(jnp.zeros((rows, 2))) is None
+
     def test_the_first_row_is_the_lowest_bit(self):
-        mask = np.zeros((40, 2), bool)
+        mask = np.zeros((64, 2), bool)
         mask[[0, 5], 0] = True
         mask[33, 1] = True
         words = packed_masks.pack(jnp.asarray(mask), 32)
