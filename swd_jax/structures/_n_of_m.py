@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from swd_jax._arrays import packed_masks, row_chunks, sort_keys, tiling
+from swd_jax._arrays import packed_masks, sort_keys, tiling
 from swd_jax._arrays.explicit_sharding import reshard_like
 from swd_jax._arrays.xla_cpu import materialize
 from swd_jax.criteria import _criterion
-from swd_jax.structures import _sorting_network
+from swd_jax.structures import _sorting_network, _unit_scores
 from swd_jax.structures._leaf_structure import LeafStructure, normalize_axis
 
 # Up to this m a sorting network finds the n-th largest weight of a set. It reads the
@@ -239,24 +239,19 @@ class PackedNM(NM):
         score_inputs: _criterion.ScoreInputs,
         dtype: jnp.dtype,
     ) -> jax.Array:
-        leaf, statistic, extra_inputs = score_inputs
+        leaf, _, _ = score_inputs
         rows_per_word = packed_masks.rows_per_word(leaf)
         lies_along_rows = self.axis % leaf.ndim == packed_masks.row_axis(leaf)
         rows_of_set = self.m if lies_along_rows else 1
         rows_per_unit = math.lcm(rows_per_word or 1, rows_of_set)
 
-        def pack_rows(inputs: tuple[jax.Array, _criterion.ExtraInputs]) -> jax.Array:
-            weights, extra_inputs = inputs
-            rows = (weights, statistic, extra_inputs)
+        def pack_rows(rows: _criterion.ScoreInputs) -> jax.Array:
             [mask] = _protected(self, criterion, [rows], dtype)
             if rows_per_word is None:
                 return mask
             return packed_masks.pack(mask, rows_per_word)
 
-        if criterion.elementwise:
-            words = row_chunks.map_rows(pack_rows, (leaf, extra_inputs), rows_per_unit)
-        else:
-            words = pack_rows((leaf, extra_inputs))
+        words = _unit_scores.map_rows(pack_rows, criterion, score_inputs, rows_per_unit)
         # XLA would otherwise compute the words anew for every loop that reads them.
         return jax.lax.optimization_barrier(words)
 

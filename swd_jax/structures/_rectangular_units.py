@@ -105,10 +105,6 @@ class ChunkedRectangles(Rectangles):
         """Whether the units fit."""
         return self.units.fits_shard(shape)
 
-    def for_tpu(self) -> Rectangles:
-        """Return itself."""
-        return self
-
     def unit_scores(
         self,
         criterion: _criterion.Criterion,
@@ -124,18 +120,14 @@ class ChunkedRectangles(Rectangles):
         score_inputs: _criterion.ScoreInputs,
         dtype: jnp.dtype,
     ) -> jax.Array:
-        leaf, statistic, extra_inputs = score_inputs
+        leaf, _, _ = score_inputs
 
-        def of_rows(inputs: tuple[jax.Array, _criterion.ExtraInputs]) -> jax.Array:
-            weights, extra_inputs = inputs
-            rows = (weights, statistic, extra_inputs)
+        def of_rows(rows: _criterion.ScoreInputs) -> jax.Array:
             [scores] = self.units.unit_scores(criterion, [rows], dtype)
             return scores
 
-        if not criterion.elementwise:
-            return of_rows((leaf, extra_inputs))
         rows_per_unit = self.block_lengths(leaf.shape)[packed_masks.row_axis(leaf)]
-        return row_chunks.map_rows(of_rows, (leaf, extra_inputs), rows_per_unit)
+        return _unit_scores.map_rows(of_rows, criterion, score_inputs, rows_per_unit)
 
     def expand(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Return each weight's unit's entry. Masks are repeated as packed words."""
@@ -144,9 +136,10 @@ class ChunkedRectangles(Rectangles):
         lengths = self.block_lengths(shape)
         rows = packed_masks.rows_per_word(units)
         row_axis = packed_masks.row_axis(units)
-        is_even = shape[row_axis] % min(lengths[row_axis], shape[row_axis]) == 0
+        rows_of_unit = min(lengths[row_axis], shape[row_axis])
+        is_even = shape[row_axis] % rows_of_unit == 0
         if units.dtype != bool or rows is None or not is_even:
-            return self._expand_in_chunks(units, shape, lengths)
+            return self._expand_in_chunks(units, shape, rows_of_unit)
         words = row_chunks.map_rows(
             functools.partial(packed_masks.pack, rows=rows), units, rows
         )
@@ -154,22 +147,24 @@ class ChunkedRectangles(Rectangles):
             if axis != row_axis:
                 words = _repeat(words, axis, n, length)
         words = jax.lax.optimization_barrier(words)
-        repeats = min(lengths[row_axis], shape[row_axis])
-        mask = packed_masks.unpack(words, shape, rows, repeats)
+        mask = packed_masks.unpack(words, shape, rows, repeats=rows_of_unit)
         return jnp.broadcast_to(mask, shape)
 
     def _expand_in_chunks(
-        self, units: jax.Array, shape: tuple[int, ...], lengths: tuple[int, ...]
+        self, units: jax.Array, shape: tuple[int, ...], rows_of_unit: int
     ) -> jax.Array:
-        """Return each weight's unit's entry, computed for some rows at a time."""
+        """Return each weight's unit's entry, computed for some rows at a time.
+
+        Args:
+          units: an entry for each unit.
+          shape: of the leaf.
+          rows_of_unit: the number of rows of a unit.
+        """
         row_axis = packed_masks.row_axis(units)
-        length = min(lengths[row_axis], shape[row_axis])
-        if units.shape[row_axis] == 1:
-            return self.units.expand(units, shape)
 
         def of_rows(units: jax.Array) -> jax.Array:
             rows = list(shape)
-            rows[row_axis] = length * units.shape[row_axis]
+            rows[row_axis] = rows_of_unit * units.shape[row_axis]
             return self.units.expand(units, tuple(rows))
 
         growth = math.prod(shape) // units.size

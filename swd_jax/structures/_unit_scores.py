@@ -1,13 +1,41 @@
 """Scores of units from the scores of their weights, computed once a step and stored."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from swd_jax._arrays import sort_keys
+from swd_jax._arrays import row_chunks, sort_keys
 from swd_jax._ranking.user_structure_protocol import Structure
 from swd_jax.criteria import _criterion, _magnitudes
+
+
+def map_rows(
+    function: Callable[[_criterion.ScoreInputs], jax.Array],
+    criterion: _criterion.Criterion,
+    score_inputs: _criterion.ScoreInputs,
+    rows_per_unit: int,
+) -> jax.Array:
+    """Apply a function of a leaf's score inputs to some rows at a time, if it can be.
+
+    Scores that depend on the position cannot be computed from some of the rows.
+
+    Args:
+      function: from score inputs to an array, as `row_chunks.map_rows` takes it.
+      criterion: the scoring rule of single weights.
+      score_inputs: the weights of the leaf, its statistic and the extra inputs.
+      rows_per_unit: as for `row_chunks.map_rows`.
+    """
+    weights, statistic, extra_inputs = score_inputs
+    if not criterion.elementwise:
+        return function(score_inputs)
+
+    def of_rows(rows: tuple[jax.Array, _criterion.ExtraInputs]) -> jax.Array:
+        weights, extra_inputs = rows
+        return function((weights, statistic, extra_inputs))
+
+    return row_chunks.map_rows(of_rows, (weights, extra_inputs), rows_per_unit)
 
 
 # Jitted as a whole, so that outside of jit no scores of single weights are stored.
