@@ -82,7 +82,7 @@ def norms_along_axes(
         place = 2.0 ** (i * digit_bits - _FRACTION_BITS)
         total = total + sums[i].astype(dtype) * place
     if norm in ("rms", "mean"):
-        total = total * (1 / np.asarray(size)).astype(dtype)
+        total = total * (1 / np.maximum(size, 1)).astype(dtype)
     norms = exact_norms.norm_from_total(total, scale, squared=squared)
     return jnp.where(is_finite, norms, jnp.inf)
 

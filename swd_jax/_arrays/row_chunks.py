@@ -40,14 +40,16 @@ def map_rows(
 
     Returns:
       What the function makes of the whole leaf. It is applied to the whole leaf if that
-      is small, or if a unit may extend over several shards.
+      is small or empty, or if a unit may extend over several shards.
     """
     first = jax.tree.leaves(inputs)[0]
+    if first.size == 0:
+        return function(inputs)
     axis = packed_masks.row_axis(first)
     num_shards = packed_masks.most_shards(first)
     shard_rows = first.shape[axis] // num_shards
     # A row is one of every shard: they are computed at the same time.
-    row_size = growth * first.size // max(shard_rows, 1)
+    row_size = growth * first.size // shard_rows
     rows = _rows_of_chunk(shard_rows, row_size, rows_per_unit)
     crosses_shards = num_shards > 1 and shard_rows % rows_per_unit != 0
     if rows >= shard_rows or crosses_shards or explicit_sharding.is_sharded(first):

@@ -131,7 +131,7 @@ class ChunkedRectangles(Rectangles):
 
     def expand(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Return each weight's unit's entry. Masks are repeated as packed words."""
-        if is_sharded(units):
+        if is_sharded(units) or 0 in shape:
             return self.units.expand(units, shape)
         lengths = self.block_lengths(shape)
         rows = packed_masks.rows_per_word(units)

@@ -158,6 +158,16 @@ def test_pruning_on_a_tpu_does_too(function, structure):
     assert f"tensor<{words}>" not in text_for("cpu", prune, params)
 
 
+@pytest.mark.parametrize("structure", [NM(2, 4), Block((4, 4)), Channel(-1)], ids=str)
+@pytest.mark.parametrize("shape", [(0, 8), (8, 0)])
+def test_an_empty_leaf_stays_empty(structure, shape):
+    target = Target(0.5, structure=structure.for_tpu(), scope="local")
+    params = {"empty": jnp.ones(shape), "kernel": jnp.ones((8, 8))}
+    kept = jax.jit(lambda params: swd_jax.prune_mask(params, target))(params)
+    assert kept["empty"].shape == shape
+    assert kept["kernel"].sum() == 32
+
+
 def test_straight_through_training_does_too_and_its_gradient_is_the_same():
     params = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(64, 32)))}
     target = Target(0.5, structure=NM(2, 4))
