@@ -34,6 +34,11 @@ def known_count(sparsity: Fraction, size: int) -> int:
     return min(int(sparsity * size), max(size - 1, 0))
 
 
+def known_counts(fraction: Fraction, sizes: Sequence[int]) -> jax.Array:
+    """Compute floor(f n) of a known fraction: emulated uint64, shape (pools, 4)."""
+    return _constants(int(fraction * size) for size in sizes)
+
+
 def pruned_counts(sparsities: PoolSparsities, sizes: Sequence[int]) -> jax.Array:
     """Compute k = floor(s n) of all pools together, in integer arithmetic.
 

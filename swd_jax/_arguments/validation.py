@@ -128,6 +128,20 @@ def check_step_count(name: str, value: Any, *, minimum: int) -> None:
         )
 
 
+def as_fraction(name: str, value: Any) -> Fraction:
+    """Return the exact value of a fraction in [0, 1).
+
+    Raises:
+      ValueError: if it is anything else, or traced, naming the argument.
+    """
+    number = as_decimal(name, value)
+    if number is None or not 0 <= number < 1:
+        raise ValueError(
+            f"{name} must be a number in [0, 1), not traced, got {value!r}"
+        )
+    return number
+
+
 def as_min_kept(
     name: str, value: Any, *, item_name: str, whole_name: str
 ) -> int | Fraction:

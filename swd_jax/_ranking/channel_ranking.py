@@ -84,6 +84,7 @@ class ChannelRanking(Ranking):
         self,
         budgets: jax.Array,
         *,
+        slack: jax.Array | None = None,
         previous: warm_start.PreviousThresholds | None = None,
         refresh: jax.Array | None = None,
     ) -> Thresholds:
@@ -91,7 +92,10 @@ class ChannelRanking(Ranking):
 
         Channels that tie with it are kept as well. Where `refresh` is False, the
         previous threshold is returned, or a lower one where it would remove too much.
+        The slack is not used: the order of the channels is known after one reading of
+        the weights.
         """
+        del slack
         return _find_thresholds(self, budgets, previous, refresh)
 
     def masks_below(self, leaf_thresholds: Sequence[jax.Array]) -> list[jax.Array]:
@@ -253,8 +257,13 @@ def _find_thresholds(
             # by now the previous threshold may exceed the budget.
             key = jnp.where(refresh, key, jnp.minimum(previous_key, key))
     leaf_thresholds = [key] * len(ranking.weights)
-    num_passes = jnp.ones((), jnp.int32)
-    return Thresholds([key], leaf_thresholds, cut.cost[None], num_passes)
+    return Thresholds(
+        [key],
+        leaf_thresholds,
+        cut.cost[None],
+        num_passes=jnp.ones((), jnp.int32),
+        slack_widths=jnp.zeros_like(key)[None],
+    )
 
 
 @functools.partial(jax.jit, static_argnames="function")

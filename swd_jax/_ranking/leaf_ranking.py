@@ -134,11 +134,14 @@ class LeafRanking(Ranking):
         self,
         budgets: jax.Array,
         *,
+        slack: jax.Array | None = None,
         previous: warm_start.PreviousThresholds | None = None,
         refresh: jax.Array | None = None,
     ) -> Thresholds:
         """Return the greatest score of every pool below which the budget suffices."""
-        return self.units.find_thresholds(budgets, previous=previous, refresh=refresh)
+        return self.units.find_thresholds(
+            budgets, slack=slack, previous=previous, refresh=refresh
+        )
 
     def masks_below(self, leaf_thresholds: Sequence[jax.Array]) -> list[jax.Array]:
         """Return the weights of every leaf whose units are below its threshold."""

@@ -27,6 +27,9 @@ class Thresholds(NamedTuple):
     """The number of weights of each pool strictly below. uint64, shape=(pools, 4)"""
     num_passes: jax.Array
     """The number of passes over the leaves. shape=(), dtype=int32"""
+    slack_widths: jax.Array
+    """About how far apart two sort keys near each pool's threshold are that the slack
+    separates; 0 without slack. shape=(pools,)"""
 
 
 class Ranking(abc.ABC):
@@ -64,6 +67,7 @@ class Ranking(abc.ABC):
         self,
         budgets: jax.Array,
         *,
+        slack: jax.Array | None = None,
         previous: PreviousThresholds | None = None,
         refresh: jax.Array | None = None,
     ) -> Thresholds:
@@ -71,6 +75,8 @@ class Ranking(abc.ABC):
 
         Args:
           budgets: k of every pool: emulated uint64, shape (pools, 4).
+          slack: by how much less than k may be selected, in the form of the budgets.
+            Any score that meets this may then be returned.
           previous: the previous thresholds, shape (pools,), where the search starts.
           refresh: bool, shape (): where it is False, the search is skipped and the
             previous thresholds are returned, with meaningless counts.

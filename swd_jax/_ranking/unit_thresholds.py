@@ -94,6 +94,7 @@ class ScoredUnits:
         self,
         budgets: jax.Array,
         *,
+        slack: jax.Array | None = None,
         previous: warm_start.PreviousThresholds | None = None,
         refresh: jax.Array | None = None,
     ) -> Thresholds:
@@ -109,6 +110,7 @@ class ScoredUnits:
                     previous, self.dtype, self._key_range(), len(self.pools)
                 ),
                 caps=self.max_pruned,
+                slack=slack,
                 refresh=refresh,
                 previous_keys=previous_keys,
             )
@@ -122,6 +124,7 @@ class ScoredUnits:
             leaf_thresholds,
             statistics.counts_below,
             statistics.num_passes,
+            statistics.slack_widths,
         )
 
     def _capped_thresholds(self, leaf_thresholds: list[jax.Array]) -> list[jax.Array]:
@@ -143,6 +146,7 @@ class ScoredUnits:
             caps,
             warm_start.candidates_below(jnp.stack(leaf_thresholds), key_range),
             caps=None,
+            slack=None,
             refresh=uint64.less(caps, below),
             previous_keys=largest,
         )
@@ -155,6 +159,7 @@ class ScoredUnits:
         candidates: jax.Array,
         *,
         caps: jax.Array | None,
+        slack: jax.Array | None,
         refresh: jax.Array | None,
         previous_keys: jax.Array | None,
     ) -> order_statistics.OrderStatistics:
@@ -167,6 +172,7 @@ class ScoredUnits:
             initial_candidates=candidates,
             costs=self.unit_sizes,
             caps=caps,
+            slack=slack,
             refresh=refresh,
             previous_keys=previous_keys,
             shards=self.shards,

@@ -10,6 +10,10 @@ candidate, the smallest key that is not below it. A candidate with a count equal
 budget ends the search: the threshold is its next key. Otherwise the bracket shrinks to
 the gap between two candidates, and the counts at its ends give the next candidates
 (`bracket_candidates`). Ties at the threshold are left to `tie_cutoffs`.
+
+With slack, the search ends at a candidate whose count is less than the budget by no
+more than the slack, and the candidate itself is the threshold. Next keys are then of
+no use.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,6 +59,9 @@ class OrderStatistics(NamedTuple):
     """Cost of the elements below each threshold: emulated uint64, shape (pools, 4)."""
     num_passes: jax.Array
     """The number of passes over the leaves. shape=(), dtype=int32"""
+    slack_widths: jax.Array
+    """About how far apart two keys near the threshold are that the slack separates, at
+    most 2**interpolation_bits; 0 without slack. shape=(pools,)"""
 
 
 class _Search(NamedTuple):
@@ -66,6 +73,7 @@ class _Search(NamedTuple):
     below_high: jax.Array  # emulated, (pools, 4); more than the budget
     bisect_next: jax.Array  # (pools,) bools: the last pass shrank the bracket little
     candidates: jax.Array  # (NUM_CANDIDATES, pools)
+    slack_widths: jax.Array  # (pools,)
     num_passes: jax.Array
 
 
@@ -79,13 +87,14 @@ def find_order_statistics(
     initial_candidates: jax.Array,
     costs: Sequence[exact_sums.Cost] | None = None,
     caps: jax.Array | None = None,
+    slack: jax.Array | None = None,
     refresh: jax.Array | None = None,
     previous_keys: jax.Array | None = None,
     shards: Shards | None = None,
 ) -> OrderStatistics:
     """Find the largest key of every pool below which the cost is within the budget.
 
-    Without costs this is the key of rank `budget`, counted from zero.
+    Without costs and slack this is the key of rank `budget`, counted from zero.
 
     Args:
       key: elementwise function from a leaf's inputs to its keys.
@@ -98,9 +107,12 @@ def find_order_statistics(
       costs: the cost of each element, at least 1; 1 if not given.
       caps: the most that the elements of each leaf may cost together: emulated uint64,
         shape (leaves, 4). The cost below a key counts up to the cap.
+      slack: by how much less than the budget the cost may be: emulated uint64, shape
+        (pools, 4). The first key that is found to be near enough is then returned.
       refresh: bools, shape () or (pools,). Where False, the search is skipped and
-        `previous_keys` are returned; `counts_below` is then meaningless. (A condition
-        of the loop: for the branches of a `cond` around it, XLA copies all weights.)
+        `previous_keys` are returned; what else is returned is then meaningless. (A
+        condition of the loop: for the branches of a `cond` around it, XLA copies all
+        weights.)
       previous_keys: shape (pools,); required with `refresh`.
       shards: how the leaves are sharded manually, if they are. Counts are then summed
         over its axes, and budgets are those of whole leaves.
@@ -117,6 +129,11 @@ def find_order_statistics(
     shift = key_range.trailing_zero_bits
     largest = key_range.largest >> shift
     interpolation_bits = key_range.interpolation_bits - shift
+    # The cost to aim at, in the middle of what is near enough.
+    aim = budgets
+    if slack is not None:
+        half = uint64.minimum(uint64.divide(slack, 2), budgets)
+        aim = uint64.subtract(budgets, half)
 
     def run_pass(search: _Search) -> _Search:
         tally = _count_pass(
@@ -126,6 +143,7 @@ def find_order_statistics(
             search.candidates,
             costs=costs,
             caps=caps,
+            find_next_keys=slack is None,
             shards=shards,
         )
         return shrink_brackets(search, tally)
@@ -151,12 +169,21 @@ def find_order_statistics(
         below_high = _select(
             improves_high, _counts_at(is_lowest, tally), search.below_high
         )
-        is_exact = improves_low & uint64.equal(below_low, budgets)
-        high = jnp.where(is_exact, low + 1, high)
+        slack_widths = search.slack_widths
+        if slack is None:
+            is_found = uint64.equal(below_low, budgets)
+        else:
+            is_found = ~uint64.less(slack, uint64.subtract(budgets, below_low))
+            elements = uint64.to_float32(uint64.subtract(below_high, below_low))
+            density = elements / (high - low).astype(jnp.float32)
+            slack_widths = uint64.to_float32(slack) / density
+            octave = 1 << interpolation_bits
+            slack_widths = jnp.minimum(slack_widths, octave).astype(low.dtype)
+        high = jnp.where(improves_low & is_found, low + 1, high)
         shrank_little = (high - low) > (search.high - search.low) >> 3
         bisect_next = shrank_little & ~search.bisect_next
         interpolation = bracket_candidates.interpolate(
-            below_low, below_high, budgets, mean_costs
+            below_low, below_high, aim, mean_costs
         )
         candidates = bracket_candidates.next_candidates(
             low, high, interpolation, bisect_next, interpolation_bits
@@ -168,6 +195,7 @@ def find_order_statistics(
             below_high,
             bisect_next,
             candidates << shift,
+            slack_widths,
             search.num_passes + 1,
         )
 
@@ -183,6 +211,7 @@ def find_order_statistics(
         below_high=totals,
         bisect_next=jnp.zeros(len(pools), bool),
         candidates=initial_candidates >> shift << shift,
+        slack_widths=jnp.zeros_like(low),
         num_passes=jnp.zeros((), jnp.int32),
     )
     arguments = (
@@ -191,6 +220,7 @@ def find_order_statistics(
         budgets,
         initial_candidates,
         caps,
+        slack,
         refresh,
         previous_keys,
     )
@@ -200,7 +230,9 @@ def find_order_statistics(
         pcast_like(start, jax.tree.leaves(arguments), shards),
     )
     keys = xla_cpu.unstack_unfused(search.low << shift)
-    return OrderStatistics(keys, search.below_low, search.num_passes)
+    return OrderStatistics(
+        keys, search.below_low, search.num_passes, search.slack_widths << shift
+    )
 
 
 def _select(mask: jax.Array, numbers: jax.Array, others: jax.Array) -> jax.Array:
@@ -220,6 +252,7 @@ def _count_pass(
     *,
     costs: Sequence[exact_sums.Cost] | None,
     caps: jax.Array | None,
+    find_next_keys: bool,
     shards: Shards | None,
 ) -> count_below.Tally:
     """Compute the keys of all leaves and count those below every pool's candidates."""
@@ -227,7 +260,13 @@ def _count_pass(
     inputs, pool_candidates = xla_cpu.keep_in_loop(inputs, pool_candidates)
     keys = [key(leaf_inputs) for leaf_inputs in inputs]
     return count_below.tally(
-        keys, pools, pool_candidates, costs, caps=caps, shards=shards
+        keys,
+        pools,
+        pool_candidates,
+        costs,
+        caps=caps,
+        find_next_keys=find_next_keys,
+        shards=shards,
     )
 
 

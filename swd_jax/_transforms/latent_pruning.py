@@ -63,6 +63,7 @@ def latent_pruning(
     optimizer: optax.GradientTransformation | None = None,
     pruned_gradient_scale: validation.Number | None = None,
     memory: DTypeLike | None = None,
+    tolerance: validation.Number = 0,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train latent weights of which the network gets the unpruned part. Goes LAST.
@@ -119,6 +120,7 @@ def latent_pruning(
         `optimizer` reads them. None, the default, leaves them as they are.
       memory: its dtype, by default float32, or float64 for float64 weights. bfloat16
         takes half of the bytes, and rounds what is remembered to 8 bits.
+      tolerance: as for `swd`.
       axis_name: as for `swd`.
 
     Returns:
@@ -162,6 +164,7 @@ def latent_pruning(
         optimizer=optimizer,
         pruned_gradient_scale=pruned_gradient_scale,
         memory=memory,
+        tolerance=tolerance,
         axis_name=axis_name,
     )
 
@@ -176,6 +179,7 @@ def prune_latents(
     optimizer: optax.GradientTransformation | None,
     pruned_gradient_scale: validation.Number | None,
     memory: DTypeLike | None,
+    tolerance: validation.Number,
     axis_name: AxisName,
     rise_end: int = 0,
     total_steps: int = 0,
@@ -191,6 +195,7 @@ def prune_latents(
       optimizer: the one to wrap, or None.
       pruned_gradient_scale: theta, with an optimizer.
       memory: its dtype.
+      tolerance: as for `swd`.
       axis_name: the mesh axes over which the weights are sharded by hand.
       rise_end: as in the state.
       total_steps: as in the state.
@@ -199,6 +204,7 @@ def prune_latents(
     _check_power(power)
     max_factor = _checked_max_rescale(max_rescale)
     memory_dtype = _checked_memory(memory)
+    tolerated = validation.as_fraction("tolerance", tolerance)
     gradient_scale = None
     if pruned_gradient_scale is not None:
         gradient_scale = validation.as_factor(
@@ -209,7 +215,7 @@ def prune_latents(
         return LatentState(
             count=jnp.zeros((), jnp.int32),
             relative_update=jnp.zeros((), jnp.float32),
-            selection=threshold_state.init(targets, params),
+            selection=threshold_state.init(targets, params, tolerated),
             rise_end=jnp.asarray(rise_end, jnp.int32),
             total_steps=jnp.asarray(total_steps, jnp.int32),
             memory=latent_weights.init_memory(resolve(targets, params), memory_dtype),
@@ -240,6 +246,7 @@ def prune_latents(
                 axis_name,
                 gradient=None,
                 extra_args=extra_args,
+                tolerance=tolerated,
             )
             new_updates: list[jax.Array] = []
             new_memory: dict[int, jax.Array] = {}

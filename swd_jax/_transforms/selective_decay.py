@@ -59,6 +59,7 @@ def selective_decay(
     weight_decay: validation.Number | optax.Schedule,
     a: validation.Number | optax.Schedule,
     update_every: int,
+    tolerance: validation.Number,
     axis_name: AxisName,
     learning_rate: validation.Number | optax.Schedule = 1.0,
     updates_are_gradients: bool = False,
@@ -72,6 +73,7 @@ def selective_decay(
       weight_decay: as for `swd`.
       a: as for `swd`.
       update_every: as for `swd`.
+      tolerance: as for `swd`.
       axis_name: as for `swd`.
       learning_rate: a factor of the coefficient, for the forms that need it.
       updates_are_gradients: whether criteria that read the gradient read the updates.
@@ -82,6 +84,7 @@ def selective_decay(
     validation.check_coefficient("a", a)
     validation.check_coefficient("learning_rate", learning_rate)
     validation.check_step_count("update_every", update_every, minimum=1)
+    tolerated = validation.as_fraction("tolerance", tolerance)
 
     state_class = BeforeOptimizerState if updates_are_gradients else AfterOptimizerState
 
@@ -90,7 +93,7 @@ def selective_decay(
             count=jnp.zeros((), jnp.int32),
             multiplier=jnp.zeros((), jnp.float32),
             coefficient=jnp.zeros((), jnp.float32),
-            selection=threshold_state.init(targets, params),
+            selection=threshold_state.init(targets, params, tolerated),
         )
 
     def update_fn(
@@ -117,6 +120,7 @@ def selective_decay(
                 axis_name,
                 gradient=updates if updates_are_gradients else None,
                 extra_args=extra_args,
+                tolerance=tolerated,
             )
             new_updates = [
                 _decay_selected(

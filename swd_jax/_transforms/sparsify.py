@@ -31,6 +31,7 @@ def sparsify(
     begin: int = 0,
     end: int | None = None,
     memory: DTypeLike | None = None,
+    tolerance: validation.Number = 0,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Make a network sparse while it trains, with nothing to tune. Goes LAST.
@@ -90,6 +91,8 @@ def sparsify(
         `round(0.7 * total_steps)`.
       memory: the dtype of the memory, by default float32, or float64 for float64
         weights. bfloat16 takes half of the bytes.
+      tolerance: as for `swd`. With more than 0, so many weights may be missing in the
+        sparsity until `prune` is called.
       axis_name: as for `swd`.
 
     Returns:
@@ -149,6 +152,7 @@ def sparsify(
         optimizer=optimizer,
         pruned_gradient_scale=None if optimizer is None else _PRUNED_GRADIENT_SCALE,
         memory=memory,
+        tolerance=tolerance,
         axis_name=axis_name,
         rise_end=0 if has_own_rise else end,
         total_steps=total_steps,

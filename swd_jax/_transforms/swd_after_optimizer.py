@@ -17,6 +17,7 @@ def decoupled_swd(
     a: validation.Number | optax.Schedule,
     learning_rate: validation.Number | optax.Schedule,
     update_every: int = 1,
+    tolerance: validation.Number = 0,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Selective weight decay on the final update. Goes AFTER the optimizer.
@@ -49,6 +50,7 @@ def decoupled_swd(
       learning_rate: the optimizer's own, at least 0; a number or a schedule of the
         optimizer step.
       update_every: as for `swd`.
+      tolerance: as for `swd`.
       axis_name: as for `swd`.
 
     Returns:
@@ -84,6 +86,7 @@ def decoupled_swd(
         a=a,
         learning_rate=learning_rate,
         update_every=update_every,
+        tolerance=tolerance,
         axis_name=axis_name,
     )
 
@@ -95,6 +98,7 @@ def proximal_swd(
     a: validation.Number | optax.Schedule,
     learning_rate: validation.Number | optax.Schedule,
     update_every: int = 1,
+    tolerance: validation.Number = 0,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Selective weight decay as a proximal step. Goes AFTER the optimizer.
@@ -124,6 +128,7 @@ def proximal_swd(
       learning_rate: the optimizer's own, at least 0; a number or a schedule of the
         optimizer step.
       update_every: as for `swd`.
+      tolerance: as for `swd`.
       axis_name: as for `swd`.
 
     Returns:
@@ -162,5 +167,6 @@ def proximal_swd(
         a=a,
         learning_rate=learning_rate,
         update_every=update_every,
+        tolerance=tolerance,
         axis_name=axis_name,
     )

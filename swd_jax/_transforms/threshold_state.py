@@ -1,6 +1,7 @@
 """`ThresholdState`: thresholds kept between updates, and refreshed every n steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -8,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from swd_jax._allocation import exact_counts
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arrays import sort_keys, uint64
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._ranking.ranking import Ranking
 from swd_jax._selection import warm_start
+from swd_jax._selection.warm_start import Tracking
 from swd_jax._targets import accumulators, extra_arguments, resolve
 from swd_jax._targets.resolve import ResolvedTargets
 from swd_jax._targets.target import Target
@@ -31,14 +34,17 @@ class ThresholdState(NamedTuple):
     scope="global", else (thresholds,): one for each pool, target by target; float32, or
     float64 among float64 weights."""
     threshold_change: jax.Array
-    """The last change of tau, from which the next search starts. In the shape and type
-    of the threshold; 0 while that is infinite."""
+    """The last change of tau (or of its estimate, see `tracking`), from which the next
+    search starts. In the shape and type of the threshold; 0 while that is infinite."""
     selected_fraction: jax.Array
     """Selected weights over prunable weights. shape=(), dtype=float32"""
     accumulated: Any = ()
     """The arrays that the criterion accumulates from step to step: a tree like the
     parameters, float32, with `optax.MaskedNode` where nothing is pruned. () for a
     criterion that accumulates nothing."""
+    tracking: Tracking | tuple[()] = ()
+    """An estimate of the exact tau, in the shape and type of the threshold. () for a
+    tolerance of 0, which finds it."""
 
 
 class TargetSelection(NamedTuple):
@@ -83,8 +89,15 @@ class Selection(NamedTuple):
         return [mask for ranking in rankings for mask in ranking.zero_masks(opaque_one)]
 
 
-def init(targets: Sequence[Target], params: optax.Params) -> ThresholdState:
+def init(
+    targets: Sequence[Target], params: optax.Params, tolerance: Fraction = Fraction(0)
+) -> ThresholdState:
     """Return the state before the first step: zeros.
+
+    Args:
+      targets: what is selected.
+      params: the parameters.
+      tolerance: as for `select`.
 
     Raises:
       ValueError: if a target does not fit the parameters.
@@ -101,6 +114,7 @@ def init(targets: Sequence[Target], params: optax.Params) -> ThresholdState:
         threshold_change=jnp.zeros(shape, dtype),
         selected_fraction=jnp.zeros((), jnp.float32),
         accumulated=accumulators.init(resolved),
+        tracking=Tracking(*jnp.zeros((3, *shape), dtype)) if tolerance else (),
     )
 
 
@@ -125,6 +139,7 @@ def select(
     *,
     gradient: Any,
     extra_args: Mapping[str, Any],
+    tolerance: Fraction = Fraction(0),
 ) -> Selection:
     """Select the weights below the thresholds, refreshed first if that is due.
 
@@ -138,6 +153,8 @@ def select(
       gradient: a tree like the parameters, for criteria that read it; None if the
         transformation has none.
       extra_args: those of `update`, for criteria that read them.
+      tolerance: the fraction of the weights of each pool by which a selection may fall
+        short of k at a refresh.
 
     Raises:
       ValueError: if something that a criterion reads is missing.
@@ -155,49 +172,75 @@ def select(
     )
     if not ranked:
         return Selection([], [], [], state._replace(accumulated=accumulated), [])
-    previous_thresholds = jnp.atleast_1d(state.threshold)
-    previous_changes = jnp.atleast_1d(state.threshold_change)
+    previous = warm_start.PreviousThresholds(
+        state.threshold, state.threshold_change, state.tracking or None
+    )
     leaves, masks, leaf_thresholds, thresholds, counts_below = [], [], [], [], []
+    estimates: list[warm_start.Estimates] = []
     for target in ranked:
         ranking = target.ranking
         start = len(thresholds)
         of_target = slice(start, start + ranking.num_thresholds)
+        budgets, slack = target.budgets(step), None
+        if tolerance:
+            slack = exact_counts.known_counts(tolerance, ranking.pool_sizes())
         new = ranking.find_thresholds(
-            target.budgets(step),
-            previous=warm_start.PreviousThresholds(
-                previous_thresholds[of_target].astype(ranking.dtype),
-                previous_changes[of_target].astype(ranking.dtype),
-            ),
+            budgets,
+            slack=slack,
+            previous=previous.of_pools(of_target, ranking.dtype),
             refresh=None if refresh is True else jnp.asarray(refresh),
         )
         leaves += target.leaves
         masks += ranking.masks_below(new.leaf_thresholds)
         leaf_thresholds += new.leaf_thresholds
-        scores = sort_keys.from_key(jnp.stack(new.keys), ranking.dtype)
+        keys = jnp.stack(new.keys)
+        scores = sort_keys.from_key(keys, ranking.dtype)
         thresholds += list(scores.astype(state.threshold.dtype))
         counts_below.append(new.counts_below)
+        if slack is not None:
+            shortfall = uint64.subtract(budgets, new.counts_below)
+            estimates.append(
+                warm_start.estimate(keys, new.slack_widths, shortfall, slack, scores)
+            )
     threshold = jnp.stack(thresholds).reshape(state.threshold.shape)
-    change = _threshold_change(state, step, threshold)
+    change, tracking = _changes(state, step, threshold, estimates)
     total = sum(sum(target.ranking.pool_sizes()) for target in ranked)
     fraction = _selected_fraction(jnp.concatenate(counts_below), total)
-    new_state = ThresholdState(
-        threshold=threshold,
-        threshold_change=jnp.where(refresh, change, state.threshold_change),
-        selected_fraction=jnp.where(refresh, fraction, state.selected_fraction).astype(
-            jnp.float32
-        ),
-        accumulated=accumulated,
+    refreshed = ThresholdState(
+        threshold, change, fraction, accumulated=(), tracking=tracking
     )
+    if refresh is not True:
+        last = state._replace(accumulated=())
+        refreshed = jax.tree.map(
+            lambda new, old: jnp.where(refresh, new, old), refreshed, last
+        )
+    new_state = refreshed._replace(accumulated=accumulated)
     rankings = [target.ranking for target in ranked]
     return Selection(leaves, masks, leaf_thresholds, new_state, rankings)
 
 
-def _threshold_change(
-    state: ThresholdState, step: jax.Array, threshold: jax.Array
-) -> jax.Array:
-    """Return how far the threshold has moved; 0 where that has no meaning."""
+def _changes(
+    state: ThresholdState,
+    step: jax.Array,
+    threshold: jax.Array,
+    estimates: Sequence[warm_start.Estimates],
+) -> tuple[jax.Array, Tracking | tuple[()]]:
+    """Return how far the threshold has moved, and where an exact one is thought to be.
+
+    Numbers that have no meaning are 0.
+    """
     is_known = (step > 0) & jnp.isfinite(state.threshold) & jnp.isfinite(threshold)
-    return jnp.where(is_known, threshold - state.threshold, 0)
+    if not estimates:
+        return jnp.where(is_known, threshold - state.threshold, 0), ()
+    new, width = (
+        jnp.concatenate(arrays).astype(threshold.dtype).reshape(threshold.shape)
+        for arrays in zip(*estimates, strict=True)
+    )
+    # A run may go on with a tolerance that began without one.
+    old = state.tracking.estimate if state.tracking else state.threshold
+    change = jnp.where(is_known, new - old, 0)
+    error = jnp.where(is_known, jnp.abs(change - state.threshold_change), 0)
+    return change, Tracking(new, error, width)
 
 
 def _selected_fraction(counts_below: jax.Array, total: int) -> jax.Array:

@@ -129,7 +129,7 @@ def test_the_threshold_is_the_greatest_key_within_the_budget(form):
         tried = [budgets_to_try(rng, costs) for costs in their_costs]
         for budgets in zip(*tried, strict=True):
             wide = np.stack([uint64.from_int(budget) for budget in budgets])
-            limits, below, _ = found(keys, given, wide)
+            limits, below, *_ = found(keys, given, wide)
             got = [
                 (int(x), uint64.to_int(y)) for x, y in zip(limits, below, strict=True)
             ]
@@ -162,7 +162,7 @@ def test_a_cost_that_all_have_changes_no_reading():
         searches = [
             found(keys, uint64.from_int(each_costs * k)[None], cost) for k in counts
         ]
-        assert [int(key) for [key], _, _ in searches] == [
+        assert [int(search.keys[0]) for search in searches] == [
             np.sort(keys.ravel())[k] for k in counts
         ]
         readings.append([int(search.num_passes) for search in searches])

@@ -80,6 +80,21 @@ def test_pools_with_batches_are_counted_separately(pools, in_batches):
     check(SHAPES, POOLS[pools], 3)
 
 
+@pytest.mark.parametrize("many", [1, 1000])
+def test_without_next_keys_the_counts_are_the_same(many, monkeypatch):
+    monkeypatch.setattr(count_below, "_MANY", many)
+    rng = np.random.default_rng(0)
+    keys = leaves_of(SHAPES, rng)
+    limits = thresholds_of(POOLS["some"], 3, rng)
+    below, next_key = count_below.tally(
+        keys, POOLS["some"], limits, find_next_keys=False
+    )
+    expected, _ = reference(keys, POOLS["some"], limits, [1] * len(SHAPES))
+    actual = [[uint64.to_int(wide) for wide in row] for row in below]
+    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(next_key, np.transpose(limits))
+
+
 MANY = [(3, 4)] * 35 + [(0, 4)] * 3 + [(), ()] + [(3, 4)] * 5 + [(4, 3)] * 16
 
 

@@ -202,7 +202,7 @@ def test_many_small_leaves_are_ranked_as_by_a_sort(form):
         leaves[-1][: seed % 3 * 150] = np.nan
         ranking = rank(leaves, target_of_all(sparsity))
         counts = counts_of(ranking, exact(sparsity))
-        [limit], _, [below], _ = thresholds_of(ranking, counts)
+        [limit], _, [below], *_ = thresholds_of(ranking, counts)
         tau = reference.threshold(leaves, sparsity)
         assert np.asarray(limit).view(np.float32) == tau
         assert uint64.to_int(below) == (reference.magnitudes(leaves) < tau).sum()
@@ -239,7 +239,7 @@ def test_the_initial_candidates_do_not_affect_the_threshold(scope, sparsity, dat
     leaves = data.draw(trees(FORMS_TO_START_WARM[scope]))
     ranking = rank(leaves, target_of_all(sparsity, scope=scope))
     counts = counts_of(ranking, exact(sparsity))
-    limits, _, below, _ = thresholds_of(ranking, counts)
+    limits, _, below, *_ = thresholds_of(ranking, counts)
     taus = [
         reference.threshold([leaves[i] for i in pool], sparsity)
         for pool in ranking.pools
@@ -249,7 +249,9 @@ def test_the_initial_candidates_do_not_affect_the_threshold(scope, sparsity, dat
         np.array([data.draw(beside(tau)) for tau in as_floats(limits)], np.float32),
         np.array([data.draw(any_change) for _ in taus], np.float32),
     )
-    warm_limits, _, warm_below, num_passes = warm_thresholds_of(ranking, counts, last)
+    warm_limits, _, warm_below, num_passes, _ = warm_thresholds_of(
+        ranking, counts, last
+    )
     np.testing.assert_array_equal(as_floats(warm_limits), taus)
     np.testing.assert_array_equal(warm_below, below)
     assert num_passes <= MAX_PASSES
@@ -261,7 +263,7 @@ def test_thresholds_are_returned_unchanged_without_a_refresh():
     counts = counts_of(ranking, Fraction(1, 2))
     last = warm_start.PreviousThresholds(jnp.array([3.5]), jnp.array([0.0]))
     for refresh, threshold, count in [(True, 3.0, 2), (False, 3.5, 0)]:
-        keys, _, below, num_passes = jax.jit(ranking.find_thresholds)(
+        keys, _, below, num_passes, _ = jax.jit(ranking.find_thresholds)(
             counts, previous=last, refresh=jnp.array(refresh)
         )
         assert as_floats(keys) == threshold
@@ -278,7 +280,7 @@ def test_unchanged_weights_take_one_pass(dtype):
     ranking = rank([leaf], target_of_all(0.9))
     last = warm_start.PreviousThresholds(np.float32([1 + 90 / 128]), np.float32([0.0]))
     counts = counts_of(ranking, Fraction(9, 10))
-    limits, _, [below], num_passes = warm_thresholds_of(ranking, counts, last)
+    limits, _, [below], num_passes, _ = warm_thresholds_of(ranking, counts, last)
     assert as_floats(limits) == 1 + 90 / 128
     assert (uint64.to_int(below), num_passes) == (90, 1)
 
@@ -289,7 +291,7 @@ def test_unchanged_weights_with_ties_of_a_narrow_dtype_take_one_pass():
     ranking = rank([leaf], target_of_all(0.5))
     last = warm_start.PreviousThresholds(np.float32([1.0]), np.float32([0.0]))
     counts = counts_of(ranking, Fraction(1, 2))
-    limits, _, [below], num_passes = warm_thresholds_of(ranking, counts, last)
+    limits, _, [below], num_passes, _ = warm_thresholds_of(ranking, counts, last)
     assert (as_floats(limits), uint64.to_int(below), num_passes) == (1, 40, 1)
 
 
@@ -301,10 +303,10 @@ def test_a_threshold_above_a_wide_gap_takes_one_pass(last):
     ranking = rank([leaf.reshape(10, 10)], target_of_all(0.9))
     counts = counts_of(ranking, Fraction(9, 10))
     if last is None:
-        limits, _, _, num_passes = thresholds_of(ranking, counts)
+        limits, _, _, num_passes, _ = thresholds_of(ranking, counts)
     else:
         known = warm_start.PreviousThresholds(np.float32([last]), np.float32([0.0]))
-        limits, _, _, num_passes = warm_thresholds_of(ranking, counts, known)
+        limits, _, _, num_passes, _ = warm_thresholds_of(ranking, counts, known)
     assert as_floats(limits) == 1e3
     assert num_passes == 1
 
@@ -314,7 +316,7 @@ def test_a_cold_start_takes_few_passes_on_normal_weights():
     ranking = rank([leaf.astype(np.float32)], target_of_all(0.5))
     for percent in range(5, 100, 5):
         counts = counts_of(ranking, Fraction(percent, 100))
-        _, _, _, num_passes = thresholds_of(ranking, counts)
+        *_, num_passes, _ = thresholds_of(ranking, counts)
         # Bisection by four candidates would take 14. Measured: 2 to 6.
         assert num_passes <= 8
 
@@ -372,12 +374,121 @@ def test_hostile_keys_take_at_most_one_pass_per_bit():
             for k in [0, 1, 250, 500, 900, 997, 998, 999]:
                 budget = np.asarray(uint64.from_int(k))[None]
                 for candidates in (usual, wrong):
-                    [key], [below], num_passes = search(keys, budget, candidates)
+                    [key], [below], num_passes, _ = search(keys, budget, candidates)
                     assert key == min(row[k], most), name
                     assert uint64.to_int(below) == (row < key).sum(), name
                     assert num_passes <= MAX_PASSES, name
                     max_passes = max(max_passes, int(num_passes))
     assert max_passes > 20  # they are hostile
+
+
+@pytest.mark.parametrize("slack", [1, 10, 200])
+def test_with_slack_the_count_is_near_enough_or_the_next_key_would_be_too_many(slack):
+    size, most = 1000, sort_keys.largest_key(np.float32)
+    bounds = order_statistics.KeyRange(
+        largest=most, trailing_zero_bits=0, interpolation_bits=23
+    )
+
+    @jax.jit
+    def search(keys, budgets, candidates):
+        return order_statistics.find_order_statistics(
+            lambda leaf: leaf,
+            [keys],
+            [(0,)],
+            budgets,
+            bounds,
+            initial_candidates=candidates,
+            slack=uint64.from_int(slack)[None],
+        )
+
+    usual = warm_start.initial_candidates(None, jnp.dtype("float32"), bounds, 1)
+    wrong = np.int32([[-5], [0], [most], [2**31 - 1]])
+    num_near, num_short = 0, 0
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        for name, keys in hostile_keys(rng, size):
+            keys = np.clip(keys, 0, most + 5).astype(np.int32)
+            row = np.sort(keys)
+            for k in [0, 1, 250, 500, 900, 997, 998, 999]:
+                budget = np.asarray(uint64.from_int(k))[None]
+                for candidates in (usual, wrong):
+                    [key], [below], num_passes, [width] = search(
+                        keys, budget, candidates
+                    )
+                    count = (row < key).sum()
+                    assert uint64.to_int(below) == count, name
+                    assert count <= k, name
+                    if count < k - slack:
+                        # As an exact search: all that follow tie with the threshold.
+                        assert key == min(row[k], most), name
+                        num_short += 1
+                    num_near += k - slack <= count < k
+                    assert num_passes <= MAX_PASSES, name
+                    assert 0 <= width <= 1 << 23, name
+    assert num_near > 50
+    assert num_short > 50
+
+
+def test_the_width_of_the_slack_is_its_distance_in_keys():
+    # One key every 1000, of which 40 per cent of 2000 are to be found, give or take 20.
+    bounds = order_statistics.KeyRange(
+        largest=0x7F800000, trailing_zero_bits=0, interpolation_bits=23
+    )
+    keys = (1000 * np.arange(2000) + 0x3F800000).astype(np.int32)
+    found = order_statistics.find_order_statistics(
+        lambda leaf: leaf,
+        [jnp.asarray(keys)],
+        [(0,)],
+        uint64.from_int(800)[None],
+        bounds,
+        initial_candidates=jnp.array([[0], [1 << 20], [1 << 30], [1 << 30]]),
+        slack=uint64.from_int(20)[None],
+    )
+    assert abs(int(found.slack_widths[0]) - 20_000) < 1_000
+
+
+def test_with_slack_most_steps_of_a_training_read_the_weights_once():
+    # Weights that move by the learning rate in one direction, and at random.
+    rng = np.random.default_rng(0)
+    num, sparsity, tolerance = 50_000, 0.9, Fraction(1, 1000)
+    weights = rng.normal(size=num).astype(np.float32)
+    direction = rng.choice([-1, 1], num).astype(np.float32)
+    tx = swd_jax.swd(sparsity, **DECAY, tolerance=tolerance)
+    update = jax.jit(tx.update)
+    state = tx.init({"kernel": jnp.asarray(weights)[None]})
+    passes = []
+    for _ in range(40):
+        params = {"kernel": jnp.asarray(weights)[None]}
+        last = state.selection
+        ranking = rank([weights[None]], target_of_all(sparsity))
+        found = tracked_search(
+            ranking,
+            counts_of(ranking, exact(sparsity)),
+            uint64.from_int(int(tolerance * num))[None],
+            jax.tree.map(
+                jnp.atleast_1d,
+                warm_start.PreviousThresholds(
+                    last.threshold, last.threshold_change, last.tracking
+                ),
+            ),
+        )
+        passes.append(int(found.num_passes))
+        _, state = update(params, state, params)
+        k = exact_counts.known_count(Fraction("0.9"), num)
+        selected = (np.abs(weights) < np.asarray(state.selection.threshold)).sum()
+        assert k - int(tolerance * num) <= selected <= k
+        weights = weights + np.float32(0.002) * (
+            direction + rng.normal(size=num).astype(np.float32)
+        )
+    # The first two steps have no direction to go on in.
+    assert np.mean(np.array(passes[2:]) == 1) >= 0.8
+
+
+tracked_search = jax.jit(
+    lambda ranking, counts, slack, previous: ranking.find_thresholds(
+        counts, slack=slack, previous=previous
+    )
+)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

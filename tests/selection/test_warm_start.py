@@ -3,11 +3,14 @@
 The key of a float32 is its bit pattern: 0x3f800000 of 1, 0x00800000 for a factor of 2.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from swd_jax._arrays import uint64
 from swd_jax._selection import bracket_candidates, order_statistics, warm_start
 
 FLOAT32 = order_statistics.KeyRange(
@@ -125,3 +128,72 @@ def test_float64_keys_have_64_bits():
     key = 0x3FF << 52
     expected = [key - (1 << 38), key - (1 << 35), key, key + (1 << 38) + 1]
     assert np.asarray(actual)[:, 0].tolist() == expected
+
+
+def tracked(estimate, change, error, width, key_range=FLOAT32):
+    """Return the candidates after a search with slack, whose threshold is no matter."""
+    one = [jnp.array([x], jnp.float32) for x in (0.7, change, estimate, error, width)]
+    previous = warm_start.PreviousThresholds(
+        one[0], one[1], warm_start.Tracking(*one[2:])
+    )
+    actual = warm_start.initial_candidates(
+        previous, jnp.dtype("float32"), key_range, num_pools=1
+    )
+    return np.asarray(actual)[:, 0].tolist()
+
+
+def test_with_slack_candidates_are_nearly_its_width_apart():
+    # From 1 to 1 + 2**-10 it is 2**13 keys: 15/16 of them are 7680.
+    key = 0x3FC00000  # of 1.5, where the change leads
+    expected = [key - 15360, key - 7680, key, key + 7681]
+    assert tracked(1.0, 0.5, 0.0, 2.0**-10) == expected
+
+
+def test_with_slack_the_outer_candidates_allow_for_twice_the_last_error():
+    # From 1 to 1.25 it is 0x200000 keys.
+    expected = [ONE - 0x400000, ONE - 7680, ONE, ONE + 0x400001]
+    assert tracked(1.0, 0.0, 0.25, 2.0**-10) == expected
+
+
+def test_candidates_of_a_search_with_slack_are_never_the_same():
+    # The least width is 256 keys.
+    assert tracked(1.0, 0.0, 0.0, 0.0) == [ONE - 480, ONE - 240, ONE, ONE + 241]
+
+
+def test_candidates_of_a_search_with_slack_stay_within_a_factor_of_four():
+    # 0x800000 keys are a factor of 2, 0x780000 15/16 of them.
+    low, above = ONE - 0x1000000, ONE + 0x1000001
+    assert tracked(1.0, 0.0, 1e9, 1e9) == [low, ONE - 0x780000, ONE, above]
+
+
+def test_with_slack_too_a_cold_start_takes_usual_magnitudes():
+    assert tracked(0.0, 0.0, 0.0, 0.0) == USUAL
+
+
+@pytest.mark.parametrize("key_range", [FLOAT32, BFLOAT16], ids=["float32", "bfloat16"])
+def test_with_slack_any_state_gives_candidates_with_the_trailing_zeros(key_range):
+    values = [np.inf, np.nan, 3e38, -1.0, 1e-45, 0.0]
+    for numbers in itertools.product(values, repeat=4):
+        for candidate in tracked(*numbers, key_range):
+            assert candidate % (1 << key_range.trailing_zero_bits) == 0
+
+
+def test_an_estimate_is_the_threshold_and_the_unused_part_of_the_slack():
+    # A slack of 8 is 2**13 keys wide: from 1 to 1 + 2**-10. 6 of 8 are not used.
+    estimates = warm_start.estimate(
+        keys=jnp.array([ONE]),
+        slack_widths=jnp.array([1 << 13]),
+        shortfall=jnp.asarray(uint64.from_int(6))[None],
+        slack=jnp.asarray(uint64.from_int(8))[None],
+        scores=jnp.ones(1),
+    )
+    assert estimates.thresholds.tolist() == [1 + 0.75 * 2.0**-10]
+    assert estimates.slack_widths.tolist() == [2.0**-10]
+
+
+def test_an_estimate_of_no_slack_is_the_threshold():
+    none = jnp.zeros((1, uint64.LIMBS), jnp.uint32)
+    estimates = warm_start.estimate(
+        jnp.array([ONE]), jnp.array([0]), none, none, jnp.ones(1)
+    )
+    assert (estimates.thresholds, estimates.slack_widths) == (1, 0)

@@ -117,9 +117,17 @@ EVERY_LEAF = frozenset({"first/kernel", "first/bias", "second/kernel"})
 
 FORMS = {
     "swd": before(swd_jax.swd(0.5, **DECAY)),
-    "swd renewed every 3 steps": before(swd_jax.swd(0.5, **DECAY, update_every=3)),
     "swd local": before(
         swd_jax.swd(swd_jax.Target(0.5, scope="local"), **DECAY), threshold_size=2
+    ),
+    "swd tolerant, renewed every 3 steps": before(
+        swd_jax.swd(
+            swd_jax.Target(0.5, scope="local"),
+            **DECAY,
+            update_every=3,
+            tolerance=0.05,
+        ),
+        threshold_size=2,
     ),
     "swd normalized": before(
         swd_jax.swd(swd_jax.Target(0.5, criterion="normalized_magnitude"), **DECAY)
