@@ -10,6 +10,7 @@ start.
 
 import functools
 import sys
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ import swd_jax
 try:
     import tyro
     from report import new_console, report
-    from threshold import find, from_state
+    from threshold import find, from_state, scores
     from timing import DTYPES, Config, Entry, chosen, measure
     from weights import random_leaves
 except ImportError as error:
@@ -31,6 +32,9 @@ except ImportError as error:
 LEARNING_RATE = 1e-5
 MOMENTUM = 0.9
 WEIGHT_DECAY, A = 5e-4, 1.0
+# Timed together, so that no step waits for the one before.
+STEPS = 10
+TOLERANCE = Fraction(1, 10_000)
 ADAM, SGD = "adam", "sgd, momentum 0.9"
 NOTES = {
     "ratio": "to adam alone, or to sgd alone",
@@ -41,6 +45,7 @@ NOTES = {
     "fixed threshold + adam": "decays the weights below a given threshold, without a "
     "search: the cost of swd without its selection",
     "readings": "passes over all weights in the search of the step after the last",
+    "steps": "taken without waiting between them, as a training loop takes them",
 }
 
 
@@ -52,7 +57,7 @@ def below_fixed_threshold(target: swd_jax.Target) -> optax.GradientTransformatio
     """Decay like `swd`, with the threshold of the initial weights throughout."""
 
     def init(params: Any) -> FixedThreshold:
-        return FixedThreshold(find(params, target)[0][0])
+        return FixedThreshold(scores(find(params, target))[0])
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         def decayed(update: jax.Array, weight: jax.Array) -> jax.Array:
@@ -75,8 +80,12 @@ def entries(config: Config) -> tuple[list[Entry], dict[str, swd_jax.Target]]:
     sgd = optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
     of = functools.partial(swd_jax.Target, config.sparsity)
     decay = functools.partial(swd_jax.swd, weight_decay=WEIGHT_DECAY, a=A)
-    after = swd_jax.decoupled_swd(
-        of(), weight_decay=WEIGHT_DECAY, a=A, learning_rate=LEARNING_RATE
+    after = functools.partial(
+        swd_jax.decoupled_swd,
+        of(),
+        weight_decay=WEIGHT_DECAY,
+        a=A,
+        learning_rate=LEARNING_RATE,
     )
     every_tenth = decay(of(), update_every=10)
     normalized = of(criterion="normalized_magnitude")
@@ -87,7 +96,6 @@ def entries(config: Config) -> tuple[list[Entry], dict[str, swd_jax.Target]]:
         name: str,
         *links: optax.GradientTransformation,
         base: str = ADAM,
-        steps: int = 1,
         target: swd_jax.Target | None = None,
     ) -> None:
         tx = optax.chain(*links)
@@ -100,22 +108,25 @@ def entries(config: Config) -> tuple[list[Entry], dict[str, swd_jax.Target]]:
             weights = random_leaves(keys[0], config.size, dtype)
             return weights, tx.init(weights)
 
-        measured.append(Entry(name, step, (gradients,), start, (base,), steps))
+        measured.append(Entry(name, step, (gradients,), start, (base,), STEPS))
         if target is not None:
             targets[name] = target
 
     add(ADAM, adam)
     add("swd + adam", decay(of()), adam, target=of())
     add("fixed threshold + adam", below_fixed_threshold(of()), adam)
-    add("swd + adam, update_every=10", every_tenth, adam, steps=10, target=of())
+    add("swd + adam, tolerance=1e-4", decay(of(), tolerance=TOLERANCE), adam)
+    add("swd + adam, update_every=10", every_tenth, adam, target=of())
     local = of(scope="local")
     add("swd + adam, local", decay(local), adam, target=local)
     name = "swd + adam, normalized_magnitude"
     add(name, decay(normalized), adam, target=normalized)
-    add("adam + decoupled_swd", adam, after, target=of())
+    add("adam + decoupled_swd", adam, after(tolerance=0), target=of())
+    add("adam + decoupled_swd, tolerance=1e-4", adam, after(tolerance=TOLERANCE))
     # The whole target from the second step on, as after the rise.
     sparsify = functools.partial(swd_jax.sparsify, of(), 10, end=1)
     add("adam + sparsify", adam, sparsify())
+    add("adam + sparsify, tolerance=1e-4", adam, sparsify(tolerance=TOLERANCE))
     add("adam + sparsify, bfloat16 memory", adam, sparsify(memory=jnp.bfloat16))
     add("adam + magnitude_pruning", adam, swd_jax.methods.magnitude_pruning(of()))
     add(SGD, sgd, base=SGD)
@@ -134,8 +145,8 @@ def add_passes(measured: list[Entry], targets: dict[str, swd_jax.Target]) -> Non
         if entry.failure or entry.name not in targets:
             continue
         weights, states = entry.state
-        _, passes = search(weights, targets[entry.name], swd_state(states))
-        entry.extra["readings"] = int(passes)
+        found = search(weights, targets[entry.name], swd_state(states))
+        entry.extra["readings"] = int(found.num_passes)
 
 
 def main(config: Config) -> None:

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 
 import swd_jax
+from swd_jax._selection.warm_start import PreviousThresholds
 
 try:
     import alternatives
     import tyro
     from report import new_console, report
-    from threshold import find
+    from threshold import find, scores
     from timing import DTYPES, Config, Entry, chosen, measure
     from weights import random_leaves
 except ImportError as error:
@@ -63,17 +64,17 @@ def entries(config: Config) -> tuple[list[Entry], list[jax.Array]]:
     target = swd_jax.Target(config.sparsity)
     keys = jax.random.split(jax.random.key(0), 3)
     weights = random_leaves(keys[0], config.size, DTYPES[config.dtype])
-    search = jax.jit(lambda weights: find(weights, target)[0][0])
+    search = jax.jit(lambda weights: scores(find(weights, target))[0])
     first = search(weights)
     weights = moved(weights, keys[1])
     before = search(weights)
     weights = moved(weights, keys[2])
     now = search(weights)
 
-    def ours(name: str, last: tuple[jax.Array, jax.Array] | None) -> Entry:
+    def ours(name: str, last: PreviousThresholds | None) -> Entry:
         def function(weights: Any, last: Any) -> tuple[jax.Array, jax.Array]:
-            thresholds, passes = find(weights, target, last)
-            return thresholds[0], passes
+            found = find(weights, target, last)
+            return scores(found)[0], found.num_passes
 
         return Entry(name, function, (weights, last), compared_with=tuple(READS))
 
@@ -90,8 +91,12 @@ def entries(config: Config) -> tuple[list[Entry], list[jax.Array]]:
             Entry(name, read, (weights,), compared_with=tuple(READS))
             for name, read in READS.items()
         ),
-        ours("swd_jax: warm, same weights", (now, jnp.zeros_like(now))),
-        ours("swd_jax: warm, moved weights", (before, before - first)),
+        ours(
+            "swd_jax: warm, same weights", PreviousThresholds(now, jnp.zeros_like(now))
+        ),
+        ours(
+            "swd_jax: warm, moved weights", PreviousThresholds(before, before - first)
+        ),
         ours("swd_jax: cold", None),
         alternative(BISECTION, alternatives.by_bisection),
         alternative(

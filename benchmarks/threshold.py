@@ -4,13 +4,16 @@ Private modules are imported because `swd_jax.thresholds` has no warm start and 
 return the number of passes.
 """
 
+from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import swd_jax
+from swd_jax._allocation import exact_counts
 from swd_jax._arrays import sort_keys
+from swd_jax._ranking.ranking import Ranking, Thresholds
 from swd_jax._selection import warm_start
 from swd_jax._targets import resolve
 
@@ -18,29 +21,48 @@ from swd_jax._targets import resolve
 def find(
     params: Any,
     target: swd_jax.Target,
-    last: tuple[jax.Array, jax.Array] | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Return the thresholds of all pools, and the number of passes over the weights.
+    last: warm_start.PreviousThresholds | None = None,
+    tolerance: Fraction = Fraction(0),
+) -> Thresholds:
+    """Return the thresholds of all pools, with the number of passes over the weights.
 
     Args:
       params: the weights.
       target: what is selected.
-      last: the last threshold and its change, as in `SwdState.selection`; None for a
-        cold start.
+      last: what the search starts from; None for a cold start.
+      tolerance: as for `swd`.
     """
-    [ranked] = resolve.rank(resolve.resolve([target], params))
-    ranking = ranked.ranking
-    previous = last and warm_start.PreviousThresholds(
-        *(jnp.atleast_1d(value) for value in last)
-    )
-    thresholds = ranking.find_thresholds(ranked.budgets(0), previous=previous)
-    scores = sort_keys.from_key(jnp.stack(thresholds.keys), ranking.dtype)
-    return scores, thresholds.num_passes
+    ranking, budgets = ranked(params, target)
+    slack = None
+    if tolerance:
+        slack = exact_counts.known_counts(tolerance, ranking.pool_sizes())
+    if last is not None:
+        last = last.of_pools(slice(None), ranking.dtype)
+    return ranking.find_thresholds(budgets, slack=slack, previous=last)
+
+
+def ranked(params: Any, target: swd_jax.Target) -> tuple[Ranking, jax.Array]:
+    """Return the scored weights, and how many of each pool are to be selected."""
+    [of_target] = resolve.rank(resolve.resolve([target], params))
+    return of_target.ranking, of_target.budgets(0)
+
+
+def scores(
+    thresholds: Thresholds, dtype: jnp.dtype = jnp.dtype("float32")
+) -> jax.Array:
+    """Return the thresholds as scores, shape (pools,)."""
+    return sort_keys.from_key(jnp.stack(thresholds.keys), dtype)
 
 
 def from_state(
-    params: Any, target: swd_jax.Target, state: swd_jax.SwdState
-) -> tuple[jax.Array, jax.Array]:
+    params: Any,
+    target: swd_jax.Target,
+    state: swd_jax.SwdState,
+    tolerance: Fraction = Fraction(0),
+) -> Thresholds:
     """Search as the optimizer's next step does, from the state of `swd`."""
     selection = state.selection
-    return find(params, target, (selection.threshold, selection.threshold_change))
+    last = warm_start.PreviousThresholds(
+        selection.threshold, selection.threshold_change, selection.tracking or None
+    )
+    return find(params, target, last, tolerance)

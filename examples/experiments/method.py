@@ -138,6 +138,7 @@ class Training(NamedTuple):
                 "weight_decay": self.run.mu,
                 "a": self.multiplier(),
                 "update_every": self.run.update_every,
+                "tolerance": self.run.tolerance,
             }
             | options,
         )

@@ -90,6 +90,8 @@ def digits_ablations() -> list[Run]:
         ("frozen-selection", {}),
         ("swd-rising", {"update_every": 10, "variant": "update_every=10"}),
         ("swd-rising", {"update_every": 100, "variant": "update_every=100"}),
+        ("swd-rising", {"tolerance": 1e-3, "variant": "tolerance=1e-3"}),
+        ("swd-rising", {"tolerance": 1e-2, "variant": "tolerance=1e-2"}),
     ]
     return [
         dataclasses.replace(

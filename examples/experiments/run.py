@@ -63,6 +63,8 @@ class Run:
     """Part of the training before a method that prunes at once does so."""
     update_every: int = 1
     """Optimizer steps from one refresh of the threshold to the next."""
+    tolerance: float = 0.0
+    """Fraction of the weights that may be missing in a selection."""
     train_images: int | None = None
     """A reduced budget: so many of the training images, or windows of text an epoch."""
     test_images: int | None = None

@@ -31,8 +31,8 @@ class Tally(NamedTuple):
     """Cost of the elements below each threshold: emulated uint64, shape (thresholds,
     pools, 4)."""
     next_key: jax.Array
-    """The smallest key not below each threshold, the largest integer if there is none; if
-    next keys are not asked for, the threshold itself. shape=(thresholds, pools)"""
+    """The smallest key not below each threshold, the largest integer if there is none.
+    Without `find_next_keys`, the threshold itself. shape=(thresholds, pools)"""
 
 
 def tally(

@@ -174,11 +174,12 @@ def find_order_statistics(
             is_found = uint64.equal(below_low, budgets)
         else:
             is_found = ~uint64.less(slack, uint64.subtract(budgets, below_low))
-            elements = uint64.to_float32(uint64.subtract(below_high, below_low))
-            density = elements / (high - low).astype(jnp.float32)
-            slack_widths = uint64.to_float32(slack) / density
-            octave = 1 << interpolation_bits
-            slack_widths = jnp.minimum(slack_widths, octave).astype(low.dtype)
+            slack_widths = _slack_widths(
+                jnp.clip(candidates, 0, largest),
+                tally.below,
+                slack,
+                octave=1 << interpolation_bits,
+            )
         high = jnp.where(improves_low & is_found, low + 1, high)
         shrank_little = (high - low) > (search.high - search.low) >> 3
         bisect_next = shrank_little & ~search.bisect_next
@@ -242,6 +243,21 @@ def _select(mask: jax.Array, numbers: jax.Array, others: jax.Array) -> jax.Array
 def _counts_at(mask: jax.Array, tally: count_below.Tally) -> jax.Array:
     """Return the count below the masked candidate of each pool; equal ones may be."""
     return jnp.max(jnp.where(mask[..., None], tally.below, 0), axis=0)
+
+
+def _slack_widths(
+    candidates: jax.Array, below: jax.Array, slack: jax.Array, *, octave: int
+) -> jax.Array:
+    """Return how far apart keys are that the slack separates, by all candidates."""
+    least, most = jnp.argmin(candidates, axis=0), jnp.argmax(candidates, axis=0)
+    pools = np.arange(candidates.shape[1])
+    costs = uint64.subtract(below[most, pools], below[least, pools])
+    distance = candidates[most, pools] - candidates[least, pools]
+    slack_share = uint64.to_float32(slack) / uint64.to_float32(costs)
+    widths = slack_share * distance.astype(jnp.float32)
+    # Without a slack, or without a key between the candidates, it is 0 / 0 or infinite.
+    widths = jnp.where(uint64.to_float32(slack) > 0, jnp.nan_to_num(widths), 0)
+    return jnp.minimum(widths, octave).astype(candidates.dtype)
 
 
 def _count_pass(

@@ -68,8 +68,9 @@ def initial_candidates(
 
     Linear extrapolation: with c = abs(change) in keys and e = threshold + change, they
     are e - 2c, e - c/4, e and e + 2c. For a search with slack, whose width in keys is
-    s, they are e - 2s, e - s, e and e + s: one of them is near enough if e is wrong by
-    less than 2s. The outer ones are further away if the last e was wrong by more.
+    s, they are e - 3s/2, e - s/2 and e + s/2, of which one is near enough if e is wrong
+    by less than 3s/2, and the last threshold itself, which stays near enough while
+    there is a gap. The outer ones are further away if the last e was wrong by more.
     Without a previous threshold they are typical magnitudes of trained weights.
 
     Args:
@@ -95,20 +96,22 @@ def initial_candidates(
         change = jnp.where(expected > key, expected - key, key - expected)
         change = jnp.maximum(change, octave >> _MIN_CHANGE_BITS)
         below, just_below, above = change << 1, change >> 2, change << 1
+        unchanged = expected
     else:
         ends = sort_keys.to_key(last + tracking.slack_width) >> shift
         width = jnp.clip(ends - key, octave >> _MIN_CHANGE_BITS, octave)
         wrong = sort_keys.to_key(last + tracking.error) >> shift
         margin = jnp.clip(wrong - key, 0, octave) << 1
-        # A little less than the width, so that no count falls between two candidates.
-        just_below = width - (width >> 4)
-        below = jnp.maximum(2 * just_below, margin)
+        # A little less than the half, so that no count falls between two candidates.
+        just_below = (width - (width >> 4)) >> 1
+        below = jnp.maximum(3 * just_below, margin)
         above = jnp.maximum(just_below, margin)
+        unchanged = sort_keys.to_key(previous.thresholds) >> shift
     warm = jnp.stack(
         [
             expected - jnp.clip(below, 1, expected),
             expected - jnp.minimum(just_below, expected),
-            expected,
+            unchanged,
             expected + above + 1,
         ]
     )

@@ -130,9 +130,12 @@ def test_float64_keys_have_64_bits():
     assert np.asarray(actual)[:, 0].tolist() == expected
 
 
-def tracked(estimate, change, error, width, key_range=FLOAT32):
-    """Return the candidates after a search with slack, whose threshold is no matter."""
-    one = [jnp.array([x], jnp.float32) for x in (0.7, change, estimate, error, width)]
+LAST = 0x3F333333  # of 0.7, the last threshold
+
+
+def tracked(estimate, change, error, width, key_range=FLOAT32, last=0.7):
+    """Return the candidates after a search with slack."""
+    one = [jnp.array([x], jnp.float32) for x in (last, change, estimate, error, width)]
     previous = warm_start.PreviousThresholds(
         one[0], one[1], warm_start.Tracking(*one[2:])
     )
@@ -143,31 +146,31 @@ def tracked(estimate, change, error, width, key_range=FLOAT32):
 
 
 def test_with_slack_candidates_are_nearly_its_width_apart():
-    # From 1 to 1 + 2**-10 it is 2**13 keys: 15/16 of them are 7680.
+    # From 1 to 1 + 2**-10 it is 2**13 keys: half of 15/16 of them are 3840.
     key = 0x3FC00000  # of 1.5, where the change leads
-    expected = [key - 15360, key - 7680, key, key + 7681]
+    expected = [key - 11520, key - 3840, LAST, key + 3841]
     assert tracked(1.0, 0.5, 0.0, 2.0**-10) == expected
 
 
 def test_with_slack_the_outer_candidates_allow_for_twice_the_last_error():
     # From 1 to 1.25 it is 0x200000 keys.
-    expected = [ONE - 0x400000, ONE - 7680, ONE, ONE + 0x400001]
+    expected = [ONE - 0x400000, ONE - 3840, LAST, ONE + 0x400001]
     assert tracked(1.0, 0.0, 0.25, 2.0**-10) == expected
 
 
 def test_candidates_of_a_search_with_slack_are_never_the_same():
     # The least width is 256 keys.
-    assert tracked(1.0, 0.0, 0.0, 0.0) == [ONE - 480, ONE - 240, ONE, ONE + 241]
+    assert tracked(1.0, 0.0, 0.0, 0.0) == [ONE - 360, ONE - 120, LAST, ONE + 121]
 
 
 def test_candidates_of_a_search_with_slack_stay_within_a_factor_of_four():
-    # 0x800000 keys are a factor of 2, 0x780000 15/16 of them.
+    # 0x800000 keys are a factor of 2, 0x3c0000 half of 15/16 of them.
     low, above = ONE - 0x1000000, ONE + 0x1000001
-    assert tracked(1.0, 0.0, 1e9, 1e9) == [low, ONE - 0x780000, ONE, above]
+    assert tracked(1.0, 0.0, 1e9, 1e9) == [low, ONE - 0x3C0000, LAST, above]
 
 
 def test_with_slack_too_a_cold_start_takes_usual_magnitudes():
-    assert tracked(0.0, 0.0, 0.0, 0.0) == USUAL
+    assert tracked(0.0, 0.0, 0.0, 0.0, last=0.0) == USUAL
 
 
 @pytest.mark.parametrize("key_range", [FLOAT32, BFLOAT16], ids=["float32", "bfloat16"])
