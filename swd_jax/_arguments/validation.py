@@ -128,17 +128,20 @@ def check_step_count(name: str, value: Any, *, minimum: int) -> None:
         )
 
 
-def as_fraction(name: str, value: Any) -> Fraction:
-    """Return the exact value of a fraction in [0, 1).
+def as_tolerance(tolerance: Any) -> Fraction:
+    """Return the exact value of a tolerance; 0 for None.
 
     Raises:
-      ValueError: if it is anything else, or traced, naming the argument.
+      ValueError: if it is not a fraction in [0, 1), or traced.
     """
-    number = as_decimal(name, value)
-    if number is None or not 0 <= number < 1:
+    if isinstance(tolerance, Tracer):
         raise ValueError(
-            f"{name} must be a number in [0, 1), not traced, got {value!r}"
+            "tolerance is traced, and must be known beforehand: with "
+            "inject_hyperparams, name it among the static_args"
         )
+    number = Fraction(0) if tolerance is None else as_decimal("tolerance", tolerance)
+    if number is None or not 0 <= number < 1:
+        raise ValueError(f"tolerance must be a number in [0, 1), got {tolerance!r}")
     return number
 
 

@@ -118,14 +118,42 @@ def _psum_digits(
 
 def max_keys(leaves: Sequence[jax.Array], shards: Shards | None = None) -> jax.Array:
     """Return the largest sort key of each leaf, shape (leaves,); 0 of an empty leaf."""
+    masks = [reshard_like(jnp.ones(keys.shape, bool), keys) for keys in leaves]
+    return max_keys_and_counts(leaves, masks, shards)[0]
+
+
+def max_keys_and_counts(
+    leaves: Sequence[jax.Array],
+    masks: Sequence[jax.Array],
+    shards: Shards | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the largest sort key of each leaf, and the number of true elements.
+
+    Args:
+      leaves: the sort keys of each leaf.
+      masks: a mask of each leaf, read in the same pass.
+      shards: how the leaves are sharded manually, if they are.
+
+    Returns:
+      The keys, shape (leaves,); 0 of an empty leaf. And emulated uint64, shape (leaves,
+      4).
+    """
     dtype = leaves[0].dtype
     max_value = jnp.array(jnp.iinfo(dtype).max, dtype)
     minima: list[jax.Array] = []
-    for keys in leaves:
-        ones = reshard_like(jnp.ones(keys.shape, jnp.uint32), keys)
-        minima += _reduce_leaf([ones], 1, [max_value - keys])[1]
-    stacked = jnp.stack(minima)
-    return max_value - (stacked if shards is None else shards.pmin(stacked))
+    sums: list[jax.Array] = []
+    for keys, mask in zip(leaves, masks, strict=True):
+        counts, [lowest] = sums_and_minima(
+            [mask.astype(jnp.uint32)], None, [max_value - keys]
+        )
+        minima.append(lowest)
+        sums.append(counts)
+    stacked, totals = jnp.stack(minima), stack_sums(sums)[:, 0]
+    if shards is not None:
+        stacked = shards.pmin(stacked)
+        masked = [shards.mask_replicas(i, total) for i, total in enumerate(totals)]
+        totals = uint64.carry(shards.psum(jnp.stack(masked)))
+    return max_value - stacked, totals
 
 
 def sums_and_minima(

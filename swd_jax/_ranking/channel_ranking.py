@@ -15,7 +15,7 @@ from swd_jax._arrays.explicit_sharding import replicate
 from swd_jax._ranking import channel_order, channel_summary
 from swd_jax._ranking.channel_layout import ChannelLayout
 from swd_jax._ranking.channel_summary import ChannelSummary
-from swd_jax._ranking.kept_shares import kept_share
+from swd_jax._ranking.kept_shares import KeptShares, kept_share
 from swd_jax._ranking.ranking import Ranking, Result, Thresholds
 from swd_jax._selection import warm_start
 
@@ -147,14 +147,16 @@ class ChannelRanking(Ranking):
         masks: Sequence[jax.Array],
         leaf_thresholds: Sequence[jax.Array],
         power: float,
-    ) -> list[jax.Array]:
+    ) -> KeptShares:
         """Return what a continuous threshold leaves of every kept weight.
 
         A weight has the lowest factor of the channels that it belongs to.
         """
         del masks
         if self.magnitudes is None:
-            return [jnp.ones_like(array, self.dtype) for array in self.weights]
+            return KeptShares(
+                [jnp.ones_like(array, self.dtype) for array in self.weights]
+            )
         keys = sort_keys.to_key(self.tie_scores)
         removed = (keys < leaf_thresholds[0]) & self._is_movable()
         groups = jnp.asarray(self.layout.group_of_channel)
@@ -171,10 +173,12 @@ class ChannelRanking(Ranking):
             of_group = jnp.where(lowest_kept > highest, highest, of_group)
             largest_pruned = of_group[groups]
         shares = kept_share(self.magnitudes, largest_pruned, power)
-        return [
-            jnp.minimum(self.layout.min_over_channels(leaf, shares, array), 1)
-            for leaf, array in enumerate(self.weights)
-        ]
+        return KeptShares(
+            [
+                jnp.minimum(self.layout.min_over_channels(leaf, shares, array), 1)
+                for leaf, array in enumerate(self.weights)
+            ]
+        )
 
     def soft_thresholded(
         self, leaf: int, leaf_threshold: jax.Array, power: float = 1.0

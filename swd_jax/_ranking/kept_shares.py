@@ -1,9 +1,20 @@
 """What a continuous threshold leaves of each weight that is kept."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+
+class KeptShares(NamedTuple):
+    """What a continuous threshold leaves of some leaves."""
+
+    factors: list[jax.Array]
+    """From 0 to 1, in the leaves' shapes; without meaning where a weight is pruned."""
+    lost_squares: jax.Array | None = None
+    """By how much the factors reduce the sum of squares of each leaf's kept weights:
+    shape (leaves,). None where only the products of factors and weights tell."""
 
 
 def kept_share(scores: jax.Array, largest_pruned: jax.Array, power: float) -> jax.Array:

@@ -11,16 +11,17 @@ import numpy as np
 from jax.core import Tracer
 
 from swd_jax._allocation import exact_counts
-from swd_jax._arrays import exact_sums, sort_keys, xla_cpu
+from swd_jax._arrays import exact_sums, sort_keys, uint64, xla_cpu
 from swd_jax._arrays.explicit_sharding import reshard_like
 from swd_jax._arrays.manual_sharding import Shards
 from swd_jax._ranking import exact_k
-from swd_jax._ranking.kept_shares import kept_share
+from swd_jax._ranking.kept_shares import KeptShares, kept_share
 from swd_jax._ranking.ranking import Ranking, Result, Thresholds
 from swd_jax._ranking.unit_thresholds import ScoredUnits
 from swd_jax._ranking.user_structure_protocol import Structure
 from swd_jax._selection import order_statistics, warm_start
 from swd_jax.criteria import _criterion
+from swd_jax.criteria._magnitudes import magnitude
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,19 +221,50 @@ class LeafRanking(Ranking):
         masks: Sequence[jax.Array],
         leaf_thresholds: Sequence[jax.Array],
         power: float,
-    ) -> list[jax.Array]:
+    ) -> KeptShares:
         """Return what a continuous threshold leaves of every kept weight."""
         if self.criterion.signed:
             # Scores that may be negative have no natural zero to shrink towards.
-            return [jnp.ones_like(leaf, self.dtype) for leaf in self.weights]
+            return KeptShares(
+                [jnp.ones_like(leaf, self.dtype) for leaf in self.weights]
+            )
         scores = self.unit_scores
         if scores is None:
             scores = self.weight_scores()
         else:
             masks = self.units.masks_below(leaf_thresholds)
+        # Protected weights have infinite scores: they do not shrink.
+        shrinks = [
+            ~mask & jnp.isfinite(score)
+            for mask, score in zip(masks, scores, strict=True)
+        ]
         pairs = zip(masks, scores, strict=True)
         keys = [jnp.where(mask, sort_keys.to_key(score), 0) for mask, score in pairs]
-        largest = exact_sums.max_keys(keys, self.shards)
+        largest, num_shrunk = exact_sums.max_keys_and_counts(keys, shrinks, self.shards)
+        largest_pruned = self._largest_pruned_of_pools(largest, leaf_thresholds)
+        shares = [
+            kept_share(score, key, power)
+            for score, key in zip(
+                scores, xla_cpu.unstack_unfused(largest_pruned), strict=True
+            )
+        ]
+        if self.unit_scores is not None:
+            return KeptShares(self._expand(shares))
+        if power == 2 and self.criterion is magnitude:
+            # Of w^2 the factor leaves w^2 - sigma^2.
+            counts = uint64.to_float32(num_shrunk).astype(self.dtype)
+            return KeptShares(shares, jnp.square(largest_pruned) * counts)
+        return KeptShares(shares)
+
+    def _largest_pruned_of_pools(
+        self, largest: jax.Array, leaf_thresholds: Sequence[jax.Array]
+    ) -> jax.Array:
+        """Return for each leaf the largest score that is pruned in its pool.
+
+        Args:
+          largest: the sort key of the largest that is pruned in each leaf itself.
+          leaf_thresholds: the sort key of each leaf's threshold.
+        """
         pool_of_leaf = np.array(self.units.pool_of_leaf)
         num_pools = self.num_thresholds
         of_pool = jax.ops.segment_max(largest, pool_of_leaf, num_pools)[pool_of_leaf]
@@ -242,12 +274,7 @@ class LeafRanking(Ranking):
             highest = jax.ops.segment_max(thresholds, pool_of_leaf, num_pools)
             is_capped = thresholds < highest[pool_of_leaf]
             of_pool = jnp.where(is_capped, largest, of_pool)
-        largest_pruned = xla_cpu.unstack_unfused(of_pool)
-        shares = [
-            kept_share(score, sort_keys.from_key(key, self.dtype), power)
-            for score, key in zip(scores, largest_pruned, strict=True)
-        ]
-        return shares if self.unit_scores is None else self._expand(shares)
+        return sort_keys.from_key(of_pool, self.dtype)
 
     def soft_thresholded(
         self, leaf: int, leaf_threshold: jax.Array, power: float = 1.0

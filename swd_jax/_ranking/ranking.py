@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._arrays.manual_sharding import Shards
 from swd_jax._ranking.channel_summary import ChannelSummary
+from swd_jax._ranking.kept_shares import KeptShares
 from swd_jax._selection.warm_start import PreviousThresholds
 
 Result = TypeVar("Result")
@@ -122,17 +123,13 @@ class Ranking(abc.ABC):
         masks: Sequence[jax.Array],
         leaf_thresholds: Sequence[jax.Array],
         power: float,
-    ) -> list[jax.Array]:
+    ) -> KeptShares:
         """Return what a continuous threshold leaves of every kept weight.
 
         Args:
           masks: the weights that are pruned, from `masks_below`.
           leaf_thresholds: the sort key of each leaf's threshold.
           power: see `kept_shares.kept_share`.
-
-        Returns:
-          Factors from 0 to 1, in the leaves' shapes. They have no meaning where a
-          weight is pruned.
         """
 
     @abc.abstractmethod

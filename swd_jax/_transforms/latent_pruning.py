@@ -63,7 +63,7 @@ def latent_pruning(
     optimizer: optax.GradientTransformation | None = None,
     pruned_gradient_scale: validation.Number | None = None,
     memory: DTypeLike | None = None,
-    tolerance: validation.Number = 0,
+    tolerance: validation.Number | None = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Train latent weights of which the network gets the unpruned part. Goes LAST.
@@ -179,7 +179,7 @@ def prune_latents(
     optimizer: optax.GradientTransformation | None,
     pruned_gradient_scale: validation.Number | None,
     memory: DTypeLike | None,
-    tolerance: validation.Number,
+    tolerance: validation.Number | None,
     axis_name: AxisName,
     rise_end: int = 0,
     total_steps: int = 0,
@@ -204,7 +204,7 @@ def prune_latents(
     _check_power(power)
     max_factor = _checked_max_rescale(max_rescale)
     memory_dtype = _checked_memory(memory)
-    tolerated = validation.as_fraction("tolerance", tolerance)
+    tolerated = validation.as_tolerance(tolerance)
     gradient_scale = None
     if pruned_gradient_scale is not None:
         gradient_scale = validation.as_factor(

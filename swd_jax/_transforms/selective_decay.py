@@ -59,7 +59,7 @@ def selective_decay(
     weight_decay: validation.Number | optax.Schedule,
     a: validation.Number | optax.Schedule,
     update_every: int,
-    tolerance: validation.Number,
+    tolerance: validation.Number | None,
     axis_name: AxisName,
     learning_rate: validation.Number | optax.Schedule = 1.0,
     updates_are_gradients: bool = False,
@@ -84,7 +84,7 @@ def selective_decay(
     validation.check_coefficient("a", a)
     validation.check_coefficient("learning_rate", learning_rate)
     validation.check_step_count("update_every", update_every, minimum=1)
-    tolerated = validation.as_fraction("tolerance", tolerance)
+    tolerated = validation.as_tolerance(tolerance)
 
     state_class = BeforeOptimizerState if updates_are_gradients else AfterOptimizerState
 

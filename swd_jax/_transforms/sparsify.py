@@ -31,7 +31,7 @@ def sparsify(
     begin: int = 0,
     end: int | None = None,
     memory: DTypeLike | None = None,
-    tolerance: validation.Number = 0,
+    tolerance: validation.Number | None = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Make a network sparse while it trains, with nothing to tune. Goes LAST.

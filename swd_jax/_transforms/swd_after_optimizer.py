@@ -17,7 +17,7 @@ def decoupled_swd(
     a: validation.Number | optax.Schedule,
     learning_rate: validation.Number | optax.Schedule,
     update_every: int = 1,
-    tolerance: validation.Number = 0,
+    tolerance: validation.Number | None = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Selective weight decay on the final update. Goes AFTER the optimizer.
@@ -98,7 +98,7 @@ def proximal_swd(
     a: validation.Number | optax.Schedule,
     learning_rate: validation.Number | optax.Schedule,
     update_every: int = 1,
-    tolerance: validation.Number = 0,
+    tolerance: validation.Number | None = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Selective weight decay as a proximal step. Goes AFTER the optimizer.

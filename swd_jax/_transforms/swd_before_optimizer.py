@@ -15,7 +15,7 @@ def swd(
     weight_decay: validation.Number | optax.Schedule,
     a: validation.Number | optax.Schedule,
     update_every: int = 1,
-    tolerance: validation.Number = 0,
+    tolerance: validation.Number | None = None,
     axis_name: AxisName = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Selective weight decay as in the paper. Goes BEFORE the optimizer.
@@ -53,10 +53,10 @@ def swd(
       update_every: the number of optimizer steps from one refresh of the threshold to
         the next, at least 1. The comparison `|w| < tau` is made at every step.
       tolerance: the fraction of the prunable weights, in [0, 1), by which fewer than k
-        may be selected at a refresh; never more than k are. 0, the default, selects
-        exactly the weights below :math:`\tau_t`, which takes two to four readings of
-        the weights at most steps. With 1e-4 one reading is enough at nearly all steps.
-        With `CoupledChannels` the selection is exact in any case.
+        may be selected at a refresh; never more than k are. By default it is 0: exactly
+        the weights below :math:`\tau_t` are selected, which takes two to four readings
+        of the weights at most steps. With 1e-4 one reading is enough at nearly all
+        steps. With `CoupledChannels` the selection is exact in any case.
       axis_name: inside `shard_map` or `pmap`, the mesh axes over which the weights are
         sharded, so that the weights of all devices are counted. Not under `jit` alone.
 

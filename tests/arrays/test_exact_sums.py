@@ -137,6 +137,17 @@ def test_max_keys_are_of_each_leaf():
     np.testing.assert_array_equal(actual, [np.max(leaf, initial=0) for leaf in leaves])
 
 
+def test_true_elements_are_counted_as_the_largest_key_is_found(summed_by_rows):
+    leaves = [integers(shape, "uint16").astype(np.int32) for shape in SHAPES]
+    rng = np.random.default_rng(1)
+    masks = [rng.random(shape) < 0.6 for shape in SHAPES]
+    keys, counts = exact_sums.max_keys_and_counts(
+        [jnp.asarray(leaf) for leaf in leaves], [jnp.asarray(mask) for mask in masks]
+    )
+    np.testing.assert_array_equal(keys, [np.max(leaf, initial=0) for leaf in leaves])
+    assert to_ints(counts[:, None]) == [[int(mask.sum())] for mask in masks]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_largest_key_of_an_empty_leaf_is_zero(shape):
     keys = np.random.default_rng(0).integers(0, 2**31, shape, "int32")

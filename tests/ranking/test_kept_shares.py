@@ -86,14 +86,19 @@ def test_it_is_that_of_double_precision_and_grows_with_the_score(power, sigma, r
     assert low <= share(scores[0], sigma, 2 * power) * (1 + 1e-6)
 
 
-def shares_of(params, target, power=2.0, extra_args=None):
-    """Return the shares of all leaves, with nan where a weight is pruned."""
+def kept_shares(params, target, power=2.0, extra_args=None):
+    """Return the leaves, their masks and what is left of what is kept."""
     params = {name: jnp.asarray(leaf) for name, leaf in params.items()}
     [ranked] = rank(resolve(as_targets(target), params), extra_args=extra_args)
     ranking = ranked.ranking
     thresholds = ranking.find_thresholds(ranked.budgets(None)).leaf_thresholds
     masks = ranking.masks_below(thresholds)
-    found = ranking.kept_shares(masks, thresholds, power)
+    return ranked, masks, ranking.kept_shares(masks, thresholds, power)
+
+
+def shares_of(params, target, power=2.0, extra_args=None):
+    """Return the shares of all leaves, with nan where a weight is pruned."""
+    ranked, masks, (found, _) = kept_shares(params, target, power, extra_args)
     return {
         leaf.path: np.where(mask, np.nan, share)
         for leaf, mask, share in zip(ranked.leaves, masks, found, strict=True)
@@ -108,6 +113,35 @@ LEAVES = {
     "large": np.array([[10.0, 20, 30, 40]], np.float32),
     "small": np.array([[1.0, 2, 3, 4]], np.float32),
 }
+
+
+class TestLostSquares:
+    def test_every_kept_weight_loses_the_square_of_the_largest_that_is_pruned(self):
+        _, _, (_, lost) = kept_shares(LEAVES, swd_jax.Target(0.625))
+        np.testing.assert_array_equal(lost, [3 * 10**2, 0])
+        _, _, (_, lost) = kept_shares(LEAVES, swd_jax.Target(0.5, scope="local"))
+        np.testing.assert_array_equal(lost, [2 * 20**2, 2 * 2**2])
+        _, _, (_, lost) = kept_shares(LEAVES, swd_jax.Target(0.5, min_kept=2))
+        np.testing.assert_array_equal(lost, [2 * 20**2, 2 * 2**2])
+
+    def test_protected_weights_lose_nothing(self):
+        # 3 of 4 pruned at most, and half of all so far: 4 and 40 are protected.
+        structure = swd_jax.NM(1, 4, axis=-1)
+        _, _, (_, lost) = kept_shares(LEAVES, swd_jax.Target(0.5, structure=structure))
+        # 1, 2, 3 and 10 are pruned; 20 and 30 lose 10^2 each.
+        np.testing.assert_array_equal(lost, [2 * 10**2, 0])
+
+    @pytest.mark.parametrize(
+        ("options", "power"),
+        [
+            ({}, 3.0),
+            ({"criterion": "normalized_magnitude"}, 2.0),
+            ({"structure": swd_jax.Block((1, 2))}, 2.0),
+        ],
+    )
+    def test_where_they_are_not_known_there_are_none(self, options, power):
+        target = swd_jax.Target(0.5, **options)
+        assert kept_shares(LEAVES, target, power)[2].lost_squares is None
 
 
 class TestLeaves:

@@ -204,6 +204,23 @@ class TestByHand:
         np.testing.assert_allclose(weights, expected, rtol=1e-6)
         np.testing.assert_allclose(memory[0], 1)
 
+    @pytest.mark.parametrize("largest", [4, 5])  # by a difference, and by a sum
+    def test_weights_just_above_the_threshold_grow_by_max_rescale_at_most(
+        self, largest
+    ):
+        above = np.nextafter(np.float32(1), np.float32(2), dtype=np.float32)
+        params = {"kernel": jnp.array([[1.0, above, -above, 0.5]])}
+        tx = latent_pruning(0.5, forgetting=0.0, max_rescale=largest)
+        updates, _ = tx.update({"kernel": jnp.zeros((1, 4))}, tx.init(params), params)
+        # sqrt(above^2 - 1) is the root of 2 units in the last place.
+        left = largest * math.sqrt(2 * 2.0**-23)
+        np.testing.assert_allclose(
+            optax.apply_updates(params, updates)["kernel"],
+            [[0, left, -left, 0]],
+            rtol=1e-3,
+            atol=0,
+        )
+
     def test_the_norm_of_a_leaf_grows_by_max_rescale_at_most(self):
         """3 and 1: sigma is near 3, so that the share is tiny."""
         kept = 3.001

@@ -167,7 +167,7 @@ def test_sparsify_is_nearly_as_sparse_and_prune_adds_the_rest():
         np.testing.assert_array_equal(leaf, np.where(leaf == 0, 0, params[name]))
 
 
-@pytest.mark.parametrize("tolerance", [-0.1, 1, 1.5, float("nan"), "0.1", None])
+@pytest.mark.parametrize("tolerance", [-0.1, 1, 1.5, float("nan"), "0.1"])
 @pytest.mark.parametrize(
     "make",
     [
@@ -181,6 +181,16 @@ def test_a_tolerance_out_of_range_is_named(make, tolerance):
         make(tolerance=tolerance)
 
 
+def test_with_inject_hyperparams_it_is_a_static_argument():
+    [weights] = moving_weights(1)
+    make = optax.inject_hyperparams(swd_jax.swd, static_args="tolerance")
+    tx = make(0.75, **DECAY, tolerance=0.01)
+    updates, _ = tx.update(weights, tx.init(weights), weights)
+    expected = swd_jax.swd(0.75, **DECAY, tolerance=0.01)
+    direct, _ = expected.update(weights, expected.init(weights), weights)
+    jax.tree.map(np.testing.assert_array_equal, updates, direct)
+
+
 def test_a_traced_tolerance_is_named():
-    with pytest.raises(ValueError, match="tolerance must be .* not traced"):
+    with pytest.raises(ValueError, match="tolerance is traced.* static_args"):
         jax.jit(lambda tolerance: swd_jax.swd(0.5, **DECAY, tolerance=tolerance))(0.1)
