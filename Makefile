@@ -96,7 +96,7 @@ ACCELERATORS ?= v5e h100
 bench-compiled: ## compile steps for TPUs and GPUs without one (ACCELERATORS="v6e-2x2 h100")
 	@for name in $(ACCELERATORS); do \
 		case $$name in \
-			h100) plugin=cuda with='jax[cuda12-local]' ;; \
+			h100*) plugin=cuda with='jax[cuda12-local]' ;; \
 			*) plugin=tpu with='jax[tpu]' ;; \
 		esac; \
 		sh tools/venv.sh .venv-$$plugin "$(PYTHON)" "examples $$with" $(RELEASE) && \

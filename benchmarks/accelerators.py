@@ -36,7 +36,7 @@ class Accelerator(NamedTuple):
     """One or several devices to compile for."""
 
     topology: str
-    """Of libtpu; "" for a GPU."""
+    """As libtpu names it; of GPUs, slices x hosts x GPUs of a host."""
     devices: int
     bytes_per_second: float
     """Of the memory of one device, as its maker publishes it."""
@@ -51,14 +51,20 @@ ACCELERATORS = {
     "v6e": Accelerator("v6e:2x2", 1, 1640e9),
     "v6e-2x2": Accelerator("v6e:2x2", 4, 1640e9),
     "v6e-4x4": Accelerator("v6e:4x4", 16, 1640e9),
-    "h100": Accelerator("", 1, 3352e9),
+    "h100": Accelerator("1x1x1", 1, 3352e9),
+    "h100-8": Accelerator("1x1x8", 8, 3352e9),
 }
 
 
 def compiler_of(name: str) -> str:
     """Return the package that compiles for an accelerator, and its version."""
-    package = "libtpu" if ACCELERATORS[name].topology else "jax-cuda12-plugin"
+    package = "libtpu" if is_tpu(name) else "jax-cuda12-plugin"
     return f"{package} {importlib.metadata.version(package)}"
+
+
+def is_tpu(name: str) -> bool:
+    """Whether an accelerator is a TPU."""
+    return name.startswith("v")
 
 
 def devices_of(name: str) -> list[jax.Device]:
@@ -75,12 +81,12 @@ def devices_of(name: str) -> list[jax.Device]:
     jax.config.update("jax_num_cpu_devices", accelerator.devices)
     # libtpu would ask Google Cloud's metadata server about the machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    if accelerator.topology:
+    if is_tpu(name):
         found = topologies.get_topology_desc(
             platform="tpu", topology_name=accelerator.topology
         )
     else:
         found = topologies.get_topology_desc(
-            platform="cuda", target_config=_H100, topology="1x1x1"
+            platform="cuda", target_config=_H100, topology=accelerator.topology
         )
     return list(found.devices[: accelerator.devices])

@@ -31,7 +31,7 @@ try:
     import rich.progress
     import rich.table
     import tyro
-    from accelerators import ACCELERATORS, compiler_of, devices_of
+    from accelerators import ACCELERATORS, compiler_of, devices_of, is_tpu
     from collectives import collectives_of
     from environment import environment
     from report import new_console, write
@@ -42,6 +42,7 @@ except ImportError as error:
     sys.exit(f"{error}. Install the extra that has it: pip install 'swd-jax[examples]'")
 
 LEARNING_RATE, WEIGHT_DECAY, A = 1e-3, 5e-4, 10.0
+TOLERANCE = 1e-4
 STEPS = 1_000
 BASE = "adam"
 
@@ -51,7 +52,7 @@ class Config:
     """What to compile, and for what."""
 
     accelerator: Annotated[str, tyro.conf.Positional]
-    """v5e, v6e (one chip), v5e-2x2, v5e-4x4, v6e-2x2, v6e-4x4 or h100."""
+    """v5e, v6e (one chip), v5e-2x2, v5e-4x4, v6e-2x2, v6e-4x4, h100 or h100-8."""
     model: Size = "7B-layer"
     """Shapes of the weights. 7B-layer: a layer of a transformer with 7 billion. 124M: a
     GPT. 25.6M: ResNet-50."""
@@ -98,6 +99,13 @@ def steps() -> dict[str, Callable[[], optax.GradientTransformation]]:
         "sparsify": lambda: _after(swd_jax.sparsify(of(), STEPS)),
         "sparsify, memory bfloat16": lambda: _after(
             swd_jax.sparsify(of(), STEPS, memory=jnp.bfloat16)
+        ),
+        "swd, tolerance": lambda: optax.chain(
+            swd_jax.swd(of(), weight_decay=WEIGHT_DECAY, a=A, tolerance=TOLERANCE),
+            optax.adam(LEARNING_RATE),
+        ),
+        "sparsify, tolerance": lambda: _after(
+            swd_jax.sparsify(of(), STEPS, tolerance=TOLERANCE)
         ),
         "magnitude_pruning": lambda: _after(swd_jax.methods.magnitude_pruning(of())),
         "soft_pruning": lambda: _after(
@@ -348,7 +356,7 @@ def main(config: Config) -> None:
     console.print(table(rows, title))
     if config.check:
         accelerator = ACCELERATORS[config.accelerator]
-        is_one_tpu = bool(accelerator.topology) and accelerator.devices == 1
+        is_one_tpu = is_tpu(config.accelerator) and accelerator.devices == 1
         beyond = [
             line for row in rows[1:] for line in excesses(row, is_one_tpu=is_one_tpu)
         ]
