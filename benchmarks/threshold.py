@@ -47,11 +47,9 @@ def ranked(params: Any, target: swd_jax.Target) -> tuple[Ranking, jax.Array]:
     return of_target.ranking, of_target.budgets(0)
 
 
-def scores(
-    thresholds: Thresholds, dtype: jnp.dtype = jnp.dtype("float32")
-) -> jax.Array:
-    """Return the thresholds as scores, shape (pools,)."""
-    return sort_keys.from_key(jnp.stack(thresholds.keys), dtype)
+def scores(thresholds: Thresholds) -> jax.Array:
+    """Return the thresholds as scores in float32, shape (pools,)."""
+    return sort_keys.from_key(jnp.stack(thresholds.keys), jnp.float32)
 
 
 def from_state(

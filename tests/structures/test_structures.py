@@ -160,7 +160,7 @@ def test_of_every_m_weights_exactly_n_are_kept():
     np.testing.assert_array_equal(per_four, 2)
 
 
-# 32 and fewer are sorted, more are compared one by one.
+# 32 and fewer are sorted; of more, the limit is found bit by bit.
 @pytest.mark.parametrize(
     ("n", "m"), [(1, 2), (2, 3), (2, 4), (3, 7), (15, 16), (4, 32), (2, 33), (2, 50)]
 )
@@ -171,6 +171,34 @@ def test_the_best_of_many_are_those_of_a_loop(n, m, axis):
     found = quickly.jit(swd_jax.NM(n, m, axis).scores)(scores)
     kept = structured.best_of_every(scores, n, m, axis)
     np.testing.assert_array_equal(found, np.where(kept, np.inf, scores))
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "shape", "axis"),
+    [
+        (50, 256, (300, 7), 0),  # the last set has fewer members than are kept
+        (255, 256, (5, 512), 1),
+        (16, 64, (640, 300), 0),  # some rows at a time
+        (16, 64, (300, 640), 1),
+        (1, 40, (3, 50, 600, 4), 1),
+    ],
+)
+def test_of_equal_weights_in_large_sets_the_last_are_kept(n, m, shape, axis):
+    rng = np.random.default_rng(n)
+    scores = rng.integers(0, 20, shape).astype(np.float32)
+    scores[rng.random(shape) < 0.2] = 0
+    scores.flat[:3] = np.inf, 1e-45, 3e38
+    found = quickly.jit(swd_jax.NM(n, m, axis).scores)(scores)
+    kept = structured.best_of_every(scores, n, m, axis)
+    np.testing.assert_array_equal(found, np.where(kept, np.inf, scores))
+
+
+def test_in_large_sets_nan_is_kept_first():
+    scores = np.arange(80, dtype=np.float32)[None]
+    scores[0, 3] = np.nan
+    found = quickly.jit(swd_jax.NM(2, 80, -1).scores)(scores)
+    assert np.isinf(np.asarray(found)[0, [3, 79]]).all()
+    assert np.isinf(found).sum() == 2
 
 
 @pytest.mark.parametrize("m", [*range(2, 17), 27, 32])
