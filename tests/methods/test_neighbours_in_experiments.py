@@ -1,6 +1,7 @@
 """The experiments' Feather and gradual pruning by layers, by hand and on networks."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -132,13 +133,18 @@ NETWORKS = {
 }
 
 
+@functools.cache
+def groups_and_params(name):
+    make, example, _ = NETWORKS[name]
+    return groups_of(make, example), nnx.state(make(nnx.Rngs(0)), nnx.Param)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.98, 0.995])
 def test_gradual_layers_prunes_to_the_last_weight(name, sparsity):
-    make, example, (first, last) = NETWORKS[name]
-    groups = groups_of(make, example)
+    _, _, (first, last) = NETWORKS[name]
+    groups, params = groups_and_params(name)
     method = layer_rules.gradual_layers(training_of(sparsity, groups))
-    params = nnx.state(make(nnx.Rngs(0)), nnx.Param)
     mask = swd_jax.prune_mask(params, method.target)
     zeros, sizes = {}, {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(mask):

@@ -192,7 +192,12 @@ FORMS = {
     ),
 }
 # All but a few lines of these are the code of the rows before them.
-ALIKE = ("sparse_evolution", "latent_pruning")
+ALIKE = (
+    "decoupled scheduled",
+    "proximal scheduled",
+    "sparse_evolution",
+    "latent_pruning",
+)
 ROWS = [
     pytest.param(form, marks=[pytest.mark.slow] if form in ALIKE else [])
     for form in FORMS
