@@ -96,6 +96,9 @@ def test_the_readme_quotes_the_committed_results():
     top_k = of("selection", "jax.lax.top_k", "median_ms")
     step = of("optimizer_step", "swd + adam", "times_baseline")
     tenth = of("optimizer_step", "swd + adam, update_every=10", "times_baseline")
+    near = of("optimizer_step", "swd + adam, tolerance=1e-4", "times_baseline")
+    decay = of("optimizer_step", "fixed threshold + adam", "times_baseline")
+    sparsify = of("optimizer_step", "adam + sparsify", "times_baseline")
     shrunk = json.loads((folder / "shrunk-multiple8-cpu-resnet50.json").read_text())
     half, quarter = (
         entry["before/milliseconds"] / entry["after/milliseconds"]
@@ -107,7 +110,10 @@ def test_the_readme_quotes_the_committed_results():
         f"takes {moved:.0f} ms once",
         f"and {cold:.0f} ms without",
         f"`jnp.sort` takes {sort:,.0f} and `jax.lax.top_k` {top_k:,.0f}",
-        f"takes {step:.1f} times a plain one, and with `update_every=10` {tenth:.1f}",
+        f"takes {step:.1f} times a plain one, with `tolerance=1e-4` {near:.1f} times, "
+        f"and with `update_every=10` {tenth:.1f} times; the decay alone takes "
+        f"{decay:.1f} times",
+        f"`sparsify` takes {sparsify:.1f} times a plain step",
     ):
         assert words in page
 
