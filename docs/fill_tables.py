@@ -62,9 +62,11 @@ def _compiled(name: str) -> str:
     """The table of a file of `benchmarks/compiled.py`, in multiples of the weights."""
     found = json.loads((BENCHMARKS / f"compiled-{name}.json").read_text())
     devices = found["config"]["devices"]
+    accelerator = found["config"]["accelerator"]
+    chips = "chips" if accelerator.startswith("v") else "GPUs"
     title = (
-        f"{found['config']['accelerator']}: {found['weights']:,} weights"
-        f"{f' on {devices} chips' if devices > 1 else ''}, "
+        f"{accelerator}: {found['weights']:,} weights"
+        f"{f' on {devices} {chips}' if devices > 1 else ''}, "
         f"{found['config']['dtype']}, jax {found['versions']['jax']}."
     )
     columns = {
