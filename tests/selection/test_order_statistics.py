@@ -346,103 +346,79 @@ def hostile_keys(rng, size):
         yield f"two clusters {apart} apart", cluster + rng.integers(0, 50, size)
 
 
-def test_hostile_keys_take_at_most_one_pass_per_bit():
-    size, most = 1000, sort_keys.largest_key(np.float32)
-    bounds = order_statistics.KeyRange(
-        largest=most, trailing_zero_bits=0, interpolation_bits=23
+ALL_BITS = order_statistics.KeyRange(
+    largest=sort_keys.largest_key(np.float32),
+    trailing_zero_bits=0,
+    interpolation_bits=23,
+)
+
+
+@jax.jit
+def search_in_one_leaf(keys, budgets, candidates, slack=None):
+    return order_statistics.find_order_statistics(
+        lambda leaf: leaf,
+        [keys],
+        [(0,)],
+        budgets,
+        ALL_BITS,
+        initial_candidates=candidates,
+        slack=slack,
     )
 
-    @jax.jit
-    def search(keys, budgets, candidates):
-        return order_statistics.find_order_statistics(
-            lambda leaf: leaf,
-            [keys],
-            [(0,)],
-            budgets,
-            bounds,
-            initial_candidates=candidates,
-        )
 
-    usual = warm_start.initial_candidates(None, jnp.dtype("float32"), bounds, 1)
-    wrong = np.int32([[-5], [0], [most], [2**31 - 1]])
-    max_passes = 0
-    for seed in range(4):
+def hostile_searches(seeds, slack=None):
+    """Yield the name of a case, its keys in their order, k, and what is found."""
+    usual = warm_start.initial_candidates(None, jnp.dtype("float32"), ALL_BITS, 1)
+    wrong = np.int32([[-5], [0], [ALL_BITS.largest], [2**31 - 1]])
+    given = None if slack is None else uint64.from_int(slack)[None]
+    for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        for name, keys in hostile_keys(rng, size):
-            keys = np.clip(keys, 0, most + 5).astype(np.int32)
-            row = np.sort(keys)
+        for name, keys in hostile_keys(rng, 1000):
+            keys = np.clip(keys, 0, ALL_BITS.largest + 5).astype(np.int32)
             for k in [0, 1, 250, 500, 900, 997, 998, 999]:
                 budget = np.asarray(uint64.from_int(k))[None]
                 for candidates in (usual, wrong):
-                    [key], [below], num_passes, _ = search(keys, budget, candidates)
-                    assert key == min(row[k], most), name
-                    assert uint64.to_int(below) == (row < key).sum(), name
-                    assert num_passes <= MAX_PASSES, name
-                    max_passes = max(max_passes, int(num_passes))
+                    found = search_in_one_leaf(keys, budget, candidates, given)
+                    yield name, np.sort(keys), k, found
+
+
+def test_hostile_keys_take_at_most_one_pass_per_bit():
+    max_passes = 0
+    for name, row, k, ([key], [below], num_passes, _) in hostile_searches(seeds=4):
+        assert key == min(row[k], ALL_BITS.largest), name
+        assert uint64.to_int(below) == (row < key).sum(), name
+        assert num_passes <= MAX_PASSES, name
+        max_passes = max(max_passes, int(num_passes))
     assert max_passes > 20  # they are hostile
 
 
 @pytest.mark.parametrize("slack", [1, 10, 200])
 def test_with_slack_the_count_is_near_enough_or_the_next_key_would_be_too_many(slack):
-    size, most = 1000, sort_keys.largest_key(np.float32)
-    bounds = order_statistics.KeyRange(
-        largest=most, trailing_zero_bits=0, interpolation_bits=23
-    )
-
-    @jax.jit
-    def search(keys, budgets, candidates):
-        return order_statistics.find_order_statistics(
-            lambda leaf: leaf,
-            [keys],
-            [(0,)],
-            budgets,
-            bounds,
-            initial_candidates=candidates,
-            slack=uint64.from_int(slack)[None],
-        )
-
-    usual = warm_start.initial_candidates(None, jnp.dtype("float32"), bounds, 1)
-    wrong = np.int32([[-5], [0], [most], [2**31 - 1]])
     num_near, num_short = 0, 0
-    for seed in range(2):
-        rng = np.random.default_rng(seed)
-        for name, keys in hostile_keys(rng, size):
-            keys = np.clip(keys, 0, most + 5).astype(np.int32)
-            row = np.sort(keys)
-            for k in [0, 1, 250, 500, 900, 997, 998, 999]:
-                budget = np.asarray(uint64.from_int(k))[None]
-                for candidates in (usual, wrong):
-                    [key], [below], num_passes, [width] = search(
-                        keys, budget, candidates
-                    )
-                    count = (row < key).sum()
-                    assert uint64.to_int(below) == count, name
-                    assert count <= k, name
-                    if count < k - slack:
-                        # As an exact search: all that follow tie with the threshold.
-                        assert key == min(row[k], most), name
-                        num_short += 1
-                    num_near += k - slack <= count < k
-                    assert num_passes <= MAX_PASSES, name
-                    assert 0 <= width <= 1 << 23, name
+    for name, row, k, found in hostile_searches(seeds=2, slack=slack):
+        [key], [below], num_passes, [width] = found
+        count = (row < key).sum()
+        assert uint64.to_int(below) == count, name
+        assert count <= k, name
+        if count < k - slack:
+            # As an exact search: all that follow tie with the threshold.
+            assert key == min(row[k], ALL_BITS.largest), name
+            num_short += 1
+        num_near += k - slack <= count < k
+        assert num_passes <= MAX_PASSES, name
+        assert 0 <= width <= 1 << ALL_BITS.interpolation_bits, name
     assert num_near > 50
     assert num_short > 50
 
 
 def test_the_width_of_the_slack_is_its_distance_in_keys():
     # One key every 1000, of which 40 per cent of 2000 are to be found, give or take 20.
-    bounds = order_statistics.KeyRange(
-        largest=0x7F800000, trailing_zero_bits=0, interpolation_bits=23
-    )
     keys = (1000 * np.arange(2000) + 0x3F800000).astype(np.int32)
-    found = order_statistics.find_order_statistics(
-        lambda leaf: leaf,
-        [jnp.asarray(keys)],
-        [(0,)],
+    found = search_in_one_leaf(
+        keys,
         uint64.from_int(800)[None],
-        bounds,
-        initial_candidates=jnp.array([[0], [1 << 20], [1 << 30], [1 << 30]]),
-        slack=uint64.from_int(20)[None],
+        np.int32([[0], [1 << 20], [1 << 30], [1 << 30]]),
+        uint64.from_int(20)[None],
     )
     assert abs(int(found.slack_widths[0]) - 20_000) < 1_000
 
