@@ -172,6 +172,7 @@ def select(
     )
     if not ranked:
         return Selection([], [], [], state._replace(accumulated=accumulated), [])
+    state = state._replace(tracking=_tracking(state, has_tolerance=tolerance > 0))
     previous = warm_start.PreviousThresholds(
         state.threshold, state.threshold_change, state.tracking or None
     )
@@ -219,6 +220,18 @@ def select(
     return Selection(leaves, masks, leaf_thresholds, new_state, rankings)
 
 
+def _tracking(state: ThresholdState, *, has_tolerance: bool) -> Tracking | tuple[()]:
+    """Return the tracking of a state.
+
+    A run may go on with a tolerance that began without one, or without one that began
+    with it.
+    """
+    if not has_tolerance:
+        return ()
+    zeros = jnp.zeros_like(state.threshold)
+    return state.tracking or Tracking(state.threshold, zeros, zeros)
+
+
 def _changes(
     state: ThresholdState,
     step: jax.Array,
@@ -236,9 +249,8 @@ def _changes(
         jnp.concatenate(arrays).astype(threshold.dtype).reshape(threshold.shape)
         for arrays in zip(*estimates, strict=True)
     )
-    # A run may go on with a tolerance that began without one.
-    old = state.tracking.estimate if state.tracking else state.threshold
-    change = jnp.where(is_known, new - old, 0)
+    assert state.tracking
+    change = jnp.where(is_known, new - state.tracking.estimate, 0)
     error = jnp.where(is_known, jnp.abs(change - state.threshold_change), 0)
     return change, Tracking(new, error, width)
 

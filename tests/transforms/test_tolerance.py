@@ -103,14 +103,16 @@ def test_between_refreshes_all_of_the_state_stays():
             assert before != after
 
 
-def test_a_run_may_go_on_with_a_tolerance_and_without_it():
+@pytest.mark.parametrize("update_every", [1, 2])
+def test_a_run_may_go_on_with_a_tolerance_and_without_it(update_every):
     state = None
     for step, weights in enumerate(moving_weights(9)):
         tolerance = 0.01 if 3 <= step < 6 else 0
-        tx = swd_jax.swd(0.75, **DECAY, tolerance=tolerance)
+        tx = swd_jax.swd(0.75, **DECAY, tolerance=tolerance, update_every=update_every)
         state = tx.init(weights) if state is None else state
         _, state = tx.update(weights, state, weights)
-        assert abs(float(state.selection.selected_fraction) - 0.75) <= tolerance
+        if step % update_every == 0:
+            assert abs(float(state.selection.selected_fraction) - 0.75) <= tolerance
         assert (state.selection.tracking == ()) is (tolerance == 0)
 
 
