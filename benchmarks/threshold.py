@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import swd_jax
 from swd_jax._allocation import exact_counts
 from swd_jax._arrays import sort_keys
-from swd_jax._ranking.ranking import Ranking, Thresholds
+from swd_jax._ranking.ranking import Thresholds
 from swd_jax._selection import warm_start
 from swd_jax._targets import resolve
 
@@ -32,19 +32,14 @@ def find(
       last: what the search starts from; None for a cold start.
       tolerance: as for `swd`.
     """
-    ranking, budgets = ranked(params, target)
+    [of_target] = resolve.rank(resolve.resolve([target], params))
+    ranking = of_target.ranking
     slack = None
     if tolerance:
         slack = exact_counts.known_counts(tolerance, ranking.pool_sizes())
     if last is not None:
         last = last.of_pools(slice(None), ranking.dtype)
-    return ranking.find_thresholds(budgets, slack=slack, previous=last)
-
-
-def ranked(params: Any, target: swd_jax.Target) -> tuple[Ranking, jax.Array]:
-    """Return the scored weights, and how many of each pool are to be selected."""
-    [of_target] = resolve.rank(resolve.resolve([target], params))
-    return of_target.ranking, of_target.budgets(0)
+    return ranking.find_thresholds(of_target.budgets(0), slack=slack, previous=last)
 
 
 def scores(thresholds: Thresholds) -> jax.Array:

@@ -155,15 +155,19 @@ def follow(
     params = initial_weights(jax.random.key(config.seed))
     state = tx.init(params)
     step = compiled_step(tx)
-    search = jax.jit(from_state, static_argnums=(1, 3))
-    given = target, Fraction(str(tolerance))
-    jax.block_until_ready(search(params, given[0], state[0], given[1]))  # compile
+    exact_tolerance = Fraction(str(tolerance))
+
+    @jax.jit
+    def search(params: Any, state: Any) -> Any:
+        return from_state(params, target, state, exact_tolerance)
+
+    jax.block_until_ready(search(params, state[0]))  # compile
     names = "readings milliseconds threshold exact shortfall loss accuracy".split()
     history: dict[str, list[Any]] = {name: [] for name in names}
     for images, labels in batches(config):
         jax.block_until_ready((params, state))
         start = time.perf_counter()
-        found = jax.block_until_ready(search(params, given[0], state[0], given[1]))
+        found = jax.block_until_ready(search(params, state[0]))
         seconds = time.perf_counter() - start
         threshold = float(scores(found)[0])
         of_numpy = by_partition(kernels(params), config.sparsity)

@@ -44,8 +44,11 @@ def count_true(
         indicators = [mask.astype(jnp.uint32) for mask in masks]
         sums.append(sums_and_minima(indicators, cost, [])[0])
     totals = stack_sums(sums)
-    if shards is None:
-        return totals
+    return totals if shards is None else _psum_totals(totals, shards)
+
+
+def _psum_totals(totals: jax.Array, shards: Shards) -> jax.Array:
+    """Sum emulated numbers of each leaf, shape (leaves, ..., 4), over shards."""
     masked = [shards.mask_replicas(i, total) for i, total in enumerate(totals)]
     return uint64.carry(shards.psum(jnp.stack(masked)))
 
@@ -150,9 +153,7 @@ def max_keys_and_counts(
         sums.append(counts)
     stacked, totals = jnp.stack(minima), stack_sums(sums)[:, 0]
     if shards is not None:
-        stacked = shards.pmin(stacked)
-        masked = [shards.mask_replicas(i, total) for i, total in enumerate(totals)]
-        totals = uint64.carry(shards.psum(jnp.stack(masked)))
+        stacked, totals = shards.pmin(stacked), _psum_totals(totals, shards)
     return max_value - stacked, totals
 
 

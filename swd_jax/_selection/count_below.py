@@ -5,6 +5,7 @@ and launching reductions, so that small leaves of one shape share one there: the
 added elementwise first.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -87,8 +88,9 @@ def tally(
         below = below if shards is None else uint64.carry(shards.psum(below))
         leaf_ids = np.array([batch[0] for batch in batches])
         below = uint64.minimum(below, caps[leaf_ids][None])
-    if len(batches) > len(pools):
-        slices = [slice(*pair) for pair in itertools.pairwise(offsets)]
+    slices = [slice(*pair) for pair in itertools.pairwise(offsets)]
+    has_shared_pools = len(batches) > len(pools)
+    if has_shared_pools:
         totals = [uint64.sum_short_axis(below[:, part]) for part in slices]
         below = jnp.stack(totals, axis=1)
     if shards is not None:
@@ -97,8 +99,7 @@ def tally(
     if not find_next_keys:
         return Tally(below, jnp.stack(list(thresholds), axis=1))
     next_key = jnp.stack(minima, axis=1)
-    if len(batches) > len(pools):
-        slices = [slice(*pair) for pair in itertools.pairwise(offsets)]
+    if has_shared_pools:
         next_key = jnp.stack([jnp.min(next_key[:, part], axis=1) for part in slices], 1)
     return Tally(below, next_key if shards is None else shards.pmin(next_key))
 
@@ -137,11 +138,10 @@ def _count_batch(
     for keys in leaves:
         mask = keys[None] < thresholds
         counts.append(mask.astype(jnp.uint32))
-        keys_above.append(jnp.where(mask, _max_value(keys), keys[None]))
-    total, lowest = sum(counts[1:], counts[0]), keys_above[0]
-    for keys in keys_above[1:]:
-        lowest = jnp.minimum(lowest, keys)
-    minimized = [lowest] if find_next_keys else []
+        if find_next_keys:
+            keys_above.append(jnp.where(mask, _max_value(keys), keys[None]))
+    total = sum(counts[1:], counts[0])
+    minimized = [functools.reduce(jnp.minimum, keys_above)] if find_next_keys else []
     [sums], minima = variadic_reduce.reduce_jointly([total], minimized, axes)
     assert cost is None or isinstance(cost, int)
     return exact_sums.scale_counts(sums, cost), minima[0] if minima else None
