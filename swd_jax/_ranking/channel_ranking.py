@@ -180,15 +180,6 @@ class ChannelRanking(Ranking):
             ]
         )
 
-    def soft_thresholded(
-        self, leaf: int, leaf_threshold: jax.Array, power: float = 1.0
-    ) -> jax.Array:
-        """Raise a ValueError: the threshold is one of channels."""
-        raise ValueError(
-            "soft=True subtracts the threshold from every weight, which with "
-            "CoupledChannels is a threshold of channels: give soft=False"
-        )
-
     def summary(self, budgets: jax.Array) -> ChannelSummary:
         """Return the channels that are zero now and those that `prune` would remove."""
         removed, is_zero = jax.device_get(

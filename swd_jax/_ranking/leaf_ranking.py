@@ -276,30 +276,6 @@ class LeafRanking(Ranking):
             of_pool = jnp.where(is_capped, largest, of_pool)
         return sort_keys.from_key(of_pool, self.dtype)
 
-    def soft_thresholded(
-        self, leaf: int, leaf_threshold: jax.Array, power: float = 1.0
-    ) -> jax.Array:
-        """Return a leaf with w (1 - (threshold / score)^p)^(1 / p) above the threshold.
-
-        With p = 1, the default, that is w (1 - threshold / score).
-        """
-        weights, statistic, extra_inputs = self.score_inputs[leaf]
-        if self.unit_scores is None:
-            scores = _criterion.nonnegative_scores(
-                self.criterion, weights, statistic, extra_inputs, self.dtype
-            )
-        else:
-            scores = self.structure.expand(self.unit_scores[leaf], weights.shape)
-        threshold = sort_keys.from_key(leaf_threshold, self.dtype)
-        if power == 1:
-            share = (scores - threshold) / scores
-        else:
-            share = kept_share(scores, threshold, power)
-        share = jnp.where(scores > threshold, share, 0)
-        # Weights that are NaN or infinite are returned as they are.
-        share = jnp.where(jnp.isfinite(scores), share, 1)
-        return (sort_keys.widen(weights, self.dtype) * share).astype(weights.dtype)
-
 
 @jax.jit
 def _find_thresholds_with_ties(

@@ -132,22 +132,6 @@ class Ranking(abc.ABC):
           power: see `kept_shares.kept_share`.
         """
 
-    @abc.abstractmethod
-    def soft_thresholded(
-        self, leaf: int, leaf_threshold: jax.Array, power: float = 1.0
-    ) -> jax.Array:
-        """Return a leaf whose weights are shrunk by the threshold.
-
-        Args:
-          leaf: the position of the leaf in `weights`.
-          leaf_threshold: the sort key below which its units are selected.
-          power: p, greater than 0. Scores shrink to (score^p - threshold^p)^(1 / p),
-            and weights in proportion; 1 subtracts the threshold.
-
-        Raises:
-          ValueError: if a threshold says nothing about single weights.
-        """
-
     def kept_channels(self, budgets: jax.Array) -> dict[str, jax.Array]:
         """Return the channels that are kept, by channel group; {} without channels."""
         del budgets

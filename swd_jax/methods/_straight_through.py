@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import validation
+from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import AxisName
+from swd_jax._ranking.ranking import Ranking
 from swd_jax._targets.by_platform import compute_by_platform
 from swd_jax._targets.extra_arguments import check_extra_args
 from swd_jax._targets.resolve import ResolvedTargets, rank, resolve
@@ -32,16 +34,20 @@ def straight_through(
 
     .. math::
 
-        \hat w_i = \begin{cases} 0 & |w_i| < \tau_t \\
-        \operatorname{sign}(w_i) (|w_i|^p - \tau_t^p)^{1/p} & \text{else} \end{cases}
+        \hat w_i = \begin{cases} 0 & i \in P_t \\
+        w_i \, (1 - (\sigma_t / s_i)^p)^{1/p} & \text{else} \end{cases}
         \qquad \frac{\partial \hat w_i}{\partial w_i} := \begin{cases}
-        \theta & |w_i| < \tau_t \\ 1 & \text{else} \end{cases}
+        \theta & i \in P_t \\ 1 & \text{else} \end{cases}
 
-    with the threshold of `swd` for the sparsity at the step, and with :math:`w_i` for
-    the second line where `soft` is false. (With a criterion of score s other than
-    :math:`|w|`, the second line is :math:`w_i (1 - (\tau_t / s_i)^p)^{1/p}`.) With
-    p = 1 and :math:`\theta` = 1, the defaults, what is kept shrinks by the threshold,
-    and gradients pass unchanged: that is ST-3.
+    :math:`P_t` are the weights that `prune` sets to zero for the sparsity at the step,
+    :math:`s_i` is the score of the weight, or of the block or channel that it belongs
+    to, and :math:`\sigma_t` the largest score that is pruned. For single weights and
+    their magnitudes the second line is
+    :math:`\operatorname{sign}(w_i) (|w_i|^p - \sigma_t^p)^{1/p}`. Where `soft` is
+    false, it is :math:`w_i`; so it is for weights that `NM` never prunes, and for a
+    criterion whose scores may be negative, such as `movement`. With p = 1 and
+    :math:`\theta` = 1, the defaults, what is kept shrinks by the threshold, and
+    gradients pass unchanged: that is ST-3.
 
     Feather is p = 3, which leaves large weights almost as they are, with
     :math:`\theta` = 0.5 for a final sparsity above 0.95 and 1 up to it, at all steps.
@@ -51,7 +57,8 @@ def straight_through(
     Where it stands: not in the chain but in the loss, round the parameters that the
     model gets: `loss(straight_through(params, target, step=step))`. The optimizer keeps
     and moves the dense weights, so a pruned one may come back. After training
-    the network is `straight_through(params, target)`, with `prune` for ties.
+    the network is `straight_through(params, target)`, whose zeros are those of
+    `prune(params, target)`.
 
     Args:
       params: any tree of arrays.
@@ -79,7 +86,7 @@ def straight_through(
       >>> import jax, jax.numpy as jnp, swd_jax
       >>> params = {"kernel": jnp.array([[0.25, -0.5, 3.0, -4.0]])}
       >>> print(swd_jax.methods.straight_through(params, 0.25)["kernel"])
-      [[ 0.   0.   2.5 -3.5]]
+      [[ 0.   -0.25  2.75 -3.75]]
       >>> print(swd_jax.methods.straight_through(params, 0.25, soft=False)["kernel"])
       [[ 0.  -0.5  3.  -4. ]]
       >>> loss = lambda p: swd_jax.methods.straight_through(p, 0.25)["kernel"].sum()
@@ -93,7 +100,7 @@ def straight_through(
       ...         params, 0.25, power=3, pruned_gradient_scale=0.5
       ...     )["kernel"]
       >>> print([round(float(weight), 3) for weight in feather(params)[0]])
-      [0.0, 0.0, 2.995, -3.997]
+      [0.0, -0.478, 2.999, -4.0]
       >>> print(jax.grad(lambda p: feather(p).sum())(params)["kernel"])
       [[0.5 1.  1.  1. ]]
 
@@ -102,8 +109,9 @@ def straight_through(
     the gradient is that of Bengio et al. (arXiv 1308.3432). p and theta: Glentis
     Georgoulakis et al., "Feather: an elegant solution to effective DNN sparsification"
     (arXiv 2310.02448); its theta and schedule are those of the authors' code
-    (github.com/athglentis/feather), whose threshold, a quantile between two magnitudes,
-    is here the (k+1)-th smallest.
+    (github.com/athglentis/feather). Both papers shrink by a threshold between the
+    largest magnitude that is pruned and the smallest that is kept. Here the threshold
+    is the former, so that what is kept is never zero.
     """
     exponent = _check_power(power, soft=soft)
     scale = validation.as_factor("pruned_gradient_scale", pruned_gradient_scale)
@@ -114,15 +122,14 @@ def straight_through(
     def pruned_leaves(resolved: ResolvedTargets) -> dict[int, jax.Array]:
         new_leaves = {}
         for ranked in rank(resolved, axis_name, extra_args=extra_args):
-            ranking = ranked.ranking
-            thresholds = ranking.find_thresholds(ranked.budgets(step)).leaf_thresholds
-            masks = ranking.masks_below(thresholds)
+            ranking, budgets = ranked.ranking, ranked.budgets(step)
+            masks = ranking.map_exact_k(_is_pruned, budgets)
+            kept_weights = ranking.weights
+            if soft:
+                kept_weights = _shrunk_weights(ranking, budgets, exponent)
             for i, leaf in enumerate(ranked.leaves):
                 weights = ranking.weights[i]
-                kept = weights
-                if soft:
-                    kept = ranking.soft_thresholded(i, thresholds[i], exponent)
-                forward = jnp.where(masks[i], jnp.zeros_like(weights), kept)
+                forward = jnp.where(masks[i], jnp.zeros_like(weights), kept_weights[i])
                 # w - stop_gradient(w) is 0 and carries the identity gradient.
                 identity = jnp.asarray(leaf.weights) - weights
                 identity = jnp.where(jnp.isnan(identity), 0, identity)
@@ -134,6 +141,28 @@ def straight_through(
 
     inputs = (params, extra_args, step)
     return resolved.tree.rebuild(compute_by_platform(resolved, pruned_leaves, inputs))
+
+
+def _is_pruned(weights: jax.Array, pruned: jax.Array) -> jax.Array:
+    del weights
+    return pruned
+
+
+def _shrunk_weights(
+    ranking: Ranking, budgets: jax.Array, power: float
+) -> list[jax.Array]:
+    """Return the weights, shrunk by the largest score below the threshold.
+
+    Units that tie with the threshold count as kept: of those that `prune` keeps, none
+    may shrink to zero.
+    """
+    thresholds = ranking.find_thresholds(budgets).leaf_thresholds
+    masks = ranking.masks_below(thresholds)
+    shares = ranking.kept_shares(masks, thresholds, power)
+    return [
+        (sort_keys.widen(weights, ranking.dtype) * factor).astype(weights.dtype)
+        for weights, factor in zip(ranking.weights, shares.factors, strict=True)
+    ]
 
 
 def _check_power(power: Any, *, soft: bool) -> float:

@@ -204,6 +204,6 @@ def test_feather_is_that_of_its_authors(sparsity, theta, traced):
     k = int(1000 * sparsity)
     # The rise ends at half of the ten steps.
     pruned, gradient = compute(np.float32(sparsity) if traced else sparsity, 5)
-    expected = np.maximum(np.arange(1.0, 1001) ** 3 - (k + 1.0) ** 3, 0) ** (1 / 3)
+    expected = np.maximum(np.arange(1.0, 1001) ** 3 - float(k) ** 3, 0) ** (1 / 3)
     np.testing.assert_allclose(pruned.ravel(), expected, rtol=1e-5)
     np.testing.assert_array_equal(gradient.ravel(), [theta] * k + [1] * (1000 - k))

@@ -30,11 +30,9 @@ def flat(params):
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
 def test_it_is_numpys_soft_threshold(params, sparsity):
     weights = flat(params)
-    k = int(sparsity * 250)
-    threshold = np.sort(np.abs(weights))[k] if k else 0.0
+    # The largest magnitude that is pruned; without one, nothing shrinks.
+    threshold = np.concatenate([[0], np.sort(np.abs(weights))])[int(sparsity * 250)]
     expected = np.sign(weights) * np.maximum(np.abs(weights) - threshold, 0)
-    if not k:  # the smallest weight is the threshold then
-        expected = np.sign(weights) * (np.abs(weights) - np.abs(weights).min())
     got = jax.jit(lambda p: swd_jax.methods.straight_through(p, sparsity))(params)
     np.testing.assert_allclose(flat(got), expected, atol=1e-6)
     np.testing.assert_array_equal(got["bias"], 1)
@@ -90,8 +88,7 @@ def test_the_step_may_be_traced_and_the_schedule_is_followed(params):
         lambda step: swd_jax.methods.straight_through(params, target, step=step)
     )
     zeros = [int((flat(at(step)) == 0).sum()) for step in (0, 5, 10)]
-    # One weight is at the threshold itself, and 0 after shrinking.
-    assert zeros == [1, 250 * 7 // 10 + 1, 201]
+    assert zeros == [0, 250 * 7 // 10, 200]
     settled = swd_jax.methods.straight_through(params, target)
     np.testing.assert_allclose(flat(settled), flat(at(10)), atol=1e-6)
 
@@ -99,10 +96,64 @@ def test_the_step_may_be_traced_and_the_schedule_is_followed(params):
 def test_a_normalised_criterion_shrinks_in_its_own_units():
     params = {"a": jnp.array([[3.0, 4.0]]), "b": jnp.array([[0.5, 1.2]])}
     target = swd_jax.Target(0.25, criterion="normalized_magnitude", prunable="")
-    # Scores 0.6, 0.8 and 5/13, 12/13: the first of "b" goes, the threshold is 0.6.
+    # Scores 0.6, 0.8 and 5/13, 12/13: the first of "b" goes, the threshold is 5/13.
     got = swd_jax.methods.straight_through(params, target)
-    np.testing.assert_allclose(got["a"], [[0, 4 * (1 - 0.75)]], atol=1e-5)
-    np.testing.assert_allclose(got["b"], [[0, 1.2 * (1 - 0.6 * 13 / 12)]], rtol=1e-5)
+    left = [3 * (1 - 25 / 39), 4 * (1 - 25 / 52)]
+    np.testing.assert_allclose(got["a"], [left], rtol=1e-5)
+    np.testing.assert_allclose(got["b"], [[0, 1.2 * (1 - 5 / 12)]], rtol=1e-5)
+
+
+KERNELS = {
+    name: jnp.asarray(np.random.default_rng(i).normal(size=shape), jnp.float32)
+    for i, (name, shape) in enumerate({"hidden": (8, 12), "head": (8, 1)}.items())
+}
+TARGETS_TO_PRUNE = {
+    "weights": swd_jax.Target(0.6),
+    "a sparsity of 0": swd_jax.Target(0.0),
+    "2:4": swd_jax.Target(0.5, structure=swd_jax.NM(2, 4)),
+    "2:4, not yet at its end": swd_jax.Target(0.3, structure=swd_jax.NM(2, 4)),
+    "blocks": swd_jax.Target(0.5, structure=swd_jax.Block((2, 1))),
+    "channels": swd_jax.Target(0.5, structure=swd_jax.Channel(-1)),
+    "channels, locally": swd_jax.Target(
+        0.5, structure=swd_jax.Channel(-1), scope="local"
+    ),
+    "a floor": swd_jax.Target(0.8, min_kept=0.4),
+    "signed scores": swd_jax.Target(
+        0.5, criterion=swd_jax.criteria.Criterion("value", lambda w, _: w, signed=True)
+    ),
+}
+
+
+@pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])
+@pytest.mark.parametrize("name", TARGETS_TO_PRUNE)
+def test_its_zeros_are_those_of_prune(name, soft):
+    target = TARGETS_TO_PRUNE[name]
+    pruned = swd_jax.prune(KERNELS, target)
+    got = swd_jax.methods.straight_through(KERNELS, target, soft=soft)
+    for leaf, weights in KERNELS.items():
+        np.testing.assert_array_equal(got[leaf] == 0, pruned[leaf] == 0)
+        np.testing.assert_array_equal(
+            jnp.sign(got[leaf])[got[leaf] != 0], jnp.sign(weights)[got[leaf] != 0]
+        )
+
+
+@pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])
+def test_ties_are_pruned_as_by_prune(soft):
+    # k = 3 of 6: 1 goes, and the first two of those that tie, under jit as well.
+    params = {"kernel": jnp.array([[2.0, 1.0, -2.0], [2.0, 3.0, 2.0]])}
+    through = lambda p: swd_jax.methods.straight_through(p, 0.5, soft=soft)["kernel"]
+    kept = [1, 2, 1] if soft else [2, 3, 2]
+    for got in (through(params), jax.jit(through)(params)):
+        np.testing.assert_array_equal(got, [[0, 0, 0], kept])
+
+
+def test_channels_shrink_by_the_largest_that_is_pruned():
+    # Norms of 5, 10 and 13: the first goes.
+    kernel = jnp.array([[3.0, 6.0, 5.0], [4.0, 8.0, 12.0]])
+    target = swd_jax.Target(0.34, structure=swd_jax.Channel(-1))
+    got = swd_jax.methods.straight_through({"kernel": kernel}, target)["kernel"]
+    expected = kernel * jnp.array([[0, 1 / 2, 8 / 13]])
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 def test_weights_that_are_not_finite_are_not_hidden():
@@ -127,20 +178,22 @@ class TestFeather:
     WEIGHTS = jnp.array([[0.5, -1.0, 2.0, -3.0]])
 
     def test_its_threshold_by_hand(self):
-        # k = 1 of 4: the threshold is the second smallest magnitude, 1.
-        expected = [[0, 0, 7 ** (1 / 3), -(26 ** (1 / 3))]]
+        # k = 1 of 4: the threshold is the smallest magnitude, and 8 its inverse cubed.
+        expected = [
+            [0, -((7 / 8) ** (1 / 3)), (63 / 8) ** (1 / 3), -(215 ** (1 / 3)) / 2]
+        ]
         got = swd_jax.methods.straight_through(self.WEIGHTS, TARGET, power=3)
         np.testing.assert_allclose(got, expected, rtol=1e-6)
         # 5^2 - 3^2 = 4^2, and 13^2 - 5^2 = 12^2.
         for weights, left in (([1.0, 3, -5], -4.0), ([1.0, 5, 13], 12.0)):
-            target = swd_jax.Target(0.4, prunable="")
+            target = swd_jax.Target(0.67, prunable="")
             got = swd_jax.methods.straight_through(jnp.array(weights), target, power=2)
             np.testing.assert_allclose(got, [0, 0, left], rtol=1e-6)
 
     def test_two_leaves_share_a_threshold_and_a_scale(self):
         params = {"a": jnp.array([[0.5, 2.0]]), "b": jnp.array([[-3.0, -0.25, 4.0]])}
-        # k = 2 of 5: 0.25 and 0.5 go, and the threshold is 2.
-        target = swd_jax.Target(0.4, prunable="")
+        # k = 3 of 5: 0.25, 0.5 and 2 go, and the threshold is 2.
+        target = swd_jax.Target(0.6, prunable="")
 
         def loss(params):
             pruned = swd_jax.methods.straight_through(
@@ -155,7 +208,7 @@ class TestFeather:
         np.testing.assert_allclose(
             pruned["b"], [[-cube_root, 0, 56 ** (1 / 3)]], rtol=1e-6
         )
-        np.testing.assert_array_equal(gradient["a"], [[5, 10]])
+        np.testing.assert_array_equal(gradient["a"], [[5, 5]])
         np.testing.assert_allclose(
             gradient["b"], [[-2 * cube_root, 0, 2 * 56 ** (1 / 3)]], rtol=1e-6
         )
@@ -163,7 +216,7 @@ class TestFeather:
     def test_another_criterion_shrinks_by_its_own_scores(self):
         params = {"a": jnp.array([[3.0, 4.0]]), "b": jnp.array([[0.5, 1.2]])}
         target = swd_jax.Target(0.25, criterion="normalized_magnitude", prunable="")
-        # Scores 0.6, 0.8 and 5/13, 12/13: the first of "b" goes, the threshold is 0.6.
+        # Scores 0.6, 0.8 and 5/13, 12/13: the first of "b" goes, the threshold is 5/13.
 
         def pruned(params):
             return swd_jax.methods.straight_through(
@@ -171,10 +224,13 @@ class TestFeather:
             )
 
         got = pruned(params)
-        kept = 1.2 * (1 - 0.65**3) ** (1 / 3)  # 0.6 * 13 / 12 = 0.65
+        kept = 1.2 * (1 - (5 / 12) ** 3) ** (1 / 3)
         np.testing.assert_allclose(got["b"], [[0, kept]], rtol=1e-5)
-        left = 4 * (1 - 0.75**3) ** (1 / 3)
-        np.testing.assert_allclose(got["a"], [[0, left]], atol=1e-5)
+        left = [
+            3 * (1 - (25 / 39) ** 3) ** (1 / 3),
+            4 * (1 - (25 / 52) ** 3) ** (1 / 3),
+        ]
+        np.testing.assert_allclose(got["a"], [left], rtol=1e-5)
         gradient = jax.grad(lambda p: sum(map(jnp.sum, jax.tree.leaves(pruned(p)))))
         np.testing.assert_array_equal(gradient(params)["b"], [[0.25, 1]])
         np.testing.assert_array_equal(gradient(params)["a"], [[1, 1]])
@@ -183,7 +239,7 @@ class TestFeather:
     def test_it_is_numpys_in_double_precision(self, params, sparsity):
         weights = flat(params).astype(np.float64)
         magnitudes = np.abs(weights)
-        threshold = np.sort(magnitudes)[int(sparsity * 250)]
+        threshold = np.concatenate([[0], np.sort(magnitudes)])[int(sparsity * 250)]
         shrunk = np.maximum(magnitudes**3 - threshold**3, 0) ** (1 / 3)
         got = swd_jax.methods.straight_through(params, sparsity, power=3)
         np.testing.assert_allclose(
@@ -200,7 +256,7 @@ class TestFeather:
     def test_hardly_more_than_the_threshold_and_far_more(self):
         above = np.nextafter(np.float32(1), np.float32(2))
         weights = jnp.array([[0.5, 1.0, above, 1e30, 3e38]])
-        target = swd_jax.Target(0.2)
+        target = swd_jax.Target(0.4)
         got = swd_jax.methods.straight_through(weights, target, power=3)
         # |w|^3 is beyond float32, and above^3 - 1 is a few of its last digits.
         expected = [[0, 0, (float(above) ** 3 - 1) ** (1 / 3), 1e30, 3e38]]
@@ -245,12 +301,12 @@ class TestFeather:
             )[0, 2]
         )(half)
         assert got.dtype == gradient.dtype == jnp.bfloat16
-        assert got == jnp.asarray(7 ** (1 / 3), jnp.bfloat16)
+        assert got == jnp.asarray((63 / 8) ** (1 / 3), jnp.bfloat16)
 
     def test_weights_that_are_not_finite_are_as_they_were(self):
         weights = jnp.array([[jnp.nan, jnp.inf, -jnp.inf, 1.0, 2.0, 3.0]])
         got = swd_jax.methods.straight_through(
-            weights, swd_jax.Target(0.17), power=3, pruned_gradient_scale=0.5
+            weights, swd_jax.Target(0.34), power=3, pruned_gradient_scale=0.5
         )
         expected = [[jnp.nan, jnp.inf, -jnp.inf, 0, 0, 19 ** (1 / 3)]]
         np.testing.assert_allclose(got, expected, rtol=1e-6)

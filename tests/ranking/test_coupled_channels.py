@@ -480,6 +480,14 @@ class TestPruning:
         with pytest.raises(ValueError, match="these channels are not zero"):
             swd_jax.channels.shrink(bare, whole, groups, pruned, X)
 
+    def test_in_straight_through_training_has_the_same_zeros(self):
+        pruned = swd_jax.prune(PARAMS, coupled())
+        hard = swd_jax.methods.straight_through(PARAMS, coupled(), soft=False)
+        jax.tree.map(np.testing.assert_array_equal, hard, pruned)
+        soft = swd_jax.methods.straight_through(PARAMS, coupled())
+        are_zero = lambda tree: jax.tree.map(lambda leaf: leaf == 0, tree)
+        jax.tree.map(np.testing.assert_array_equal, are_zero(soft), are_zero(pruned))
+
     def test_stays_where_the_parameters_are_divided(self):
         # Groups may lie anywhere; under shard_map there is no whole channel to see.
         with pytest.raises(ValueError, match="axis_name is 'x'"):
@@ -669,11 +677,6 @@ class TestErrors:
     def test_of_methods_for_single_weights(self):
         with pytest.raises(ValueError, match="structure must be Unstructured"):
             swd_jax.methods.rigl(optax.sgd(0.1), coupled(), update_every=10, until=100)
-        with pytest.raises(ValueError, match="soft=False"):
-            swd_jax.methods.straight_through(PARAMS, coupled())
-        hard = swd_jax.methods.straight_through(PARAMS, coupled(), soft=False)
-        pruned = swd_jax.prune(PARAMS, coupled())
-        jax.tree.map(np.testing.assert_array_equal, hard, pruned)
 
     def test_of_kept_channels_without_coupled_channels(self):
         with pytest.raises(ValueError, match="structure=CoupledChannels"):

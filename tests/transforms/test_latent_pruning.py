@@ -316,7 +316,6 @@ class TestSpecialCases:
             np.testing.assert_allclose(to_power(got, 3), cubes, rtol=0, atol=1e-6)
 
     def test_one_step_of_feather_is_that_of_straight_through(self):
-        """sigma, the largest that is pruned, is next to tau, the smallest kept."""
         row = [0.5, 1.0, np.nextafter(np.float32(1), np.float32(2)), 2.0, -5.0]
         tx = latent_pruning(
             swd_jax.Target(0.4, prunable=""), forgetting=0, power=3, max_rescale=1
@@ -325,9 +324,7 @@ class TestSpecialCases:
         through = swd_jax.methods.straight_through(
             jnp.asarray(row), swd_jax.Target(0.4, prunable=""), power=3
         )
-        np.testing.assert_allclose(weights[3:], through[3:], rtol=1e-6)
-        np.testing.assert_array_equal(weights[:2], through[:2])
-        assert 0 < weights[2] < 0.01  # of which straight_through makes 0
+        np.testing.assert_allclose(weights, through, rtol=1e-5)
 
     def test_with_very_large_forgetting_it_is_gradual_magnitude_pruning(self):
         """That prunes before the update, and this after it, for the next step."""
