@@ -43,7 +43,7 @@ def count_true(
     for masks, cost in zip(leaves, costs, strict=True):
         indicators = [mask.astype(jnp.uint32) for mask in masks]
         sums.append(sums_and_minima(indicators, cost, [])[0])
-    totals = stack_sums(sums)
+    totals = scale_counts(stack_sums(sums), costs)
     return totals if shards is None else _psum_totals(totals, shards)
 
 
@@ -164,7 +164,8 @@ def sums_and_minima(
 
     Args:
       indicators: 0 or 1 for each element of a leaf, dtype=uint32.
-      cost: the cost of each element.
+      cost: the cost of each element. One integer for all elements is ignored: see
+        `scale_counts`.
       minimized: integers in the leaf's shape.
 
     Returns:
@@ -173,7 +174,7 @@ def sums_and_minima(
     """
     if cost is None or isinstance(cost, int):
         sums, minima = _reduce_leaf(indicators, 1, minimized)
-        return scale_counts(jnp.stack(sums), cost), minima
+        return jnp.stack(sums), minima
     bits = _digit_bits(cost, cost.size)
     digits = [
         digit for indicator in indicators for digit in _digits(indicator, cost, bits)
@@ -184,9 +185,20 @@ def sums_and_minima(
     return _from_digits(digit_sums, bits), minima
 
 
-def scale_counts(counts: jax.Array, cost: int | None) -> jax.Array:
-    """Multiply counts of elements, 32-bit or emulated, by what each element costs."""
-    return counts if cost is None else uint64.multiply(_row_to_uint64(counts), cost)
+def scale_counts(counts: jax.Array, costs: Sequence[Cost]) -> jax.Array:
+    """Multiply the counts of leaves whose elements all have one cost by that cost.
+
+    For all leaves at once: with 50 leaves, a product of emulated numbers for each took
+    four fifths of the time in which XLA compiles a search for channels.
+
+    Args:
+      counts: emulated uint64, shape (leaves, n, 4).
+      costs: of the elements of each leaf.
+    """
+    factors = [cost if isinstance(cost, int) else 1 for cost in costs]
+    if all(factor == 1 for factor in factors):
+        return counts
+    return uint64.multiply(counts, np.stack([[uint64.from_int(n)] for n in factors]))
 
 
 def _reduce_leaf(

@@ -114,15 +114,25 @@ def shift_left(numbers: jax.Array, bits: int) -> jax.Array:
     return padded[..., :LIMBS]
 
 
-def multiply(numbers: jax.Array, factor: int) -> jax.Array:
-    """Return the products with a Python integer, which must stay below 2**64."""
+def multiply(numbers: jax.Array, factor: int | np.ndarray) -> jax.Array:
+    """Return the products with constants, which must stay below 2**64.
+
+    Args:
+      numbers: emulated numbers, shape (..., 4).
+      factor: a Python integer, or emulated numbers that broadcast to `numbers`.
+    """
+    if isinstance(factor, int):
+        limbs = from_int(factor).reshape((1,) * (numbers.ndim - 1) + (LIMBS,))
+    else:
+        limbs = factor
     product = jnp.zeros_like(numbers)
     for shift in range(LIMBS):
-        digit = (factor >> LIMB_BITS * shift) % LIMB
         # Half a limb at a time keeps every partial product below 2**24.
         for half in (0, 8):
-            part = ((digit >> half) % 256) * numbers
-            part = carry(part) << half
+            digits = (limbs[..., shift : shift + 1] >> half) % 256
+            if not digits.any():
+                continue
+            part = carry(jnp.asarray(digits, jnp.uint32) * numbers) << half
             shifted = jnp.pad(part, [(0, 0)] * (numbers.ndim - 1) + [(shift, 0)])
             product = carry(product + shifted[..., :LIMBS])
     return product

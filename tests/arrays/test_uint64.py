@@ -48,6 +48,9 @@ def test_comparisons(first, second):
 def test_products(first, second):
     product = uint64.multiply(emulated(first), second)
     assert uint64.to_int(product) == first * second
+    factors = np.stack([uint64.from_int(second), uint64.from_int(1)])
+    products = uint64.multiply(jnp.stack([emulated(first)] * 2), factors)
+    assert [uint64.to_int(one) for one in products] == [first * second, first]
 
 
 @given(all_numbers, st.integers(1, 2**16))
