@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+import jax
+import jax.export
 import numpy as np
 
 from swd_jax._coupling import type_aliases, union_find
@@ -35,8 +37,16 @@ class Labels:
     """
     depends_on_input: bool = False
     """Whether the values depend on the model's input, not on parameters alone."""
-    zero_preserving: bool = False
-    """Whether values are 0 wherever the parameters of their channel are 0."""
+    removed_values: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    """Value, by labelled axis, at the positions of a channel whose parameters are 0.
+
+    An axis is missing where that value depends on the input or on other channels. It is
+    then taken to be finite, as the values of the kept channels are.
+    """
+    uniform_value: float | None = None
+    """Value of all elements, where they are equal and known, as of a literal."""
+    not_finite_at: str = ""
+    """The operation that makes a value in `removed_values` NaN or infinite."""
     const_value: np.ndarray | None = None
     """Value of a small integer or bool array that depends on literals only."""
 
@@ -58,11 +68,32 @@ class Labels:
         """Return the atoms along an axis whose block has no other axis."""
         if (dim,) in self.blocks:
             return self.blocks[dim,]
-        return np.full(self.shape[dim], union_find.NOT_REMOVABLE)
+        size = self.shape[dim]
+        # One position that broadcasts stands for a number of them that is unknown.
+        size = 1 if jax.export.is_symbolic_dim(size) else size
+        return np.full(size, union_find.NOT_REMOVABLE)
+
+    def removed_value(self, dim: int) -> float | None:
+        """Return the value at the positions of removed channels along an axis.
+
+        Along an axis without atoms it is the value of all elements. None is unknown.
+        """
+        if self.block_key(dim) is None:
+            return self.uniform_value
+        return self.removed_values.get(dim)
 
     def replace(self, **changes: object) -> "Labels":
         """Return a copy with some fields changed, and without `const_value`."""
-        return dataclasses.replace(self, **{"const_value": None, **changes})
+        labels = dataclasses.replace(self, **{"const_value": None, **changes})
+        labelled_axes = labels.labelled_axes
+        if labels.removed_values.keys() <= labelled_axes:
+            return labels
+        values = {
+            dim: value
+            for dim, value in labels.removed_values.items()
+            if dim in labelled_axes
+        }
+        return dataclasses.replace(labels, removed_values=values)
 
     def blocks_except(
         self, key: type_aliases.Dims
@@ -86,6 +117,11 @@ class Labels:
             shape=shape,
             blocks=dict(_move_block(*item, new_dims) for item in self.blocks.items()),
             broadcast_axes=broadcast_axes,
+            removed_values={
+                new_dims[dim]: value
+                for dim, value in self.removed_values.items()
+                if dim in new_dims
+            },
         )
 
     def blocks_within(
@@ -120,6 +156,6 @@ def fixed_size_labels(shape: Iterable[int], *, depends_on_input: bool = True) ->
 
 
 def broadcast_labels(shape: Iterable[int]) -> Labels:
-    """Return the labels of an array whose values are all equal."""
+    """Return the labels of an array whose values are equal along every axis."""
     shape = tuple(shape)
     return Labels(shape, broadcast_axes=frozenset(range(len(shape))))

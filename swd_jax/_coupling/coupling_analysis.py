@@ -24,6 +24,8 @@ class Frame:
     """Frames of the jaxprs that an equation calls, by the number of the equation."""
     unsupported: set[int] = dataclasses.field(default_factory=set)
     """Numbers of the equations that no rule supports."""
+    unused: set[int] = dataclasses.field(default_factory=set)
+    """Numbers of the equations that nothing depends on, which are left out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +58,16 @@ class CouplingAnalysis:
     here. `build_groups` reads the result.
     """
 
-    def __init__(self, propagate: Propagate) -> None:
+    def __init__(self, propagate: Propagate, *, counts_products: bool = True) -> None:
         """Start an analysis.
 
         Args:
           propagate: `propagate_labels.propagate`; an argument, because that module
             imports the rules, and the rules of `scan`, `cond` and `jit` need it.
+          counts_products: whether the rules note multiply-adds, which needs sizes that
+            are numbers.
         """
+        self.counts_products = counts_products
         self.atoms = union_find.Atoms()
         self.position = ProgramPosition()
         self.products: list[Product] = []
@@ -72,6 +77,7 @@ class CouplingAnalysis:
         """Blocks with several axes, and the position at which each arose."""
         self._propagate = propagate
         self._called: list[Frame] = []
+        self._products_before_call = 0
         self._leaf_axes: list[tuple[int, int]] = []
         self._first_atoms: list[int] = []
 
@@ -88,7 +94,8 @@ class CouplingAnalysis:
                 self._leaf_axes.append((leaf, axis))
                 self._first_atoms.append(len(self.atoms))
                 blocks[axis,] = self.atoms.create(size)
-        return Labels(tuple(shape), blocks, zero_preserving=True)
+        removed_values = {dim: 0.0 for dims in blocks for dim in dims}
+        return Labels(tuple(shape), blocks, removed_values=removed_values)
 
     def end_leaves(self) -> None:
         """Declare that the atoms created after this call belong to no leaf."""
@@ -159,7 +166,15 @@ class CouplingAnalysis:
 
     def call(self, jaxpr: Any, arguments: Sequence[Labels]) -> list[Labels]:
         """Propagate labels through a jaxpr that the current equation calls."""
+        num_products = len(self.products)
         with self.position.called_jaxpr():
             results, frame = self._propagate(self, jaxpr, arguments)
         self._called.append(frame)
+        self._products_before_call = num_products
         return results
+
+    def call_again(self, jaxpr: Any, arguments: Sequence[Labels]) -> list[Labels]:
+        """Repeat the last call with other labels; products count once."""
+        self._called.pop()
+        del self.products[self._products_before_call :]
+        return self.call(jaxpr, arguments)

@@ -13,15 +13,21 @@ from swd_jax._coupling import (
     groups_from_atoms,
     label_operations,
     propagate_labels,
-    running_statistics,
     tied_leaves,
     trace_model,
-    type_aliases,
 )
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.channel_groups import ChannelGroups, get_analysis
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis, Frame
 from swd_jax._coupling.trace_model import ModelInputs
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parameter:
+    """An array that is updated by itself. Tied leaves share one `Parameter`."""
+
+    shape: tuple[int, ...]
+    dtype: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,16 +41,8 @@ class Analysis:
     results: list[Labels]
     """Labels of the model's outputs."""
     result_tree: Any
-    channel_roots: list[type_aliases.AtomIds]
-    """The union-find root of each channel, by channel group."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Parameter:
-    """An array that is updated by itself. Tied leaves share one `Parameter`."""
-
-    shape: tuple[int, ...]
-    dtype: Any
+    parameters: list[Parameter]
+    """One for each array among the parameters, in their order."""
 
 
 def channel_groups(
@@ -112,7 +110,7 @@ def channel_groups(
     inputs = trace_model.model_inputs(apply, params, example_args)
     shapes = {path: tuple(leaf.shape) for _, path, leaf in inputs.entries}
     pairs = tied_leaves.check_pairs(tied, shapes)
-    return _analyse(inputs, params, pairs)
+    return _find_groups(inputs, params, pairs)
 
 
 def groups_of_model(
@@ -134,48 +132,70 @@ def groups_of_model(
         and set(tied_leaves.shared_in_container(params)) <= set(groups.tied)
     ):
         return groups
-    return _analyse(inputs, params, groups.tied)
+    return _find_groups(inputs, params, groups.tied)
 
 
-def _analyse(
-    inputs: ModelInputs, params: Any, tied: tied_leaves.Pairs
-) -> ChannelGroups:
+def analyse(
+    inputs: ModelInputs, tied: tied_leaves.Pairs, *, counts_products: bool = True
+) -> Analysis:
+    """Trace a model and find which positions along all axes are coupled.
+
+    Args:
+      inputs: the model. Sizes of its arguments, but not of its parameters, may be
+        symbolic dimensions of `jax.export`.
+      tied: pairs of paths of tied leaves.
+      counts_products: whether multiply-adds are counted; sizes must be numbers then.
+
+    Raises:
+      ValueError: if the model cannot be traced.
+    """
     jaxpr, result_tree = trace_model.trace(inputs)
-    tied = tuple(dict.fromkeys((*tied_leaves.shared_in_container(params), *tied)))
-    entries = _with_identity(inputs.entries, tied)
-    coupling = CouplingAnalysis(propagate_labels.propagate)
+    parameters = _parameters(inputs.entries, tied)
+    coupling = CouplingAnalysis(
+        propagate_labels.propagate, counts_products=counts_products
+    )
     labels = [
         coupling.add_leaf(number, parameter.shape)
-        for number, (_, _, parameter) in enumerate(entries)
+        for number, parameter in enumerate(parameters)
     ]
     coupling.end_leaves()
-    _unite_tied(coupling, labels, [parameter for *_, parameter in entries])
+    _unite_tied(coupling, labels, parameters)
     fixed = [axis_labels.fixed_size_labels(leaf.shape) for leaf in inputs.input_arrays]
     results, frame = propagate_labels.propagate(coupling, jaxpr, [*labels, *fixed])
     for result in results:
         for ids in result.blocks.values():
             coupling.atoms.freeze(ids.ravel(), "an output of the model")
-    _check_used(jaxpr, entries, inputs.params)
     label_operations.assign_remaining_blocks(coupling)
-    statistics = running_statistics.find_running_statistics(
-        params, [path for _, path, _ in entries]
-    )
-    groups, roots = groups_from_atoms.build_groups(coupling, entries, statistics)
-    analysis = Analysis(inputs, coupling, jaxpr, frame, results, result_tree, roots)
+    return Analysis(inputs, coupling, jaxpr, frame, results, result_tree, parameters)
+
+
+def _find_groups(
+    inputs: ModelInputs, params: Any, tied: tied_leaves.Pairs
+) -> ChannelGroups:
+    tied = tuple(dict.fromkeys((*tied_leaves.shared_in_container(params), *tied)))
+    analysis = analyse(inputs, tied)
+    entries = [
+        (position, path, parameter)
+        for (position, path, _), parameter in zip(
+            inputs.entries, analysis.parameters, strict=True
+        )
+    ]
+    _check_used(analysis.jaxpr, entries, inputs.params)
+    groups = groups_from_atoms.build_groups(analysis.coupling, entries, params)
     return dataclasses.replace(groups, tied=tied, _analysis=analysis)
 
 
-def _with_identity(
+def _parameters(
     entries: Sequence[tuple[int, str, Any]], tied: tied_leaves.Pairs
-) -> list[tuple[int, str, Parameter]]:
-    """Position, path and `Parameter` of each array among the parameters."""
+) -> list[Parameter]:
+    """The `Parameter` of each array among the parameters."""
     leaves = {path: leaf for _, path, leaf in entries}
     first = tied_leaves.first_of_tied(leaves, tied)
     parameters = {
         path: Parameter(tuple(leaves[path].shape), leaves[path].dtype)
         for path in set(first.values())
     }
-    return [(position, path, parameters[first[path]]) for position, path, _ in entries]
+    return [parameters[first[path]] for _, path, _ in entries]
 
 
 def _unite_tied(

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from swd_jax._coupling import parameter_and_flop_counts, type_aliases
+from swd_jax._coupling import leaf_kinds, parameter_and_flop_counts, type_aliases
 from swd_jax._coupling.channel_groups import (
     ChannelGroup,
     ChannelGroups,
@@ -24,8 +24,8 @@ _Positions: TypeAlias = Mapping[int, Mapping[_LeafAxis, list[int]]]
 def build_groups(
     analysis: CouplingAnalysis,
     entries: Sequence[tuple[int, str, Any]],
-    statistics: set[str],
-) -> tuple[ChannelGroups, list[type_aliases.AtomIds]]:
+    params: Any,
+) -> ChannelGroups:
     """Build channel groups from the classes of atoms that are not frozen.
 
     A class is a channel. Channels with equally many positions along the same axes of
@@ -34,13 +34,15 @@ def build_groups(
     Args:
       analysis: after the whole program.
       entries: position, path and array of each leaf.
-      statistics: paths of the running statistics.
+      params: the tree of the leaves.
 
     Returns:
-      The channel groups in the order of the program, and the root of each channel's
-      class by channel group.
+      The channel groups in the order of the program.
     """
-    _freeze_unused_leaves(analysis)
+    paths = [path for _, path, _ in entries]
+    unused = {paths[leaf] for leaf in _freeze_unused_leaves(analysis, len(paths))}
+    statistics = leaf_kinds.find_running_statistics(params, paths)
+    outputs = leaf_kinds.find_kept_outputs(params, paths, unused)
     order = {leaf_axis: number for number, leaf_axis in enumerate(analysis.roles)}
     positions, frozen = _positions_by_class(analysis, entries)
     roots_by_axes: dict[Any, list[int]] = defaultdict(list)
@@ -72,7 +74,7 @@ def build_groups(
         channel_roots.append(np.array(roots, np.int64))
     counter = parameter_and_flop_counts.ExtentCounter(analysis, channel_roots)
     parameter_costs = parameter_and_flop_counts.parameter_costs(
-        analysis, counter, entries, statistics
+        analysis, counter, entries, statistics | outputs
     )
     flop_costs = parameter_and_flop_counts.flop_costs(analysis, counter)
     groups: list[ChannelGroup] = []
@@ -90,19 +92,21 @@ def build_groups(
             )
         )
     shapes = {path: tuple(array.shape) for _, path, array in entries}
-    return (
-        ChannelGroups(tuple(groups), frozen, shapes, parameter_costs, flop_costs),
-        channel_roots,
-    )
+    return ChannelGroups(tuple(groups), frozen, shapes, parameter_costs, flop_costs)
 
 
-def _freeze_unused_leaves(analysis: CouplingAnalysis) -> None:
-    """Freeze the leaves that no operation uses; axes without a role get OTHER."""
+def _freeze_unused_leaves(analysis: CouplingAnalysis, num_leaves: int) -> set[int]:
+    """Freeze the leaves that no operation uses; axes without a role get OTHER.
+
+    Returns:
+      The numbers of these leaves.
+    """
     used = {leaf for leaf, _ in analysis.roles}
     for leaf, axis, ids in analysis.leaf_axis_atoms():
         analysis.roles.setdefault((leaf, axis), OTHER)
         if leaf not in used:
             analysis.atoms.freeze(ids, "the model does not use it")
+    return set(range(num_leaves)) - used
 
 
 def _positions_by_class(

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+import jax
+import jax.export
 import numpy as np
 
 from swd_jax._coupling import axis_labels, type_aliases, union_find
@@ -219,7 +221,9 @@ def merge_elementwise(
         blocks=add_blocks(left, right),
         broadcast_axes=left.broadcast_axes & right.broadcast_axes,
         depends_on_input=left.depends_on_input or right.depends_on_input,
-        zero_preserving=False,
+        removed_values={},
+        uniform_value=None,
+        not_finite_at=left.not_finite_at or right.not_finite_at,
     )
 
 
@@ -241,12 +245,27 @@ def give_own_atoms(analysis: CouplingAnalysis, labels: Labels) -> Labels:
     A loop's carry needs this, because a later iteration may give it different values
     along an axis that is broadcast at the start.
     """
-    blocks = {
-        (dim,): analysis.atoms.create(labels.shape[dim])
-        for dim in labels.broadcast_axes
-    }
+    blocks = create_blocks(analysis, labels.shape, labels.broadcast_axes)
+    values = dict(labels.removed_values)
+    if labels.uniform_value is not None:
+        values |= {dim: labels.uniform_value for dims in blocks for dim in dims}
     return labels.replace(
         blocks={**labels.blocks, **blocks},
         broadcast_axes=frozenset(),
-        zero_preserving=False,
+        removed_values=values,
+        uniform_value=None,
     )
+
+
+def create_blocks(
+    analysis: CouplingAnalysis, shape: Sequence[int], dims: Iterable[int]
+) -> dict[type_aliases.Dims, type_aliases.AtomIds]:
+    """Create an atom for each position along some axes.
+
+    Axes of size 0 get none, nor do axes of a symbolic size, which are the batch.
+    """
+    return {
+        (dim,): analysis.atoms.create(shape[dim])
+        for dim in dims
+        if shape[dim] != 0 and not jax.export.is_symbolic_dim(shape[dim])
+    }

@@ -47,12 +47,12 @@ def parameter_costs(
     analysis: CouplingAnalysis,
     counter: ExtentCounter,
     entries: Sequence[tuple[int, str, Any]],
-    statistics: set[str],
+    no_parameters: set[str],
 ) -> tuple[Cost, ...]:
     """Return the number of weights of each leaf that counts as parameters.
 
-    Running statistics and leaves that are not floating-point do not count; tied leaves
-    are one object in `entries`, and count once.
+    The paths in `no_parameters` and leaves that are not floating-point do not count;
+    tied leaves are one object in `entries`, and count once.
     """
     extents = {
         (leaf, axis): counter.count(ids)
@@ -62,7 +62,7 @@ def parameter_costs(
     counted: set[int] = set()
     for leaf, (_, path, array) in enumerate(entries):
         floating = jax.numpy.issubdtype(array.dtype, np.floating)
-        if floating and path not in statistics and id(array) not in counted:
+        if floating and path not in no_parameters and id(array) not in counted:
             axes = [
                 extents.get((leaf, axis), Extent(size, ()))
                 for axis, size in enumerate(array.shape)

@@ -39,12 +39,14 @@ def propagate(
       The labels of each result, and the frame with the labels of every variable.
     """
     program, constants = rule_interface.unwrap_closed_jaxpr(jaxpr)
-    frame = Frame({}, {})
+    frame = Frame({}, {}, unused=_unused_equations(program))
     labels = frame.labels
     for variable, value in zip(program.constvars, constants, strict=True):
         labels[variable] = label_constant(analysis, value)
     labels.update(zip(program.invars, arguments, strict=True))
     for number, equation in enumerate(program.eqns):
+        if number in frame.unused:
+            continue
         inputs = [read(labels, atom) for atom in equation.invars]
         with analysis.position.equation(equation):
             outputs = _apply_rule(analysis, frame, number, equation, inputs)
@@ -53,6 +55,22 @@ def propagate(
             outputs = [output.replace(const_value=const_value) for output in outputs]
         labels.update(zip(equation.outvars, outputs, strict=True))
     return [read(labels, atom) for atom in program.outvars], frame
+
+
+def _unused_equations(program: Jaxpr) -> set[int]:
+    """Return the numbers of the equations whose results nothing depends on.
+
+    Flax's `sow` computes what `apply` then does not return; it must freeze nothing.
+    """
+    needed = {id(atom) for atom in program.outvars}
+    unused: set[int] = set()
+    for number, equation in reversed(list(enumerate(program.eqns))):
+        is_needed = any(id(variable) in needed for variable in equation.outvars)
+        if is_needed or equation.effects:
+            needed.update(map(id, equation.invars))
+        else:
+            unused.add(number)
+    return unused
 
 
 def _apply_rule(
@@ -85,7 +103,9 @@ def _fold_constants(
     aval = equation.outvars[0].aval
     # A random key has a dtype of jax's own, and no kind.
     is_numpy = isinstance(getattr(aval, "dtype", None), np.dtype)
-    if not is_numpy or aval.dtype.kind not in "iub" or aval.size > _MAX_CONST_SIZE:
+    if not is_numpy or aval.dtype.kind not in "iub":
+        return None
+    if not isinstance(aval.size, int) or aval.size > _MAX_CONST_SIZE:
         return None
     values = [labels.const_value for labels in inputs]
     if any(value is None for value in values):
@@ -102,7 +122,11 @@ def read(labels: Mapping[Any, Labels], atom: Any) -> Labels:
                 np.shape(atom.val), depends_on_input=False
             )
         value = np.asarray(atom.val)
-        return Labels((), const_value=value if value.dtype.kind in "iub" else None)
+        return Labels(
+            (),
+            uniform_value=_single_number(value),
+            const_value=value if value.dtype.kind in "iub" else None,
+        )
     return labels[atom]
 
 
@@ -120,7 +144,21 @@ def label_constant(analysis: CouplingAnalysis, value: Any) -> Labels:
     }
     labels = Labels(tuple(shape), blocks)
     dtype = getattr(value, "dtype", None)
-    is_integer = isinstance(dtype, np.dtype) and dtype.kind in "iub"
-    if is_integer and np.size(value) <= _MAX_CONST_SIZE:
-        return labels.replace(const_value=np.asarray(value))
-    return labels
+    if not isinstance(dtype, np.dtype) or not 0 < np.size(value) <= _MAX_CONST_SIZE:
+        return labels
+    array = np.asarray(value)
+    uniform_value = _single_number(array)
+    if uniform_value is not None:
+        labels = labels.replace(
+            uniform_value=uniform_value,
+            removed_values=dict.fromkeys(labels.labelled_axes, uniform_value),
+        )
+    return labels.replace(const_value=array if dtype.kind in "iub" else None)
+
+
+def _single_number(array: np.ndarray) -> float | None:
+    """Return the real number that all elements of an array are, if they are one."""
+    first = array.flat[0]
+    if np.iscomplexobj(array) or not (array == first).all():
+        return None
+    return float(first)

@@ -44,6 +44,29 @@ class ModelInputs:
             and _same_leaves(self.arguments, inputs.arguments)
         )
 
+    def with_types(
+        self, params: Sequence[Any], arguments: Sequence[Any]
+    ) -> "ModelInputs":
+        """Return the same model with other shapes and dtypes of its arrays.
+
+        Args:
+          params: the type (`jax.typeof`) of each array among the parameters, whose
+            dtype counts; their shapes stay.
+          arguments: the type of each array among the other arguments.
+        """
+        leaves = list(self.params.leaves)
+        for (position, _, leaf), new in zip(self.entries, params, strict=True):
+            leaves[position] = jax.ShapeDtypeStruct(leaf.shape, new.dtype)
+        remaining = iter(arguments)
+        return dataclasses.replace(
+            self,
+            params=self.params._replace(leaves=leaves),
+            arguments=[
+                _abstract(next(remaining)) if tree_paths.is_array(leaf) else leaf
+                for leaf in self.arguments
+            ],
+        )
+
 
 def model_inputs(
     apply: Callable[..., Any], params: Any, example_args: Sequence[Any]

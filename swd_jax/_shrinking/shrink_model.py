@@ -17,7 +17,6 @@ from swd_jax._shrinking import (
 )
 from swd_jax._shrinking.frameworks import module_trees
 from swd_jax._shrinking.shrunk_apply import SmallerProgram
-from swd_jax._shrinking.sized_evaluator import SizedEvaluator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +29,10 @@ class Shrunk:
     apply: Callable[..., Any]
     """The model as a function of the smaller parameters and the other arguments.
 
-    The function runs the traced program, so it takes arguments of the traced shapes.
-    Another batch size works if the model treats all examples alike and the traced
-    batch was 2 or more: jax traces many operations on an axis of size 1 differently.
+    The function runs the traced program. For arguments of other shapes or dtypes, such
+    as another batch or a symbolic one of `jax.export`, it traces the model again, once
+    for each. It raises a `ValueError` if the model does not take them, or couples other
+    channels then.
     """
     kept: tuple[np.ndarray, ...]
     """A vector per channel group: bools, shape (channels,), True = kept."""
@@ -111,18 +111,13 @@ def shrink(
         shrink_checks.check_groups(groups, model_groups)
     analysis: find_channel_groups.Analysis = get_analysis(model_groups)
     vectors = masks_to_channels.as_vectors(groups, kept, multiple_of, scores)
-    atoms = analysis.coupling.atoms
-    kept_atoms = np.ones(max(len(atoms), 1), np.bool_)
-    for roots, vector in zip(analysis.channel_roots, vectors, strict=True):
-        kept_atoms[roots[~vector]] = False
-    kept_atoms = kept_atoms[atoms.roots(np.arange(len(kept_atoms)))]
     positions = channels_to_positions.kept_positions(groups, vectors)
     small = shrink_framework_modules.cut_tree(params, flat, positions, attributes or {})
     shapes = {
         path: tuple(leaf.shape)
         for _, path, leaf in tree_paths.arrays(tree_paths.flatten(small))
     }
-    program = SmallerProgram(analysis, SizedEvaluator(kept_atoms), shapes)
+    program = SmallerProgram(analysis, model_groups.tied, positions, shapes)
     if module_trees.has_modules(small):
         shrink_checks.check_module(apply, analysis, program, small, example_args)
     pruned_by_scale = masks_to_channels.pruned_by_scale_only(groups, kept)

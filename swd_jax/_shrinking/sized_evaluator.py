@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
@@ -31,12 +33,20 @@ class SizedEvaluator(rule_interface.Evaluator):
         """
         key = labels.block_key(dim)
         if key is None:
-            return np.ones(labels.shape[dim], np.bool_)
+            size = labels.shape[dim]
+            # All of an unknown number of positions are kept.
+            return np.ones(1 if jax.export.is_symbolic_dim(size) else size, np.bool_)
         ids = labels.blocks[key]
         kept_mask = (ids < 0) | self._kept_atoms[ids]
         axis = key.index(dim)
         rows = np.moveaxis(kept_mask, axis, 0).reshape(ids.shape[axis], -1)
         return np.asarray(rows.any(axis=1))
+
+    def kept_size(self, labels: Labels, dim: int) -> Any:
+        """Return the number of kept positions; the size, if the axis has no atoms."""
+        if labels.block_key(dim) is None:
+            return labels.shape[dim]
+        return int(self.kept_positions(labels, dim).sum())
 
     def broadcast_to_full(self, value: Any, labels: Labels, dims: Sequence[int]) -> Any:
         """Broadcast the broadcast axes among `dims` from size 1 to their full size."""
@@ -59,6 +69,8 @@ class SizedEvaluator(rule_interface.Evaluator):
             values[variable] = self._take_kept(value, frame.labels[variable])
         values.update(zip(program.invars, arguments, strict=True))
         for number, equation in enumerate(program.eqns):
+            if number in frame.unused:
+                continue
             step = rule_interface.Step(
                 equation,
                 [propagate_labels.read(frame.labels, atom) for atom in equation.invars],

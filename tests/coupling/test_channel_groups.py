@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax import nnx
 
 import swd_jax
@@ -115,6 +116,25 @@ def squeeze_and_excite(p, h):
 def dropout(h):
     keep = jax.random.bernoulli(jax.random.key(0), 0.5, h.shape)
     return jnp.where(keep, h, 0)
+
+
+def norms(w):
+    return jnp.sqrt(jnp.square(w).sum(0, keepdims=True))
+
+
+def safe_quotient(w, norm):
+    """Weights over their norm, 0 where both are 0; 0 / 0 is computed and masked."""
+    return jnp.where(norm == 0, 0, w / norm)
+
+
+def standardize(w, variance_floor):
+    variance = w.var(0, keepdims=True) + variance_floor
+    return (w - w.mean(0, keepdims=True)) * jax.lax.rsqrt(variance)
+
+
+def recurrence(p, x, step):
+    """Run three steps from zeros."""
+    return jax.lax.scan(lambda h, _: (step(h), None), jnp.zeros((2, 5)), length=3)[0]
 
 
 def add_zeros(p, x):
@@ -309,6 +329,84 @@ OPERATIONS = {
     ),
 }
 
+OPERATIONS |= {
+    # Layers that divide each channel by its own norm. A channel whose parameters are 0
+    # is a finite number: 0 / (0 + 1), 0 / max(0, 1), 0 / 1, and 0 for 0 / 0.
+    "weights divided by their norm and a constant": (
+        lambda p, x: jax.nn.relu(x @ (p["a"] / (norms(p["a"]) + 1))) @ p["o"],
+        {"a": (6, 5), "o": (5, 2)},
+        (2, 6),
+        {"a 5 a.1p o.0c"},
+    ),
+    "weights divided by their norm, but at least 1": (
+        lambda p, x: jax.nn.relu(x @ (p["a"] / jnp.maximum(norms(p["a"]), 1))) @ p["o"],
+        {"a": (6, 5), "o": (5, 2)},
+        (2, 6),
+        {"a 5 a.1p o.0c"},
+    ),
+    "weights divided by their norm where it is not 0": (
+        lambda p, x: x @ safe_quotient(p["a"], norms(p["a"])) @ p["o"],
+        {"a": (6, 5), "o": (5, 2)},
+        (2, 6),
+        {"a 5 a.1p o.0c"},
+    ),
+    "standardized weights": (
+        lambda p, x: jax.nn.relu(x @ standardize(p["a"], 0.1)) @ p["o"],
+        {"a": (6, 5), "o": (5, 2)},
+        (2, 6),
+        {"a 5 a.1p o.0c"},
+    ),
+    "activations divided by their norm over the batch": (
+        lambda p, x: standardize(jax.nn.sigmoid(x @ p["a"]), 0.1) @ p["o"],
+        {"a": (6, 5), "o": (5, 2)},
+        (2, 6),
+        {"a 5 a.1p o.0c"},
+    ),
+    "a recurrence with a norm, from zeros": (
+        lambda p, x: (
+            recurrence(p, x, lambda h: x @ p["a"] + h / (norms(h) + 1)) @ p["o"]
+        ),
+        {"a": (6, 5), "o": (5, 2)},
+        (2, 6),
+        {"a 5 a.1p o.0c"},
+    ),
+    # Parts and layers without channels.
+    "a part of size 0": (
+        lambda p, x: (
+            jnp.concatenate(jnp.split(jax.nn.relu(x @ p["a"]), [0], axis=-1), -1)
+            @ p["o"]
+        ),
+        {"a": (6, 5), "o": (5, 2)},
+        (2, 6),
+        {"a 5 a.1p o.0c"},
+    ),
+    "an empty slice, reshaped, pooled and added": (
+        lambda p, x: (
+            x @ p["a"] @ p["o"]
+            + (x @ p["a"])[:, :0].reshape(0, 3).sum()
+            + jnp.cumsum((x @ p["a"])[:, 5:], 0).max(initial=0)
+        ),
+        {"a": (6, 5), "o": (5, 2)},
+        (2, 6),
+        {"a 5 a.1p o.0c"},
+    ),
+    "a layer of size 0": (
+        lambda p, x: x @ p["e"] @ p["f"] + jax.nn.relu(x @ p["a"]) @ p["o"],
+        {"e": (6, 0), "f": (0, 2), "a": (6, 5), "o": (5, 2)},
+        (2, 6),
+        {"a 5 a.1p o.0c"},
+    ),
+    "a kernel of ones": (
+        lambda p, x: (
+            convolve(convolve(x, p["a"]), jnp.ones((1, 1, 5, 1))).sum((1, 2))
+            + convolve(x, p["a"]).sum((1, 2)) @ p["o"]
+        ),
+        {"a": (1, 1, 3, 5), "o": (5, 2)},
+        (2, 4, 4, 3),
+        {"a 5 a.3p o.0c"},
+    ),
+}
+
 PROJECTION = random(6, 2)
 
 # Model of p and x that freezes axis 1 of "a", and a part of the reason.
@@ -332,7 +430,7 @@ FREEZING = {
     "a loop of unknown length": (
         lambda p, x: (
             jax.lax.while_loop(
-                lambda c: c[0] < x.sum(), lambda c: (c[0] + 1, c[1]), (0, x @ p["a"])
+                lambda c: c[0] < x.sum(), lambda c: (c[0] + 1, -c[1]), (0, x @ p["a"])
             )[1]
             @ p["o"]
         ),
@@ -349,6 +447,50 @@ FREEZING = {
     "a product of activations": (
         lambda p, x: (x @ p["a"]) @ (x @ p["a"]).T,
         "product of two activations",
+    ),
+    # 0 / 0, 0 * inf, -inf and 1 / 0 where a channel's parameters are 0.
+    "weights divided by their norm": (
+        lambda p, x: x @ (p["a"] / norms(p["a"])) @ p["o"],
+        "NaN or infinite where its parameters are 0, as pruning makes them (div,",
+    ),
+    "standardized weights": (
+        lambda p, x: x @ standardize(p["a"], 0) @ p["o"],
+        "NaN or infinite",
+    ),
+    "weights rounded to multiples of the largest": (
+        lambda p, x: x @ jnp.round(p["a"] / abs(p["a"]).max(0, keepdims=True)) @ p["o"],
+        "NaN or infinite",
+    ),
+    "a variance of a constant": (
+        lambda p, x: standardize(jax.nn.sigmoid(x @ p["a"]), 0) @ p["o"],
+        "NaN or infinite where its parameters are 0, as pruning makes them (rsqrt,",
+    ),
+    "a logarithm": (
+        lambda p, x: jnp.log(jax.nn.relu(x @ p["a"])) @ p["o"],
+        "NaN or infinite where its parameters are 0, as pruning makes them (log,",
+    ),
+    "a negative power": (
+        lambda p, x: abs(x @ p["a"]) ** -0.5 @ p["o"],
+        "NaN or infinite where its parameters are 0, as pruning makes them (pow,",
+    ),
+    "a function without a rule of its own": (
+        lambda p, x: jax.scipy.special.digamma(x @ p["a"]) @ p["o"],
+        "NaN or infinite where its parameters are 0, as pruning makes them (digamma,",
+    ),
+    "weights after it divided by their norm": (
+        lambda p, x: x @ p["a"] @ (p["o"] / norms(p["o"].T).T),
+        "NaN or infinite",
+    ),
+    "a norm in a later step of a recurrence": (
+        lambda p, x: (
+            jax.lax.scan(
+                lambda c, _: ((c[0] / norms(c[1]), x @ p["a"]), None),
+                (x @ p["a"], jnp.ones((3, 6))),
+                length=3,
+            )[0][0]
+            @ p["o"]
+        ),
+        "NaN or infinite",
     ),
 }
 
@@ -391,6 +533,48 @@ class TestOperations:
         assert [group.size for group in groups] == [5]
         # 6 x 5, 5 x 5 counted once, 5 x 2.
         assert groups.parameters() == 30 + 25 + 10
+
+
+class TestValuesThatAreNotUsed:
+    """Flax's `sow` computes values that `apply` does not return."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            h = nn.relu(nn.Dense(8)(x))
+            self.sow("losses", "mean", h.mean())
+            self.sow("features", "hidden", h)
+            return nn.Dense(3)(h)
+
+    def test_freeze_nothing_and_are_no_parameters(self):
+        x = jnp.ones((2, 4))
+        variables = self.Net().init(jax.random.key(0), x)
+        assert variables["features"]["hidden"][0].shape == (2, 8)
+        groups = swd_jax.channels.channel_groups(self.Net().apply, variables, x)
+        assert [(group.name, group.size) for group in groups] == [("params/Dense_0", 8)]
+        assert groups.parameters() == 4 * 8 + 8 + 8 * 3 + 3
+
+    def test_beside_the_parameters_of_a_part_are_none(self):
+        x = jnp.ones((2, 4))
+        params = {"part": self.Net().init(jax.random.key(0), x), "head": random(3, 2)}
+
+        def apply(params, x):
+            return self.Net().apply(params["part"], x) @ params["head"]
+
+        groups = swd_jax.channels.channel_groups(apply, params, x)
+        assert groups.parameters() == 4 * 8 + 8 + 8 * 3 + 3 + 3 * 2
+
+    def test_of_nnx_are_no_parameters(self):
+        model = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+        model.hidden = nnx.Intermediate(jnp.ones((2, 8)))
+        call = lambda model, x: model(x)
+        groups = swd_jax.channels.channel_groups(call, model, jnp.ones((2, 4)))
+        assert groups.parameters() == 4 * 3 + 3
+
+    def test_of_parameters_do_count(self):
+        params = {**LINEAR, "other": jnp.ones(7)}
+        groups = swd_jax.channels.channel_groups(linear, params, X)
+        assert groups.parameters() == 6 * 5 + 5 * 2 + 7
 
 
 class TestCosts:

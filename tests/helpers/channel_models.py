@@ -373,7 +373,7 @@ def densenet():
 class ViT(nn.Module):
     @nn.compact
     def __call__(self, x):
-        x = nn.Conv(12, (4, 4), (4, 4), name="patches")(x).reshape(len(x), -1, 12)
+        x = nn.Conv(12, (4, 4), (4, 4), name="patches")(x).reshape(x.shape[0], -1, 12)
         x = x + self.param("places", nn.initializers.zeros, (1, x.shape[1], 12))
         x = x + nn.MultiHeadDotProductAttention(3, name="heads")(nn.LayerNorm()(x))
         y = nn.gelu(nn.Dense(20, name="up")(nn.LayerNorm()(x)))

@@ -13,7 +13,14 @@ from flax import nnx
 import swd_jax
 from swd_jax._arrays import tree_paths
 from swd_jax._shrinking import shrink_checks
-from tests.coupling.test_channel_groups import LINEAR, OPERATIONS, X, linear, random
+from tests.coupling.test_channel_groups import (
+    LINEAR,
+    OPERATIONS,
+    X,
+    convolve,
+    linear,
+    random,
+)
 from tests.helpers import quickly
 from tests.helpers.channel_models import CASES
 
@@ -211,6 +218,18 @@ class TestModels:
 
 def _floats(tree):
     return {path: leaf for path, leaf in by_path(tree).items() if is_float(leaf)}
+
+
+def x_like(h):
+    return jnp.ones((*h.shape[:2], 6)) / 6
+
+
+def swapped(h):
+    return h.swapaxes(0, 1)
+
+
+def zeros_like(h):
+    return jnp.zeros((*h.shape[:2], 2))
 
 
 def linear_groups():
@@ -498,6 +517,122 @@ class TestFunction:
         out = small.apply(small.params, batch)
         agree(out["y"], np.full((3, 2), 24.0))
         assert out["mask"] is None
+
+    def test_takes_a_batch_of_one_after_a_trace_with_two(self):
+        recurrent = {"in": random(6, 5), "h": random(5, 5), "out": random(5, 2)}
+
+        def apply(params, x):
+            def step(h, y):
+                return jnp.tanh(y @ params["in"] + h @ params["h"]), None
+
+            start = jnp.zeros((x.shape[1], 5))
+            return jax.lax.scan(step, start, x)[0] @ params["out"]
+
+        x = random(4, 3, 6)
+        groups = swd_jax.channels.channel_groups(apply, recurrent, x[:, :2])
+        kept = [np.arange(5) < 3]
+        small = swd_jax.channels.shrink(apply, recurrent, groups, kept, x[:, :2])
+        # The smaller recurrence, by hand.
+        cut = {
+            "in": recurrent["in"][:, :3],
+            "h": recurrent["h"][:3, :3],
+            "out": recurrent["out"][:3],
+        }
+        for batch in (1, 2, 3):
+            h = np.zeros((batch, 3))
+            for y in np.asarray(x[:, :batch]):
+                h = np.tanh(y @ cut["in"] + h @ cut["h"])
+            out = small.apply(small.params, x[:, :batch])
+            assert out.shape == (batch, 2)
+            agree(out, h @ cut["out"])
+
+    def test_takes_more_than_the_batch_of_one_that_it_was_traced_with(self):
+        def apply(params, x):
+            # The mean over the batch is a reshape where the batch is 1.
+            h = jax.nn.relu(x @ params["first"]) - x.mean(0, keepdims=True)[:, :1]
+            return h @ params["second"]
+
+        params = {"first": random(6, 5), "second": random(5, 2)}
+        groups = swd_jax.channels.channel_groups(apply, params, X[:1])
+        kept = [np.arange(5) < 2]
+        small = swd_jax.channels.shrink(apply, params, groups, kept, X[:1])
+        cut = {"first": params["first"][:, :2], "second": params["second"][:2]}
+        x = random(3, 6)
+        agree(small.apply(small.params, x), apply(cut, x))
+
+    def test_takes_other_dtypes(self):
+        small = swd_jax.channels.shrink(
+            linear, LINEAR, linear_groups(), [np.arange(5) < 2], X
+        )
+        half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), small.params)
+        out = small.apply(half, X.astype(jnp.bfloat16))
+        assert out.dtype == jnp.bfloat16
+        agree(out.astype(jnp.float32), np.full((3, 2), 12.0))
+
+    def test_does_not_take_a_batch_for_which_other_channels_are_coupled(self):
+        def apply(params, x):
+            h = x @ params["first"]
+            # The softmax reduces over the channels of all but a single example.
+            h = jax.nn.softmax(h) if len(x) > 1 else h
+            return h @ params["second"]
+
+        groups = swd_jax.channels.channel_groups(apply, LINEAR, X[:1])
+        small = swd_jax.channels.shrink(
+            apply, LINEAR, groups, [np.arange(5) < 2], X[:1]
+        )
+        message = (
+            r"traced with .*float32\[1, 6\].*not take float32\[3, 6\].*reduced over"
+        )
+        with pytest.raises(ValueError, match=message):
+            small.apply(small.params, X)
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            lambda h, p: jax.nn.relu(h + p["bias"]),
+            lambda h, p: (
+                h.swapaxes(0, 1).reshape(-1, 6).reshape(3, -1, 6).swapaxes(0, 1)
+            ),
+            lambda h, p: jnp.concatenate([h, jnp.zeros((h.shape[0], 3, 2))], -1)[
+                ..., :6
+            ],
+            lambda h, p: jnp.pad(h, ((0, 0), (1, 0), (0, 0)))[:, 1:],
+            lambda h, p: h - h.mean(0, keepdims=True),
+            lambda h, p: h * jnp.arange(h.shape[0])[:, None, None],
+            lambda h, p: jax.lax.scan(
+                lambda c, y: (c + y, c), jnp.zeros((h.shape[0], 6)), h.swapaxes(0, 1)
+            )[1].swapaxes(0, 1),
+            lambda h, p: jnp.where(jnp.arange(3)[:, None] > 0, h, 0),
+            lambda h, p: convolve(h[:, None], p["kernel"])[:, 0],
+            lambda h, p: jax.lax.reduce_window(
+                h, -jnp.inf, jax.lax.max, (1, 2, 1), (1, 1, 1), "SAME"
+            ),
+            lambda h, p: jnp.take_along_axis(
+                h, jnp.zeros((h.shape[0], 3, 1), int), 1, mode="clip"
+            ),
+            lambda h, p: h.at[:, 0].set(0),
+            lambda h, p: jax.lax.dynamic_update_slice_in_dim(h, h[:, :1], 1, 1),
+            lambda h, p: jnp.cumsum(jnp.sort(h, 1), 1),
+            lambda h, p: jnp.stack(jnp.unstack(h, axis=1), 1),
+            lambda h, p: jax.lax.cond(h.sum() > 0, lambda h: h, lambda h: -h, h),
+            lambda h, p: jax.nn.softmax(h @ h.swapaxes(1, 2)) @ x_like(h),
+        ],
+    )
+    def test_is_exported_with_a_symbolic_batch(self, operation):
+        def apply(params, x):
+            return jax.nn.relu(operation(x @ params["first"], params)) @ params["out"]
+
+        params = {"first": random(4, 6), "out": random(6, 2), "bias": random(6)}
+        params["kernel"] = random(1, 1, 6, 6)
+        x = random(5, 3, 4)
+        groups = swd_jax.channels.channel_groups(apply, params, x[:2])
+        kept = some_kept(groups)
+        small = swd_jax.channels.shrink(apply, params, groups, kept, x[:2])
+        (batch,) = jax.export.symbolic_shape("batch")
+        shape = jax.ShapeDtypeStruct((batch, 3, 4), jnp.float32)
+        exported = jax.export.export(jax.jit(small.apply))(small.params, shape)
+        whole = masked(params, gone(groups, kept))
+        agree(exported.call(small.params, x), apply(whole, x))
 
     def test_of_shapes_gives_shapes(self):
         shapes = jax.eval_shape(lambda: LINEAR)

@@ -56,8 +56,20 @@ def test_other_shapes_are_traced_anew():
     small = swd_jax.channels.shrink(model.apply, PARAMS, groups, KEPT, jnp.ones((7, 6)))
     assert model.calls == 2
     assert small.apply(small.params, jnp.ones((7, 6))).shape == (7, 2)
+    # The report traces the whole model and the smaller one at the new shape.
     swd_jax.channels.cost_report(model.apply, PARAMS, small, jnp.ones((9, 6)), runs=1)
-    assert model.calls == 3
+    assert model.calls == 4
+
+
+def test_the_smaller_model_traces_each_shape_once():
+    model = Model()
+    groups = swd_jax.channels.channel_groups(model.apply, PARAMS, X)
+    small = swd_jax.channels.shrink(model.apply, PARAMS, groups, KEPT, X)
+    for batch, calls in ((3, 1), (1, 2), (3, 2), (1, 2), (5, 3)):
+        out = small.apply(small.params, jnp.ones((batch, 6)))
+        # 6 x 2 and 2 x 2 ones
+        assert out.tolist() == [[12.0, 12.0]] * batch
+        assert model.calls == calls
 
 
 def test_other_types_and_arguments_are_traced_anew():

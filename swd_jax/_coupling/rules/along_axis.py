@@ -10,6 +10,7 @@ from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import freeze_axes, merge_elementwise
+from swd_jax._coupling.rules.removed_values import combined_value, joined_values
 from swd_jax._coupling.rules.rule_interface import Evaluator, Step, bind, result_shape
 
 
@@ -28,13 +29,19 @@ def label_along(
     merged = operands[0]
     for labels in operands[1:]:
         merged = merge_elementwise(analysis, merged, labels)
+    values = joined_values(operands, merged.labelled_axes)
     result = merged.replace(
         shape=result_shape(equation),
         blocks={
             key: ids for key, ids in merged.blocks.items() if not set(key) & set(dims)
         },
         depends_on_input=any(labels.depends_on_input for labels in operands),
-        zero_preserving=False,
+        removed_values={
+            dim: new
+            for dim, value in values.items()
+            if (new := combined_value(equation.primitive.name, value)) is not None
+        },
+        uniform_value=None,
     )
     return [result] * len(equation.outvars)
 

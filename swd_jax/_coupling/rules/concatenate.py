@@ -12,9 +12,11 @@ from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import (
     add_blocks,
     assign_block_to_axis,
+    create_blocks,
     merge_elementwise,
     unite_axes,
 )
+from swd_jax._coupling.rules import removed_values
 from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
@@ -39,15 +41,20 @@ def _label_concatenate(
             blocks=add_blocks(merged, part_labels),
             broadcast_axes=merged.broadcast_axes & part_labels.broadcast_axes,
         )
-    ids = np.concatenate([part.axis_atoms(axis) for part in parts])
     blocks = dict(merged.blocks)
-    if (ids >= 0).any():
-        blocks[axis,] = ids
+    labelled_parts = [part for part in parts if (axis,) in part.blocks]
+    if labelled_parts:
+        blocks[axis,] = np.concatenate([part.axis_atoms(axis) for part in parts])
+    values = removed_values.joined_values(parts, merged.labelled_axes)
+    if labelled_parts:
+        values |= removed_values.joined_values(labelled_parts, [axis])
     return merged.replace(
         shape=result_shape(equation),
         blocks=blocks,
         depends_on_input=any(labels.depends_on_input for labels in inputs),
-        zero_preserving=all(labels.zero_preserving for labels in inputs),
+        removed_values=values,
+        uniform_value=removed_values.joined_uniform_value(inputs),
+        not_finite_at=next((x.not_finite_at for x in inputs if x.not_finite_at), ""),
     )
 
 
@@ -59,10 +66,14 @@ def _label_joined_axis(analysis: CouplingAnalysis, labels: Labels, axis: int) ->
     """
     if axis not in labels.broadcast_axes:
         return assign_block_to_axis(analysis, labels, [axis])
-    new_atoms = analysis.atoms.create(labels.shape[axis])
+    new_blocks = create_blocks(analysis, labels.shape, [axis])
+    values = dict(labels.removed_values)
+    if labels.uniform_value is not None:
+        values[axis] = labels.uniform_value
     return labels.replace(
-        blocks={**labels.blocks, (axis,): new_atoms},
+        blocks={**labels.blocks, **new_blocks},
         broadcast_axes=labels.broadcast_axes - {axis},
+        removed_values=values,
     )
 
 
@@ -75,17 +86,21 @@ def _drop_axis(labels: Labels, axis: int) -> Labels:
 
 def _run_concatenate(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
     axis = param(step.equation, "dimension")
-    kept_mask = evaluator.kept_positions(step.outputs[0], axis)
+    [result] = step.outputs
+    has_channels = result.block_key(axis) is not None
+    kept_mask = evaluator.kept_positions(result, axis)
     parts: list[Any] = []
     start = 0
     for value, labels in zip(values, step.inputs, strict=True):
         stop = start + labels.shape[axis]
         sizes = list(value.shape)
         if axis in labels.broadcast_axes:
-            sizes[axis] = int(kept_mask[start:stop].sum())
+            sizes[axis] = (
+                int(kept_mask[start:stop].sum()) if has_channels else labels.shape[axis]
+            )
         parts.append(jnp.broadcast_to(value, sizes))
         start = stop
-    shape = np.broadcast_shapes(
+    shape = jnp.broadcast_shapes(
         *[(*part.shape[:axis], 1, *part.shape[axis + 1 :]) for part in parts]
     )
     parts = [
@@ -103,17 +118,20 @@ def _label_stack(
     merged = inputs[0]
     for labels in inputs[1:]:
         merged = merge_elementwise(analysis, merged, labels)
+    merged = merged.replace(
+        removed_values=removed_values.joined_values(inputs, merged.labelled_axes)
+    )
     dims = [dim for dim in range(len(shape)) if dim != axis]
     stacked = merged.move_axes(dict(enumerate(dims)), shape)
     return stacked.replace(
         broadcast_axes=stacked.broadcast_axes - {axis},
-        zero_preserving=all(labels.zero_preserving for labels in inputs),
+        uniform_value=removed_values.joined_uniform_value(inputs),
     )
 
 
 def _run_stack(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
     del evaluator
-    shape = np.broadcast_shapes(*[jnp.shape(value) for value in values])
+    shape = jnp.broadcast_shapes(*[jnp.shape(value) for value in values])
     return jnp.stack(
         [jnp.broadcast_to(value, shape) for value in values],
         param(step.equation, "axis"),

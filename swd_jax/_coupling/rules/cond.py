@@ -1,6 +1,6 @@
 """Rule for cond and switch: the results of all branches are united."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis, Frame
 from swd_jax._coupling.label_operations import merge_elementwise
+from swd_jax._coupling.rules import removed_values
 from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
@@ -23,18 +24,22 @@ from swd_jax._coupling.rules.shared_operations import broadcast_to_result
 def _label_cond(
     analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
-    first, *others = param(equation, "branches")
-    results = analysis.call(first, inputs[1:])
-    for branch in others:
-        outputs = analysis.call(branch, inputs[1:])
-        results = [
-            merge_elementwise(analysis, result, output)
-            for result, output in zip(results, outputs, strict=True)
-        ]
-    return [
-        labels.replace(depends_on_input=True, zero_preserving=False)
-        for labels in results
+    outputs = [
+        analysis.call(branch, inputs[1:]) for branch in param(equation, "branches")
     ]
+    return [_merge_branches(analysis, cases) for cases in zip(*outputs, strict=True)]
+
+
+def _merge_branches(analysis: CouplingAnalysis, cases: Sequence[Labels]) -> Labels:
+    """Return the labels of one result, from those that each branch gives it."""
+    merged = cases[0]
+    for labels in cases[1:]:
+        merged = merge_elementwise(analysis, merged, labels)
+    return merged.replace(
+        depends_on_input=True,
+        removed_values=removed_values.joined_values(cases, merged.labelled_axes),
+        uniform_value=removed_values.joined_uniform_value(cases),
+    )
 
 
 def _run_cond(evaluator: Evaluator, step: Step, values: list[Any]) -> list[Any]:

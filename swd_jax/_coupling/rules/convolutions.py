@@ -33,6 +33,7 @@ from swd_jax._coupling.label_operations import (
     unite_axes,
 )
 from swd_jax._coupling.rules.matrix_products import freeze_unless_sum_ignores_zeros
+from swd_jax._coupling.rules.removed_values import product_value
 from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
@@ -78,14 +79,23 @@ def _label_convolution(
             images.axis_atoms(maps).reshape(num_feature_groups, -1),
             kernel.axis_atoms(kernel_out).reshape(num_feature_groups, -1),
         )
-    _note_multiply_adds(analysis, equation, images, kernel)
+    if analysis.counts_products:
+        _note_multiply_adds(analysis, equation, images, kernel)
     _, result_maps, *_ = numbers.out_spec
-    has_channels = (kernel_out,) in kernel.blocks
-    return Labels(
+    result = Labels(
         result_shape(equation),
-        {(result_maps,): kernel.axis_atoms(kernel_out)} if has_channels else {},
         depends_on_input=images.depends_on_input or kernel.depends_on_input,
-        zero_preserving=kernel.zero_preserving,
+        not_finite_at=images.not_finite_at or kernel.not_finite_at,
+    )
+    if (kernel_out,) not in kernel.blocks:
+        return result
+    factors = [kernel.removed_value(kernel_out)]
+    if num_feature_groups > 1:
+        factors.append(images.removed_value(maps))
+    value = product_value(*factors)
+    return result.replace(
+        blocks={(result_maps,): kernel.axis_atoms(kernel_out)},
+        removed_values={} if value is None else {result_maps: value},
     )
 
 
@@ -166,11 +176,14 @@ def _run_convolution(evaluator: Evaluator, step: Step, values: list[Any]) -> Any
     batch, maps, *pixels = numbers.lhs_spec
     kernel_out, kernel_in, *_ = numbers.rhs_spec
     images = evaluator.broadcast_to_full(values[0], image_labels, [batch, *pixels])
-    kernel = evaluator.broadcast_to_full(
-        values[1], kernel_labels, range(kernel_labels.rank)
-    )
     num_feature_groups = param(step.equation, "feature_group_count")
-    if num_feature_groups > 1:
+    kernel_dims = set(range(kernel_labels.rank))
+    if num_feature_groups == 1 and maps not in image_labels.broadcast_axes:
+        kernel_dims.remove(kernel_in)
+    kernel = evaluator.broadcast_to_full(values[1], kernel_labels, list(kernel_dims))
+    if num_feature_groups == 1:
+        kernel = expand_axis(kernel, kernel_in, images.shape[maps])
+    else:
         filters_of_each = kernel_labels.shape[kernel_out] // num_feature_groups
         num_feature_groups = kernel.shape[kernel_out] // filters_of_each
     images = expand_axis(images, maps, kernel.shape[kernel_in] * num_feature_groups)

@@ -16,6 +16,10 @@ from swd_jax._coupling.label_operations import (
     unite_along,
     unite_axes,
 )
+from swd_jax._coupling.rules.removed_values import (
+    joined_uniform_value,
+    joined_values,
+)
 from swd_jax._coupling.rules.rule_interface import Evaluator, Rule, Step, bind, param
 from swd_jax._coupling.rules.shared_operations import expand_axis, slice_kept
 from swd_jax._coupling.rules.slicing import slice_labels
@@ -84,7 +88,9 @@ def _label_dynamic_update_slice(
         blocks=add_blocks(labels, update),
         broadcast_axes=both_broadcast - set(partial),
         depends_on_input=any(x.depends_on_input for x in inputs),
-        zero_preserving=False,
+        removed_values=joined_values([labels, update], whole),
+        uniform_value=joined_uniform_value([labels, update]),
+        not_finite_at=labels.not_finite_at or update.not_finite_at,
     )
 
 

@@ -2,37 +2,29 @@
 
 from typing import Any
 
-import numpy as np
-from jax.extend.core import Literal
-
 from swd_jax._coupling import axis_labels, type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import BIAS, OTHER, SCALE, CouplingAnalysis
 from swd_jax._coupling.label_operations import broadcast_axes_to, merge_elementwise
+from swd_jax._coupling.rules import removed_values
 from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
     Step,
     UnsupportedPrimitive,
     bind,
-    param,
     result_shape,
 )
 from swd_jax._coupling.rules.shared_operations import broadcast_operands
 
-# f(0) = 0.
-_ZERO_PRESERVING = frozenset(
+_ONE_OPERAND = frozenset(
     """
-    abs asin asinh atan atanh cbrt ceil convert_element_type copy copy_p erf erf_inv
-    expm1 floor imag log1p name neg real reduce_precision round sign sin sinh sqrt
-    square stop_gradient tan tanh to_edtype from_edtype pcast pvary layout_constraint
-    """.split()
-)
-_OTHER_UNARY = frozenset(
-    """
-    acos acosh bessel_i0e bessel_i1e bitcast_convert_type cos cosh clz conj digamma
-    erfc exp exp2 integer_pow is_finite lgamma log log2 logistic not population_count
-    rsqrt one_minus_square random_wrap
+    abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e bitcast_convert_type cbrt
+    ceil clz conj convert_element_type copy copy_p cos cosh digamma erf erf_inv erfc exp
+    exp2 expm1 floor from_edtype imag integer_pow is_finite layout_constraint lgamma log
+    log1p log2 logistic name neg not one_minus_square pcast population_count pvary
+    random_wrap real reduce_precision round rsqrt sign sin sinh sqrt square
+    stop_gradient tan tanh to_edtype
     """.split()
 )
 _SEVERAL_OPERANDS = frozenset(
@@ -55,9 +47,8 @@ def _label_elementwise(
             f"{equation.primitive.name} with operands of another rank than its result"
         )
     operands = [
-        broadcast_axes_to(analysis, labels, shape)
+        broadcast_axes_to(analysis, labels, shape) if labels.rank else labels
         for labels in inputs
-        if labels.rank == len(shape)
     ]
     if len(inputs) > 1:
         role = _ROLES.get(equation.primitive.name, OTHER)
@@ -65,40 +56,15 @@ def _label_elementwise(
             analysis.note_role(labels, labels.labelled_axes, role)
     merged = axis_labels.broadcast_labels(shape)
     for labels in operands:
+        if not labels.rank:
+            continue
         merged = merge_elementwise(analysis, merged, labels)
-    return merged.replace(
-        depends_on_input=any(labels.depends_on_input for labels in inputs),
-        zero_preserving=_is_zero_preserving(equation, inputs, merged),
+    merged = merged.replace(
+        depends_on_input=any(labels.depends_on_input for labels in inputs)
     )
-
-
-def _is_zero_preserving(
-    equation: type_aliases.Equation, inputs: list[Labels], merged: Labels
-) -> bool:
-    """Return whether the result is 0 wherever the parameters of a channel are 0."""
-    name = equation.primitive.name
-    operand_is_zero = [
-        labels.zero_preserving and labels.labelled_axes >= merged.labelled_axes
-        for labels in inputs
-    ]
-    if name == "mul":
-        return any(operand_is_zero)
-    if name in ("div", "rem"):
-        return operand_is_zero[0]
-    if name == "select_n":
-        return all(operand_is_zero[1:])
-    if name == "integer_pow":
-        return operand_is_zero[0] and param(equation, "y") > 0
-    if name in ("max", "min"):
-        # relu: max(0, c) is 0 for a literal c <= 0.
-        keeps_zero = np.less_equal if name == "max" else np.greater_equal
-        return any(operand_is_zero) and all(
-            is_zero or (isinstance(atom, Literal) and bool(keeps_zero(atom.val, 0)))
-            for is_zero, atom in zip(operand_is_zero, equation.invars, strict=True)
-        )
-    if name in ("add", "add_any", "sub") or name in _ZERO_PRESERVING:
-        return all(operand_is_zero)
-    return False
+    return removed_values.elementwise_labels(
+        equation, operands, merged, analysis.position.description
+    )
 
 
 def _run_elementwise(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
@@ -121,11 +87,11 @@ def _run_identity(evaluator: Evaluator, step: Step, values: list[Any]) -> list[A
 
 RULES = {
     **dict.fromkeys(
-        _ZERO_PRESERVING | _OTHER_UNARY | _SEVERAL_OPERANDS,
+        _ONE_OPERAND | _SEVERAL_OPERANDS,
         Rule(_label_elementwise, _run_elementwise),
     ),
     **dict.fromkeys(
-        "optimization_barrier sharding_constraint device_put".split(),
+        "optimization_barrier sharding_constraint reshard device_put".split(),
         Rule(_label_identity, _run_identity),
     ),
 }

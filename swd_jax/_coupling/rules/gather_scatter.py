@@ -1,5 +1,8 @@
 """Rules for gather and scatter: look-ups, indexing with arrays, writes to indices."""
 
+import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from swd_jax._coupling import type_aliases
@@ -11,6 +14,7 @@ from swd_jax._coupling.label_operations import (
     freeze_axes,
     unite_axes,
 )
+from swd_jax._coupling.rules import constant_slices, removed_values
 from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
@@ -27,6 +31,9 @@ def _label_gather(
     analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     labels, indices = inputs
+    slices = constant_slices.sliced_axes(equation, labels, indices)
+    if slices is not None:
+        return constant_slices.label_slice(analysis, equation, labels, slices)
     numbers = param(equation, "dimension_numbers")
     batch, index_batch = (
         numbers.operand_batching_dims,
@@ -62,7 +69,17 @@ def _label_gather(
         blocks,
         frozenset(broadcast_axes),
         depends_on_input=labels.depends_on_input or indices.depends_on_input,
-        zero_preserving=labels.zero_preserving and not indices.labelled_axes,
+        removed_values={
+            to_result[dim]: value
+            for dim, value in labels.removed_values.items()
+            if dim in to_result
+        }
+        | {
+            index_to_result[index_dim]: labels.removed_values[dim]
+            for dim, index_dim in zip(batch, index_batch, strict=True)
+            if dim in labels.removed_values
+        },
+        not_finite_at=labels.not_finite_at,
     )
 
 
@@ -95,6 +112,9 @@ def _run_gather(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
     numbers = param(step.equation, "dimension_numbers")
     slice_sizes = param(step.equation, "slice_sizes")
     labels, indices = step.inputs
+    slices = constant_slices.sliced_axes(step.equation, labels, indices)
+    if slices is not None:
+        return constant_slices.run_slice(evaluator, step, values[0], slices)
     not_whole = [
         dim
         for dim in range(labels.rank)
@@ -139,8 +159,41 @@ def _label_scatter(
         blocks={**updates.blocks_within(to_operand), **labels.blocks},
         broadcast_axes=broadcast_axes,
         depends_on_input=any(x.depends_on_input for x in inputs),
-        zero_preserving=False,
+        removed_values=_scattered_values(equation, labels, updates, whole),
+        uniform_value=None,
+        not_finite_at=labels.not_finite_at or updates.not_finite_at,
     )
+
+
+def _scattered_values(
+    equation: type_aliases.Equation,
+    labels: Labels,
+    updates: Labels,
+    whole: Mapping[int, int],
+) -> dict[int, float]:
+    """Return the values at removed positions after a scatter.
+
+    Sums and products of known numbers are known only where the numbers are 0.
+    """
+    aligned = updates.replace(blocks={}, removed_values={}, broadcast_axes=frozenset())
+    to_operand = {update_dim: dim for dim, update_dim in whole.items()}
+    aligned = dataclasses.replace(
+        aligned,
+        blocks=updates.blocks_within(to_operand),
+        removed_values={
+            to_operand[update_dim]: value
+            for update_dim, value in updates.removed_values.items()
+            if update_dim in to_operand
+        },
+    )
+    values = removed_values.joined_values([labels, aligned], whole)
+    if equation.primitive.name in ("scatter", "scatter-min", "scatter-max"):
+        return values
+    return {
+        dim: value
+        for dim, value in values.items()
+        if value == 0 or not math.isfinite(value)
+    }
 
 
 def _updated_whole(numbers: Any, labels: Labels, updates: Labels) -> dict[int, int]:

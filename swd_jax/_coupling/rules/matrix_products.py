@@ -15,6 +15,7 @@ from swd_jax._coupling.label_operations import (
     has_removable_atoms,
     unite_axes,
 )
+from swd_jax._coupling.rules import removed_values
 from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
@@ -66,20 +67,8 @@ def _label_dot_general(
         analysis, left.labels, left.summed, right.labels, right.summed
     )
     left, right = _freeze_inside_heads(analysis, left, right)
-    analysis.note_product(
-        1,
-        [
-            *_free_factors(left),
-            *_free_factors(right),
-            *[
-                ids
-                for left_dim, right_dim in zip(left.shared, right.shared, strict=True)
-                for ids in _shared_factor(
-                    left.labels, left_dim, right.labels, right_dim
-                )
-            ],
-        ],
-    )
+    if analysis.counts_products:
+        _note_multiply_adds(analysis, left, right)
     return _result_labels(result_shape(equation), left, right)
 
 
@@ -117,23 +106,17 @@ def freeze_unless_sum_ignores_zeros(
     right_dims: Sequence[int],
 ) -> None:
     """Freeze summed axes unless a removed channel contributes 0 to the sum."""
-    why = ""
-    if left.depends_on_input and right.depends_on_input:
-        why = "a product of two activations sums over it"
-    elif not (left.zero_preserving or right.zero_preserving):
-        why = "summed over with factors that need not be 0 when its parameters are"
-    if why:
-        freeze_atoms(analysis, left, why, left_dims)
-        freeze_atoms(analysis, right, why, right_dims)
-        return
-    # A broadcast factor belongs to no channel, so the other factor must be zero.
-    for factor, dims, partner, partner_dims in (
-        (left, left_dims, right, right_dims),
-        (right, right_dims, left, left_dims),
-    ):
-        for dim, partner_dim in zip(dims, partner_dims, strict=True):
-            if partner_dim in partner.broadcast_axes and not factor.zero_preserving:
-                freeze_atoms(analysis, factor, "summed over", [dim])
+    for left_dim, right_dim in zip(left_dims, right_dims, strict=True):
+        removed_values.freeze_not_finite(analysis, left, [left_dim])
+        removed_values.freeze_not_finite(analysis, right, [right_dim])
+        why = ""
+        if left.depends_on_input and right.depends_on_input:
+            why = "a product of two activations sums over it"
+        elif 0 not in (left.removed_value(left_dim), right.removed_value(right_dim)):
+            why = "summed over with factors that need not be 0 when its parameters are"
+        if why:
+            freeze_atoms(analysis, left, why, [left_dim])
+            freeze_atoms(analysis, right, why, [right_dim])
 
 
 def _freeze_inside_heads(
@@ -155,6 +138,26 @@ def _freeze_inside_heads(
     left = left._replace(labels=freeze_axes(analysis, left.labels, why, left_free))
     right = right._replace(labels=freeze_axes(analysis, right.labels, why, right_free))
     return left, right
+
+
+def _note_multiply_adds(
+    analysis: CouplingAnalysis, left: _Operand, right: _Operand
+) -> None:
+    shared = zip(left.shared, right.shared, strict=True)
+    analysis.note_product(
+        1,
+        [
+            *_free_factors(left),
+            *_free_factors(right),
+            *[
+                ids
+                for left_dim, right_dim in shared
+                for ids in _shared_factor(
+                    left.labels, left_dim, right.labels, right_dim
+                )
+            ],
+        ],
+    )
 
 
 def _free_factors(operand: _Operand) -> list[type_aliases.AtomIds]:
@@ -204,28 +207,29 @@ def _result_labels(shape: type_aliases.Dims, left: _Operand, right: _Operand) ->
             and right_dim in right.labels.broadcast_axes
         ):
             broadcast_axes.discard(number)
+    values = _values_at_removed(left, right)
     return Labels(
         shape,
         blocks,
         frozenset(broadcast_axes),
         depends_on_input=left.labels.depends_on_input or right.labels.depends_on_input,
-        zero_preserving=_is_zero_preserving(left, right),
+        removed_values={d: v for d, v in values.items() if any(d in k for k in blocks)},
+        not_finite_at=left.labels.not_finite_at or right.labels.not_finite_at,
     )
 
 
-def _is_zero_preserving(left: _Operand, right: _Operand) -> bool:
-    """Return whether the result is 0 wherever the parameters of a channel are 0."""
-    free_axes = all(
-        operand.labels.zero_preserving
-        or not operand.labels.labelled_axes.intersection(operand.free)
-        for operand in (left, right)
-    )
-    batch_axes = (
-        left.labels.zero_preserving
-        or right.labels.zero_preserving
-        or not left.labels.labelled_axes.intersection(left.batch)
-    )
-    return free_axes and batch_axes
+def _values_at_removed(left: _Operand, right: _Operand) -> dict[int, float]:
+    """Return the values of the product at removed positions, by axis of the result."""
+    num_batch = len(left.batch)
+    factors: dict[int, list[float | None]] = {
+        number: [left.labels.removed_value(i), right.labels.removed_value(j)]
+        for number, (i, j) in enumerate(zip(left.batch, right.batch, strict=True))
+    }
+    free = [(x.labels, dim) for x in (left, right) for dim in x.free]
+    for number, (labels, dim) in enumerate(free, num_batch):
+        factors[number] = [labels.removed_value(dim)]
+    values = {dim: removed_values.product_value(*f) for dim, f in factors.items()}
+    return {dim: value for dim, value in values.items() if value is not None}
 
 
 def _run_dot_general(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:

@@ -9,6 +9,10 @@ from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import assign_block_to_axis, freeze_axes
+from swd_jax._coupling.rules.removed_values import (
+    joined_uniform_value,
+    joined_values,
+)
 from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
@@ -38,7 +42,8 @@ def _label_pad(
         )
     return labels.replace(
         depends_on_input=labels.depends_on_input or filler.depends_on_input,
-        zero_preserving=False,
+        removed_values=joined_values([labels, filler], labels.labelled_axes),
+        uniform_value=joined_uniform_value([labels, filler]),
     )
 
 
@@ -55,6 +60,8 @@ def _pad_ends(
     low_ids = analysis.atoms.create(max(low, 0))
     high_ids = analysis.atoms.create(max(high, 0))
     padded = np.concatenate([low_ids, ids, high_ids])
+    if not len(padded):
+        return labels.replace(blocks=labels.blocks_except((dim,)))
     return labels.replace(blocks={**labels.blocks, (dim,): padded})
 
 

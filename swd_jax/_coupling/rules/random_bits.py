@@ -9,6 +9,7 @@ from typing import Any
 from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
+from swd_jax._coupling.label_operations import create_blocks
 from swd_jax._coupling.rules.rule_interface import (
     Evaluator,
     Rule,
@@ -24,12 +25,8 @@ def _label_random_bits(
 ) -> Labels:
     del inputs
     shape = result_shape(equation)
-    blocks = {
-        (dim,): analysis.atoms.create(size)
-        for dim, size in enumerate(shape)
-        if size > 1
-    }
-    return Labels(shape, blocks)
+    dims = [dim for dim, size in enumerate(shape) if size != 1]
+    return Labels(shape, create_blocks(analysis, shape, dims))
 
 
 def _run_random_bits(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:

@@ -1,11 +1,13 @@
 """Rules for reductions over axes: sum, max, argmax, ..."""
 
+import math
 from typing import Any
 
 from swd_jax._coupling import type_aliases
 from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.coupling_analysis import CouplingAnalysis
 from swd_jax._coupling.label_operations import freeze_atoms
+from swd_jax._coupling.rules.removed_values import reduced_value
 from swd_jax._coupling.rules.rule_interface import Evaluator, Rule, Step, bind, param
 
 
@@ -13,11 +15,12 @@ def _label_reduce(
     analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
     axes = {axis % inputs[0].rank for axis in param(equation, "axes")}
-    return [_reduce_labels(analysis, labels, axes) for labels in inputs]
+    name = equation.primitive.name
+    return [_reduce_labels(analysis, labels, axes, name) for labels in inputs]
 
 
 def _reduce_labels(
-    analysis: CouplingAnalysis, labels: Labels, axes: set[int]
+    analysis: CouplingAnalysis, labels: Labels, axes: set[int], name: str
 ) -> Labels:
     """Freeze blocks that are reduced whole; reduce the others to their other axes."""
     for key in list(labels.blocks):
@@ -27,7 +30,16 @@ def _reduce_labels(
             labels = _reduce_block(analysis, labels, key, axes)
     blocks = {key: ids for key, ids in labels.blocks.items() if not axes & set(key)}
     rest = [dim for dim in range(labels.rank) if dim not in axes]
-    return labels.replace(blocks=blocks, zero_preserving=False).move_axes(
+    count = math.prod(labels.shape[dim] for dim in axes)
+    values = {
+        dim: reduced_value(name, value, count)
+        for dim, value in labels.removed_values.items()
+    }
+    return labels.replace(
+        blocks=blocks,
+        removed_values={d: value for d, value in values.items() if value is not None},
+        uniform_value=reduced_value(name, labels.uniform_value, count),
+    ).move_axes(
         {dim: new for new, dim in enumerate(rest)}, [labels.shape[dim] for dim in rest]
     )
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -50,7 +52,7 @@ def match_axes(
             pair = [i], [j]
             old_size, new_size = old_shape[i], new_shape[j]
             while old_size != new_size:
-                if old_size < new_size:
+                if _is_at_most(old_size, new_size):
                     pair[0].append(pair[0][-1] + 1)
                     old_size *= old_shape[pair[0][-1]]
                 else:
@@ -61,13 +63,32 @@ def match_axes(
     return pairs
 
 
+def _is_at_most(size: Any, other: Any) -> bool:
+    """Compare two sizes, of which symbolic ones are known to be at least 1.
+
+    Raises:
+      UnsupportedPrimitive: if the order depends on a symbolic size.
+    """
+    try:
+        return bool(size <= other)
+    except jax.errors.InconclusiveDimensionOperation:
+        pass
+    try:
+        # 3 * batch <= 3 is not known, 3 <= 3 * batch is.
+        return not other <= size
+    except jax.errors.InconclusiveDimensionOperation as error:
+        raise UnsupportedPrimitive("reshape of a symbolic size") from error
+
+
 def _label_reshape(
     analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> Labels:
     [labels] = inputs
     shape = result_shape(equation)
-    if equation.params.get("dimensions") is not None or 0 in labels.shape:
-        raise UnsupportedPrimitive("reshape with a permutation, or of an empty array")
+    if equation.params.get("dimensions") is not None:
+        raise UnsupportedPrimitive("reshape with a permutation")
+    if 0 in shape:
+        return _empty_labels(shape, labels)
     pairs = match_axes(labels.shape, shape)
     labels = _squeeze_labels(
         analysis, labels, [old[0] for old, new in pairs if not new]
@@ -75,6 +96,7 @@ def _label_reshape(
     # New axis d has the number offset + d while the blocks still have old axes too.
     offset = labels.rank
     blocks = dict(labels.blocks)
+    values = {dim: labels.removed_values.get(dim) for dim in labels.labelled_axes}
     broadcast_axes: set[int] = set()
     for old, new in pairs:
         if not old or (new and labels.broadcast_axes.issuperset(old)):
@@ -84,16 +106,25 @@ def _label_reshape(
                 tuple(offset + new[0] if dim == old[0] else dim for dim in key): ids
                 for key, ids in blocks.items()
             }
+            values[offset + new[0]] = values.get(old[0])
         elif new:
             old_sizes = {dim: labels.shape[dim] for dim in old}
             new_sizes = {offset + dim: shape[dim] for dim in new}
-            _regroup_blocks(analysis, blocks, old_sizes, new_sizes)
+            carrier = _regroup_blocks(analysis, blocks, old_sizes, new_sizes)
+            values |= dict.fromkeys(new_sizes, values.get(carrier))
     new_blocks = dict(
         axis_labels.sort_axes([dim - offset for dim in key], ids)
         for key, ids in blocks.items()
     )
     labels = labels.replace(
-        shape=shape, blocks=new_blocks, broadcast_axes=frozenset(broadcast_axes)
+        shape=shape,
+        blocks=new_blocks,
+        broadcast_axes=frozenset(broadcast_axes),
+        removed_values={
+            dim - offset: value
+            for dim, value in values.items()
+            if dim >= offset and value is not None
+        },
     )
     return drop_constant_axes(analysis, labels)
 
@@ -103,8 +134,12 @@ def _regroup_blocks(
     blocks: dict[type_aliases.Dims, type_aliases.AtomIds],
     old_sizes: dict[int, int],
     new_sizes: dict[int, int],
-) -> None:
-    """Replace old axes by new ones in `blocks`; freeze all but the first old block."""
+) -> int:
+    """Replace old axes by new ones in `blocks`; freeze all but the first old block.
+
+    Returns:
+      An axis of the first old block; -1 if there is none.
+    """
     touching = [key for key in blocks if old_sizes.keys() & set(key)]
     touching.sort(key=lambda key: min(old_sizes.keys() & set(key)))
     for key in touching[1:]:
@@ -113,6 +148,7 @@ def _regroup_blocks(
     for key in touching[:1]:
         new_key, ids = _regroup(key, blocks.pop(key), old_sizes, new_sizes)
         blocks[new_key] = ids
+    return touching[0][0] if touching else -1
 
 
 def _regroup(
@@ -134,8 +170,17 @@ def _regroup(
     return (*outside, *new_sizes), full.reshape(*outer_shape, *new_sizes.values())
 
 
+def _empty_labels(shape: type_aliases.Dims, labels: Labels) -> Labels:
+    """Return the labels of an array without elements, which fits any channels."""
+    axes = frozenset(dim for dim, size in enumerate(shape) if size != 0)
+    return Labels(shape, broadcast_axes=axes, depends_on_input=labels.depends_on_input)
+
+
 def _run_reshape(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
     [labels], [result] = step.inputs, step.outputs
+    if 0 in result.shape:
+        sizes = [0 if size == 0 else 1 for size in result.shape]
+        return jnp.zeros(sizes, values[0].dtype)
     pairs = match_axes(labels.shape, result.shape)
     merged = [
         dim
@@ -144,16 +189,14 @@ def _run_reshape(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
         for dim in old
     ]
     value = evaluator.broadcast_to_full(values[0], labels, merged)
-    sizes = [0] * result.rank
+    sizes: list[Any] = [0] * result.rank
     for old, new in pairs:
         remaining = math.prod(value.shape[dim] for dim in old)
         for dim in reversed(new[1:]):
             sizes[dim] = (
-                1
-                if dim in result.broadcast_axes
-                else int(evaluator.kept_positions(result, dim).sum())
+                1 if dim in result.broadcast_axes else evaluator.kept_size(result, dim)
             )
-            remaining //= max(sizes[dim], 1)
+            remaining = remaining // sizes[dim] if sizes[dim] != 0 else 0
         if new:
             sizes[new[0]] = remaining
     return lax.reshape(value, sizes)

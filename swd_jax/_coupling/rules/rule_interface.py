@@ -19,6 +19,10 @@ class Evaluator(Protocol):
         """Return which positions along an axis are kept."""
         ...
 
+    def kept_size(self, labels: Labels, dim: int) -> Any:
+        """Return the number of kept positions; the size, if the axis has no atoms."""
+        ...
+
     def broadcast_to_full(self, value: Any, labels: Labels, dims: Sequence[int]) -> Any:
         """Broadcast the broadcast axes among `dims` from size 1 to their full size."""
         ...
@@ -91,7 +95,14 @@ def run_as_traced(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
 
 
 def bind(equation: type_aliases.Equation, *values: Any, **changes: Any) -> Any:
-    """Apply an equation's primitive to other values, with some parameters changed."""
+    """Apply an equation's primitive to other values, with some parameters changed.
+
+    The values are not sharded in Explicit mode, and a smaller result may have a length
+    that the devices do not divide, so a sharding of the result is left out.
+    """
     primitive = equation.primitive
-    params = primitive.get_bind_params({**equation.params, **changes})
+    unsharded = {
+        name: None for name in ("out_sharding", "sharding") if name in equation.params
+    }
+    params = primitive.get_bind_params({**equation.params, **unsharded, **changes})
     return primitive.bind(*values, **params)

@@ -1,8 +1,10 @@
 """Rule for scan: a channel is the same one in every step."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from swd_jax._coupling import type_aliases
@@ -13,8 +15,15 @@ from swd_jax._coupling.label_operations import (
     give_own_atoms,
     unite_axes,
 )
+from swd_jax._coupling.rules.removed_values import (
+    joined_uniform_value,
+    joined_values,
+)
 from swd_jax._coupling.rules.rule_interface import Evaluator, Rule, Step, param
 from swd_jax._coupling.rules.shared_operations import broadcast_to_result
+
+_MAX_STEPS = 4
+"""Number of steps whose values at removed positions are followed one by one."""
 
 
 def _label_scan(
@@ -31,19 +40,55 @@ def _label_scan(
     slices = [
         _label_slice(analysis, labels) for labels in inputs[num_consts + num_carry :]
     ]
+    body = param(equation, "jaxpr")
     with analysis.position.repeated(length):
-        outputs = analysis.call(param(equation, "jaxpr"), [*consts, *carry, *slices])
+        outputs = analysis.call(body, [*consts, *carry, *slices])
+        steps = [(carry, outputs)]
+        while not _has_values_of(carry, outputs):
+            # The next step starts with other values at removed positions.
+            is_last = len(steps) >= _MAX_STEPS
+            carry = [
+                _with_values_of(before, [before, after] if is_last else [after])
+                for before, after in zip(carry, outputs[:num_carry], strict=True)
+            ]
+            outputs = analysis.call_again(body, [*consts, *carry, *slices])
+            steps.append((carry, outputs))
     results: list[Labels] = []
-    for before, after in zip(carry, outputs[:num_carry], strict=True):
+    for number in range(num_carry):
+        before, after = carry[number], outputs[number]
         dims = range(before.rank)
         result, _ = unite_axes(analysis, before, dims, after, dims)
-        results.append(result)
-    for labels in outputs[num_carry:]:
+        at_all_steps = [labels[number] for step in steps for labels in step]
+        results.append(_with_values_of(result, at_all_steps))
+    for number in range(num_carry, len(outputs)):
+        labels = _with_values_of(outputs[number], [step[1][number] for step in steps])
         stacked = labels.move_axes(
             {dim: dim + 1 for dim in range(labels.rank)}, (length, *labels.shape)
         )
         results.append(stacked.replace(broadcast_axes=stacked.broadcast_axes - {0}))
     return results
+
+
+def _has_values_of(carry: list[Labels], outputs: list[Labels]) -> bool:
+    """Return whether a step ends with the values at removed positions it began with."""
+    return all(
+        _is_equal(value, after.removed_value(dim))
+        for before, after in zip(carry, outputs, strict=False)
+        for dim, value in before.removed_values.items()
+    )
+
+
+def _is_equal(value: float, other: float | None) -> bool:
+    return other is not None and np.array_equal(value, other, equal_nan=True)
+
+
+def _with_values_of(labels: Labels, parts: Sequence[Labels]) -> Labels:
+    """Return labels with the values at removed positions that all parts have."""
+    return labels.replace(
+        removed_values=joined_values(parts, labels.labelled_axes),
+        uniform_value=joined_uniform_value(parts),
+        not_finite_at=next((x.not_finite_at for x in parts if x.not_finite_at), ""),
+    )
 
 
 def _num_consts_and_carry(equation: type_aliases.Equation) -> tuple[int, int]:

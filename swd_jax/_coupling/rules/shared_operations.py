@@ -23,7 +23,7 @@ def broadcast_operands(values: list[Any]) -> list[Any]:
     shapes = [jnp.shape(value) for value in values if jnp.ndim(value)]
     if len(set(shapes)) <= 1:
         return values
-    shape = np.broadcast_shapes(*shapes)
+    shape = jnp.broadcast_shapes(*shapes)
     return [
         jnp.broadcast_to(value, shape) if jnp.ndim(value) else value for value in values
     ]
@@ -35,7 +35,7 @@ def broadcast_to_result(
     """Broadcast axes that are broadcast in `labels` but not in `result`."""
     sizes = list(jnp.shape(value))
     for dim in labels.broadcast_axes - result.broadcast_axes:
-        sizes[dim] = int(evaluator.kept_positions(result, dim).sum())
+        sizes[dim] = evaluator.kept_size(result, dim)
     return jnp.broadcast_to(value, sizes)
 
 

@@ -32,6 +32,8 @@ def slice_labels(labels: Labels, dim: int, positions: slice, size: int) -> Label
         index = [slice(None)] * len(key)
         index[key.index(dim)] = positions
         blocks[key] = blocks[key][tuple(index)]
+        if blocks[key].size == 0:
+            del blocks[key]
     shape = (*labels.shape[:dim], size, *labels.shape[dim + 1 :])
     return labels.replace(shape=shape, blocks=blocks)
 

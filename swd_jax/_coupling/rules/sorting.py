@@ -30,7 +30,8 @@ def _run_sort(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
 def _label_top_k(
     analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
-    return label_along(analysis, equation, inputs, [inputs[0].rank - 1])
+    values, indices = label_along(analysis, equation, inputs, [inputs[0].rank - 1])
+    return [values, indices.replace(removed_values={})]
 
 
 def _run_top_k(evaluator: Evaluator, step: Step, values: list[Any]) -> Any:
