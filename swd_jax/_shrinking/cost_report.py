@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
 from swd_jax._arguments import text_tables, validation
-from swd_jax._arrays import tree_paths
+from swd_jax._arrays import explicit_sharding, tree_paths
 from swd_jax._coupling import find_channel_groups
 from swd_jax._coupling.channel_groups import ChannelGroups, get_analysis
 from swd_jax._shrinking import channels_to_positions, shrink_model
@@ -173,7 +173,9 @@ def _count_and_compile(
             )
         arrays.append(leaf)
     leaves = [leaf for leaf in jax.tree.leaves(arguments) if tree_paths.is_array(leaf)]
-    inputs = [*map(jnp.asarray, arrays), *map(jnp.asarray, leaves)]
+    inputs = [
+        explicit_sharding.replicate(jnp.asarray(leaf)) for leaf in (*arrays, *leaves)
+    ]
     analysis: find_channel_groups.Analysis = get_analysis(groups)
     lowered = jax.jit(jaxpr_as_fun(analysis.jaxpr)).lower(*inputs)
     # Analysed before compilation, because XLA's cost analysis of a compiled program

@@ -335,6 +335,40 @@ def channels() -> None:
         assert_same(pruned, expected)
         kept = jax.block_until_ready(swd_jax.channels.kept_channels(spread, target))
         assert_same(kept, swd_jax.channels.kept_channels(alone, target))
+        check_cut(model, groups, alone, spread)
+
+
+def check_cut(
+    model: Callable[..., Any], groups: Any, alone: Any, spread: dict[str, jax.Array]
+) -> None:
+    """Cut channels out of sharded leaves, and out of an optimizer's state.
+
+    The mesh has 2 x 4 devices. 56 of 128 channels are divided over 4 devices and over
+    2; 7 of 32 over neither, so along them arrays are replicated.
+    """
+    x = jnp.ones((2, 64))
+    kept = [np.arange(128) < 56, np.arange(32) % 4 == 0]
+    kept[1][0] = False
+    small = swd_jax.channels.shrink(model, spread, groups, kept, x)
+    expected = {
+        "rows": (alone["rows"][:, kept[0]], PartitionSpec("x", None)),
+        "inner": (alone["inner"][kept[0]][:, kept[1]], PartitionSpec("y", None)),
+        "columns": (alone["columns"][kept[1]], PartitionSpec(None, "y")),
+    }
+    state = swd_jax.channels.shrink_state(
+        optax.sgd(0.1, 0.9).init(spread), groups, kept
+    )
+    for name, (array, spec) in expected.items():
+        cut = small.params[name]
+        np.testing.assert_array_equal(cut, array)
+        for leaf in (cut, state[0].trace[name]):
+            wanted = NamedSharding(spread[name].sharding.mesh, spec)
+            assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim)
+    outputs = small.apply(small.params, x)
+    wanted = model({name: array for name, (array, _) in expected.items()}, x)
+    np.testing.assert_allclose(outputs, wanted, rtol=1e-4, atol=1e-4)
+    report = swd_jax.channels.cost_report(model, spread, small, x, runs=1)
+    assert report.after.parameters == 64 * 56 + 56 * 7 + 7 * 64
 
 
 def every_target(structure: str) -> None:
