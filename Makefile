@@ -24,7 +24,7 @@ PYTEST = JAX_PLATFORMS="$${JAX_PLATFORMS:-cpu}" $(PY) -m pytest -n $(WORKERS) --
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-examples coverage test-slow test-gpu test-oldest test-newest test-matrix \
+.PHONY: help demo test test-examples coverage test-slow test-fuzz test-gpu test-oldest test-newest test-matrix \
 	lint format docs bench bench-compiled check-compiled clean
 
 help: ## list the targets
@@ -50,6 +50,10 @@ coverage: ## run all of these tests and check how much of the package they run
 test-slow: ## run the tests that take long
 	@$(call setup,test)
 	$(PYTEST) -m "slow and not gpu" $(ARGS)
+
+test-fuzz: ## compare random models with their shrunk ones (SWD_FUZZ_SEED, SWD_FUZZ_COUNT)
+	@$(call setup,test)
+	JAX_PLATFORMS=cpu $(PY) -m pytest -n 0 -m fuzz tests/fuzz $(ARGS)
 
 test-gpu: ## run the tests that need a GPU (CUDA=cuda13: with that jax; USE=PYTHON: yours)
 	@$(MAKE) --no-print-directory gpu-tests VENV="$(if $(filter .venv,$(VENV)),.venv-gpu,$(VENV))"
