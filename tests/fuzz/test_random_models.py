@@ -18,7 +18,7 @@ from tests.helpers import quickly
 
 SEED = int(os.environ.get("SWD_FUZZ_SEED", "0"))
 COUNT = int(os.environ.get("SWD_FUZZ_COUNT", "500"))
-FEW = 12
+FEW = 8
 
 log = logging.getLogger(__name__)
 
