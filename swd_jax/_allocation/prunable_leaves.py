@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swd_jax._allocation import weight_or_bias
 from swd_jax._allocation.weight_or_bias import is_weight
 from swd_jax._arrays import tree_paths
 
@@ -17,6 +18,7 @@ Prunable: TypeAlias = str | re.Pattern[str] | Callable[[str, Any], bool] | Any
 
 _NORMALISATION_CLASSES = {
     *("BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm"),
+    "StateIndex",  # statistics of Equinox layers
 }
 
 
@@ -88,10 +90,26 @@ def _is_tree_of_bools(prunable: Any) -> bool:
     return bool(leaves) and all(isinstance(leaf, bool | np.bool_) for leaf in leaves)
 
 
+class Chosen(NamedTuple):
+    """The leaves of some parameters that are pruned, and those that a name spares."""
+
+    leaves: list[PrunableLeaf]
+    left_by_name: tuple[str, ...]
+    """The paths of floating-point leaves of two or more dimensions that the default
+    takes for biases or scales; () if the user has chosen the leaves."""
+
+
 def find_prunable(
     prunable: Prunable, params: tree_paths.FlatTree, tree: Any
 ) -> list[PrunableLeaf]:
+    """Find the leaves to prune, in the tree's order: those of `choose`."""
+    return choose(prunable, params, tree).leaves
+
+
+def choose(prunable: Prunable, params: tree_paths.FlatTree, tree: Any) -> Chosen:
     """Find the leaves to prune, in the tree's order.
+
+    Leaves of integers, of bools and of random keys are left alone.
 
     Args:
       prunable: which leaves.
@@ -99,29 +117,58 @@ def find_prunable(
       tree: the same parameters as a tree.
 
     Returns:
-      The leaves; an empty list for a tree that has no arrays.
+      The leaves; none for a tree that has no arrays.
 
     Raises:
-      ValueError: if none of the leaves matches, a matching one is not floating-point,
-        or a tree of bools does not fit the parameters.
+      ValueError: if none of the leaves matches, all that match are no floating-point
+        weights, one of them has complex numbers, or a tree of bools does not fit the
+        parameters.
     """
     prunable = as_prunable(prunable)
     matches = _matcher(prunable, params, tree)
-    leaves = [PrunableLeaf(*array) for array in tree_paths.arrays(params)]
-    matching = [leaf for leaf in leaves if matches(leaf)]
-    if leaves and not matching:
-        raise ValueError(
-            f"prunable={_described(prunable)} matches none of the parameters. Their "
-            f"paths are:{tree_paths.listing(leaf.path for leaf in leaves)}"
+    arrays = [PrunableLeaf(*array) for array in tree_paths.arrays(params)]
+    matching = [leaf for leaf in arrays if matches(leaf)]
+    leaves = [leaf for leaf in matching if _is_of(leaf, jnp.floating)]
+    left_by_name: tuple[str, ...] = ()
+    if prunable is is_weight:
+        positions = {leaf.position for leaf in matching}
+        left_by_name = tuple(
+            leaf.path
+            for leaf in arrays
+            if leaf.position not in positions
+            and leaf.weights.ndim >= 2
+            and _is_of(leaf, jnp.floating)
         )
+    if arrays and not matching:
+        left = ""
+        if left_by_name:
+            left = f"Left dense by name:{tree_paths.listing(left_by_name)}\n"
+        raise ValueError(
+            f"prunable={_described(prunable)} matches none of the parameters. {left}"
+            f"Their paths are:{tree_paths.listing(leaf.path for leaf in arrays)}"
+        )
+    _check_numbers(matching, leaves)
+    return Chosen(leaves, left_by_name)
+
+
+def _check_numbers(matching: list[PrunableLeaf], leaves: list[PrunableLeaf]) -> None:
+    """Raise if a leaf has complex numbers, or no leaf has floating-point ones."""
     for leaf in matching:
-        if not jnp.issubdtype(leaf.weights.dtype, jnp.floating):
+        described = f"{leaf.path!r}, which holds {leaf.weights.dtype} numbers"
+        if _is_of(leaf, jnp.complexfloating):
             raise ValueError(
-                f"prunable matches {leaf.path!r}, which holds {leaf.weights.dtype} "
-                "numbers, not floating-point weights. Leave it out, for instance with "
-                "a predicate: prunable=lambda path, leaf: ..."
+                f"prunable matches {described}, not floating-point weights. Leave it "
+                "out, for instance with a predicate: prunable=lambda path, leaf: ..."
             )
-    return matching
+        if not leaves:
+            raise ValueError(
+                f"prunable matches {described}, and no floating-point weights. It "
+                f"matches:{tree_paths.listing(leaf.path for leaf in matching)}"
+            )
+
+
+def _is_of(leaf: PrunableLeaf, kind: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.weights.dtype, kind))
 
 
 def _matcher(
@@ -134,12 +181,38 @@ def _matcher(
         bools = _bools_by_position(prunable, params)
         return lambda leaf: bools[leaf.position]
     if prunable is is_weight:
-        layers = _normalisation_layers(tree)
-        return lambda leaf: (
-            is_weight(leaf.path, leaf.weights)
-            and not any(tree_paths.is_inside(leaf.path, layer) for layer in layers)
-        )
+        return _default_matcher(params, tree)
     return lambda leaf: _call_predicate(prunable, leaf.path, leaf.weights)
+
+
+def _default_matcher(
+    params: tree_paths.FlatTree, tree: Any
+) -> Callable[[PrunableLeaf], bool]:
+    """Return `is_weight` with what the tree says besides a leaf's path."""
+    layers = _normalisation_layers(tree)
+    # By the paths that name the leaves: without the fields of wrappers, except where
+    # the field is a name itself, as the weight of a linear layer without a bias.
+    names = [
+        path if weight_or_bias.says_matrix(path) else unwrapped
+        for path, unwrapped in zip(params.paths, params.unwrapped_paths, strict=True)
+    ]
+    siblings: dict[str, dict[str, Any]] = {}
+    for position, _, array in tree_paths.arrays(params):
+        name = names[position]
+        siblings.setdefault(name.rpartition("/")[0], {})[name] = array
+
+    def is_named_weight(leaf: PrunableLeaf) -> bool:
+        name = names[leaf.position]
+        beside = siblings[name.rpartition("/")[0]]
+        return weight_or_bias.is_named_weight(name, beside) and (
+            name == leaf.path or weight_or_bias.is_named_weight(leaf.path)
+        )
+
+    return lambda leaf: (
+        leaf.weights.ndim >= 2
+        and is_named_weight(leaf)
+        and not any(tree_paths.is_inside(leaf.path, layer) for layer in layers)
+    )
 
 
 def _call_predicate(predicate: Callable[[str, Any], Any], path: str, leaf: Any) -> bool:
@@ -184,7 +257,8 @@ def _normalisation_layers(tree: Any) -> list[str]:
     """
 
     def is_layer(node: Any) -> bool:
-        return type(node).__name__ in _NORMALISATION_CLASSES
+        names = {base.__name__ for base in type(node).__mro__}
+        return not names.isdisjoint(_NORMALISATION_CLASSES)
 
     nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_layer)
     return [

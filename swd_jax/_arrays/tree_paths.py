@@ -1,5 +1,6 @@
 """Leaves of a tree by position and by path ("Conv_0/kernel"), in any container."""
 
+import collections
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -7,6 +8,8 @@ import jax
 import optax
 
 _MAX_PATHS_LISTED = 40
+# Keys of dataclasses and modules, and of nodes that are registered without keys.
+_FIELD_KEYS = (jax.tree_util.GetAttrKey, jax.tree_util.FlattenedIndexKey)
 
 
 class FlatTree(NamedTuple):
@@ -21,6 +24,9 @@ class FlatTree(NamedTuple):
     treedef: Any
     masked_paths: list[str]
     """Paths of the nodes that `optax.masked` or `optax.partition` has emptied."""
+    unwrapped_paths: list[str]
+    """The paths without the field of a wrapper: of a node that has one leaf, and is no
+    dict, list or tuple."""
 
     def rebuild(self, replacements: Mapping[int, Any]) -> Any:
         """Return the tree with the leaves at some positions replaced."""
@@ -44,22 +50,30 @@ class ArrayLeaf(NamedTuple):
 def flatten(tree: Any) -> FlatTree:
     """Flatten a tree and name every leaf by its keys, joined by "/".
 
-    The Variable in which Flax NNX wraps each array adds no key, so that a parameter has
-    the same path in linen and in NNX.
+    The Variables of Flax NNX and the boxes of Flax linen (`nn.Partitioned`), which wrap
+    an array each, add no key: a parameter has the same path in linen and in NNX, boxed
+    or not.
     """
-    flat = FlatTree([], [], jax.tree.structure(tree), [])
-    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_wrapper)
+    flat = FlatTree([], [], jax.tree.structure(tree), [], [])
+    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_opaque)
+    num_inside = collections.Counter(key_path[:-1] for key_path, _ in nodes)
     for key_path, node in nodes:
         if isinstance(node, optax.MaskedNode):
             flat.masked_paths.append(path_name(key_path))
-        elif _is_nnx_variable(node):
-            # The first key inside is the attribute that holds the variable's value.
+        elif is_flax_box(node):
+            # The first key inside is the attribute that holds the box's value.
             for inner_path, leaf in jax.tree_util.tree_flatten_with_path(node)[0]:
-                flat.paths.append(path_name((*key_path, *inner_path[1:])))
+                path = path_name((*key_path, *inner_path[1:]))
+                flat.paths.append(path)
                 flat.leaves.append(leaf)
+                flat.unwrapped_paths.append(path)
         else:
             flat.paths.append(path_name(key_path))
             flat.leaves.append(node)
+            has_field = bool(key_path) and isinstance(key_path[-1], _FIELD_KEYS)
+            is_wrapped = has_field and num_inside[key_path[:-1]] == 1
+            unwrapped = key_path[:-1] if is_wrapped else key_path
+            flat.unwrapped_paths.append(path_name(unwrapped))
     return flat
 
 
@@ -213,13 +227,15 @@ def _describe_difference(paths: list[str], param_paths: list[str]) -> str:
     return "its arrays come in another order"
 
 
-def _is_wrapper(node: Any) -> bool:
-    return isinstance(node, optax.MaskedNode) or _is_nnx_variable(node)
+def _is_opaque(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode) or is_flax_box(node)
 
 
-def _is_nnx_variable(node: Any) -> bool:
+def is_flax_box(node: Any) -> bool:
+    """Whether a node is a Variable of Flax NNX, or a box of Flax linen's metadata."""
     # Compared by name: Flax need not be installed.
     return any(
-        base.__name__ == "Variable" and base.__module__.startswith("flax.nnx")
+        (base.__name__ == "Variable" and base.__module__.startswith("flax.nnx"))
+        or (base.__name__ == "AxisMetadata" and base.__module__ == "flax.core.meta")
         for base in type(node).__mro__
     )

@@ -1,6 +1,5 @@
 """The prunable channel groups of a model, and the leaves that they prune."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,8 +40,7 @@ def choose_groups(
     if prunable is is_weight:
         return eligible
     prunable_paths = {
-        prefix + leaf.path
-        for leaf in find_prunable(_floating_only(prunable), tree, params)
+        prefix + leaf.path for leaf in find_prunable(prunable, tree, params)
     }
     chosen = tuple(
         number
@@ -86,19 +84,6 @@ def find_leaves(
                 "channel group out with prunable=..."
             )
     return leaves
-
-
-def _floating_only(prunable: Prunable) -> Prunable:
-    """Return a pattern for paths as a predicate that skips leaves of integers."""
-    if not isinstance(prunable, str | re.Pattern):
-        return prunable
-    pattern = re.compile(prunable)
-
-    def is_prunable(path: str, leaf: Any) -> bool:
-        is_floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return bool(is_floating) and pattern.search(path) is not None
-
-    return is_prunable
 
 
 def _producer_paths(group: ChannelGroup) -> list[str]:

@@ -12,7 +12,7 @@ from swd_jax._allocation import sparsity_values
 from swd_jax._arrays import tree_paths
 from swd_jax._targets.by_platform import on_platform_of_weights
 from swd_jax._targets.extra_arguments import check_extra_args
-from swd_jax._targets.resolve import RankedTarget, rank, resolve
+from swd_jax._targets.resolve import RankedTarget, ResolvedTargets, rank, resolve
 from swd_jax._targets.target import Target, Targets, as_targets
 from swd_jax._transforms.selective_decay import SwdState
 from swd_jax.reports import _diagnose
@@ -120,7 +120,15 @@ def summarize(
         channels=channels,
         only_channels=len(channels) == len(targets) == 1,
         warnings=warnings,
+        left_by_name=_left_by_name(resolved),
     )
+
+
+def _left_by_name(resolved: ResolvedTargets) -> tuple[str, ...]:
+    """Return the leaves that no target prunes, and one leaves out for their names."""
+    pruned = {leaf.path for leaf in resolved.leaves}
+    left = [entry.structured.left_by_name for entry in resolved.targets]
+    return tuple(path for path in dict.fromkeys(sum(left, ())) if path not in pruned)
 
 
 def _target_sparsity(

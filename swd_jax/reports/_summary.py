@@ -5,6 +5,8 @@ import dataclasses
 from swd_jax._arguments import text_tables
 from swd_jax._ranking.channel_summary import ChannelSummary
 
+_PATHS_LISTED = 6
+
 
 @dataclasses.dataclass(frozen=True)
 class LeafSummary:
@@ -69,6 +71,10 @@ class Summary:
     """Whether nothing but coupled channels is pruned."""
     warnings: tuple[str, ...] = ()
     """Those of `reports.diagnose` on the optimizer state; () without a state."""
+    left_by_name: tuple[str, ...] = ()
+    """Paths of floating-point leaves of two or more dimensions that stay dense because
+    `is_weight`, the default of `Target(prunable=...)`, takes them for biases, scales or
+    parameters of a normalisation layer."""
 
     @property
     def obtained_sparsity(self) -> float:
@@ -135,6 +141,8 @@ class Summary:
             f"as any number; {self.bytes_sparse:,} stored sparsely once pruned",
         ]
         warned = "".join(self.warnings)
+        if self.left_by_name:
+            remarks.append(f"left dense by name: {_listing(self.left_by_name)}")
         for path in self.emptied_leaves:
             if f"{path!r} (" not in warned:
                 remarks.append(f"WARNING: pruning leaves nothing of {path!r}")
@@ -151,6 +159,12 @@ class Summary:
                 f"({1.9 * limit:.3g} with momentum 0.9)"
             )
         return remarks
+
+
+def _listing(paths: tuple[str, ...]) -> str:
+    listed = ", ".join(paths[:_PATHS_LISTED])
+    more = len(paths) - _PATHS_LISTED
+    return f"{listed} and {more:,} more, in left_by_name" if more > 0 else listed
 
 
 def _row(name: str, shape: str, counted: LeafSummary | Summary) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ class StructuredLeaves(NamedTuple):
     layout: Any
     """The structure's own description of the leaves, passed back to it. Hashable."""
     num_thresholds: int
+    left_by_name: tuple[str, ...] = ()
+    """The paths of leaves that the default leaves dense because of their names."""
 
 
 class AbstractStructure(abc.ABC, Hashable):

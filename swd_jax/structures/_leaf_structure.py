@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from swd_jax._allocation import scopes
+from swd_jax._allocation import prunable_leaves, scopes
 from swd_jax._allocation.allocation import Allocation
 from swd_jax._allocation.exact_counts import PoolSparsities
-from swd_jax._allocation.prunable_leaves import Prunable, find_prunable
+from swd_jax._allocation.prunable_leaves import Prunable
 from swd_jax._arguments import validation
 from swd_jax._arrays import sort_keys, tiling, tree_paths
 from swd_jax._arrays.manual_sharding import AxisName, Shards, find_shards
@@ -110,9 +110,9 @@ class LeafStructure(AbstractStructure):
         params: Any,
     ) -> StructuredLeaves:
         """Return the prunable leaves, and the pools that the scope makes of them."""
-        leaves = find_prunable(prunable, tree, params)
+        leaves, left_by_name = prunable_leaves.choose(prunable, tree, params)
         pools = scopes.find_pools(allocation.scope, leaves)
-        return StructuredLeaves(leaves, pools, len(pools))
+        return StructuredLeaves(leaves, pools, len(pools), left_by_name)
 
     def check_leaves(
         self, allocation: Allocation, structured: StructuredLeaves

@@ -200,16 +200,63 @@ def test_anything_else_is_an_error_at_construction(prunable):
         swd_jax.Target(0.5, prunable=prunable)
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int8, np.uint8, np.bool_, np.complex64])
-@pytest.mark.parametrize(
-    "prunable", [swd_jax.is_weight, "^table", {"table": True, "w": True}]
-)
-def test_leaves_that_are_not_floating_point_must_be_left_out(dtype, prunable):
+TABLE_AND_WEIGHTS = [swd_jax.is_weight, "^table|^w", {"table": True, "w": True}]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int8, np.uint8, np.bool_])
+@pytest.mark.parametrize("prunable", [*TABLE_AND_WEIGHTS, lambda path, leaf: True])
+def test_integers_and_bools_that_match_with_weights_are_left_alone(dtype, prunable):
     params = {"table": np.zeros((2, 2), dtype), "w": np.zeros((2, 2))}
-    words = f"prunable matches 'table', which holds {np.dtype(dtype)} numbers"
+    assert prunable_paths(params, prunable) == ["w"]
+
+
+def test_keys_of_random_numbers_are_left_alone():
+    params = {"kernels": jax.random.split(KEY, (2, 2)), "w": np.zeros((2, 2))}
+    for prunable in (swd_jax.is_weight, "", lambda path, leaf: leaf.ndim == 2):
+        assert prunable_paths(params, prunable) == ["w"]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.bool_])
+@pytest.mark.parametrize("prunable", ["^table", {"table": True, "w": False}])
+def test_a_choice_of_nothing_but_integers_is_an_error(dtype, prunable):
+    params = {"table": np.zeros((2, 2), dtype), "w": np.zeros((2, 2))}
+    words = f"prunable matches 'table', which holds {np.dtype(dtype)} numbers, and no"
     with pytest.raises(ValueError, match=words):
         prunable_paths(params, prunable)
+
+
+@pytest.mark.parametrize("prunable", TABLE_AND_WEIGHTS)
+def test_complex_weights_must_be_left_out(prunable):
+    params = {"table": np.zeros((2, 2), np.complex64), "w": np.zeros((2, 2))}
+    with pytest.raises(ValueError, match="'table', which holds complex64 numbers"):
+        prunable_paths(params, prunable)
     assert prunable_paths(params, "^w") == ["w"]
+
+
+class TestLeftByName:
+    """The leaves that stay dense because the default goes by their names."""
+
+    PARAMS = {
+        "norms": {"scale": np.zeros((2, 3)), "vector": np.zeros(3)},
+        "query": {"bias": np.zeros((2, 3)), "kernel": np.zeros((3, 2, 3))},
+        "table": {"scale": np.zeros((2, 3), int)},
+    }
+
+    def test_are_floating_point_and_have_two_dimensions(self):
+        flat = tree_paths.flatten(self.PARAMS)
+        chosen = prunable_leaves.choose(swd_jax.is_weight, flat, self.PARAMS)
+        assert [leaf.path for leaf in chosen.leaves] == ["query/kernel"]
+        assert chosen.left_by_name == ("norms/scale", "query/bias")
+
+    def test_are_none_where_the_user_has_chosen(self):
+        flat = tree_paths.flatten(self.PARAMS)
+        for prunable in ("kernel", lambda path, leaf: "kernel" in path):
+            chosen = prunable_leaves.choose(prunable, flat, self.PARAMS)
+            assert chosen.left_by_name == ()
+
+    def test_are_listed_where_nothing_else_is_left(self):
+        with pytest.raises(ValueError, match="Left dense by name:\n  gamma_map\n"):
+            prunable_paths({"gamma_map": np.zeros((2, 2)), "x": np.zeros(2)})
 
 
 @pytest.mark.parametrize("empty", [{}, (), None, {"a": {}}, {"a": jax.nn.relu}])

@@ -313,3 +313,29 @@ def test_large_numbers_are_grouped():
     report = swd_jax.summarize({"kernel": jnp.ones((100, 20))}, 0.9)
     assert "2,000" in str(report)
     assert "8,000 bytes" in str(report)
+
+
+class TestLeavesThatStayDenseByName:
+    def test_are_listed(self):
+        params = {"kernel": jnp.ones((2, 2)), "gamma_map": jnp.ones((2, 2))}
+        report = swd_jax.summarize(params, 0.5)
+        assert report.left_by_name == ("gamma_map",)
+        assert "\nleft dense by name: gamma_map\n" in f"{report}\n"
+
+    def test_are_shortened_in_the_table(self):
+        biases = {f"bias_{i}": jnp.ones((2, 2)) for i in range(9)}
+        report = swd_jax.summarize({"kernel": jnp.ones((2, 2)), **biases}, 0.5)
+        assert len(report.left_by_name) == 9
+        assert "bias_4, bias_5 and 3 more, in left_by_name" in str(report)
+
+    def test_are_not_mentioned_where_there_are_none_or_another_target_prunes_them(self):
+        params = {"kernel": jnp.ones((2, 2)), "scale": jnp.ones((2, 2))}
+        only_matrix = {"kernel": jnp.ones((2, 2)), "scale": jnp.ones(2)}
+        targets = [swd_jax.Target(0.5), swd_jax.Target(0.5, prunable="scale")]
+        for report in (
+            swd_jax.summarize(only_matrix, 0.5),
+            swd_jax.summarize(params, swd_jax.Target(0.5, prunable="kernel")),
+            swd_jax.summarize(params, targets),
+        ):
+            assert report.left_by_name == ()
+            assert "by name" not in str(report)
