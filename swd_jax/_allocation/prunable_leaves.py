@@ -11,6 +11,7 @@ import numpy as np
 
 from swd_jax._allocation import weight_or_bias
 from swd_jax._allocation.weight_or_bias import is_weight
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import tree_paths
 
 Prunable: TypeAlias = str | re.Pattern[str] | Callable[[str, Any], bool] | Any
@@ -80,7 +81,7 @@ def as_prunable(prunable: Prunable) -> Prunable:
     if not callable(prunable):
         raise ValueError(
             "prunable must be a regular expression on the path, a predicate "
-            f"(path, leaf) -> bool or a tree of bools, got {prunable!r}"
+            f"(path, leaf) -> bool or a tree of bools, got {shown(prunable)}"
         )
     return prunable
 
@@ -219,7 +220,8 @@ def _call_predicate(predicate: Callable[[str, Any], Any], path: str, leaf: Any) 
     answer = predicate(path, leaf)
     if not isinstance(answer, bool | np.bool_):
         raise ValueError(
-            f"prunable must answer with a bool, and answered {answer!r} for {path!r}"
+            f"prunable must answer with a bool, and answered {shown(answer)} for "
+            f"{path!r}"
         )
     return bool(answer)
 
@@ -269,4 +271,4 @@ def _normalisation_layers(tree: Any) -> list[str]:
 def _described(prunable: Prunable) -> str:
     if prunable is is_weight:
         return "is_weight (two or more dimensions, no bias, no scale)"
-    return repr(prunable)
+    return shown(prunable)

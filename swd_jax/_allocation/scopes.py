@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from swd_jax._allocation import erk, exact_counts, sparsity_values
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import tree_paths
 from swd_jax._selection.order_statistics import Pools
 
@@ -74,7 +75,7 @@ def as_scope(scope: Any) -> Literal["global", "local", "erk"] | FrozenMapping:
     if not isinstance(scope, Mapping) or not scope:
         raise ValueError(
             f"scope must be one of {_NAMES} or a mapping from patterns of paths to "
-            f"sparsities, such as {{'attention': 0.5, 'mlp': 0.9}}, got {scope!r}"
+            f"sparsities, such as {{'attention': 0.5, 'mlp': 0.9}}, got {shown(scope)}"
         )
     return FrozenMapping(
         {_as_pattern(p): sparsity_values.as_sparsity(s) for p, s in scope.items()}
@@ -84,7 +85,7 @@ def as_scope(scope: Any) -> Literal["global", "local", "erk"] | FrozenMapping:
 def _as_pattern(pattern: Any) -> str | re.Pattern[str]:
     if not isinstance(pattern, str | re.Pattern):
         raise ValueError(
-            f"scope must map regular expressions to sparsities, got {pattern!r}"
+            f"scope must map regular expressions to sparsities, got {shown(pattern)}"
         )
     try:
         re.compile(pattern)

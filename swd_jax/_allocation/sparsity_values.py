@@ -38,9 +38,14 @@ def as_sparsity(sparsity: Any) -> Sparsity:
     if number is not None and not 0 <= number < 1:
         raise ValueError(
             "sparsity, the fraction of weights to prune, must be in [0, 1), got "
-            f"{validation.describe(sparsity)}"
+            f"{validation.describe(sparsity)}{_percentage(number)}"
         )
     return hashable.hashable_number(sparsity)
+
+
+def _percentage(number: Fraction) -> str:
+    """Return what a number above 1 is as a percentage, for an error."""
+    return f". Is it {float(number / 100):g}?" if 1 < number < 100 else ""
 
 
 def sparsity_at(sparsity: Sparsity, step: ArrayLike | None) -> Fraction | jax.Array:

@@ -12,6 +12,7 @@ import optax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import sort_keys
 
 # Types that jax.numpy rejects, or accepts only up to a size.
@@ -46,10 +47,22 @@ def as_decimal(name: str, value: Any) -> Fraction | None:
     except (TypeError, ValueError):
         number = value
     if not (isinstance(number, Decimal) or _is_real(number)):
-        raise ValueError(f"{name} must be a number, got {value!r}")
+        raise ValueError(
+            f"{name} must be a number, got {shown(value)}{_number_in(value)}"
+        )
     if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+        raise ValueError(f"{name} must be finite, got {shown(value)}")
     return Fraction(str(number))
+
+
+def _number_in(text: Any) -> str:
+    """Return the advice to give the number that a string holds, "" for others."""
+    if not isinstance(text, str):
+        return ""
+    try:
+        return f", which is a string: give {float(text):g}"
+    except ValueError:
+        return ""
 
 
 def _is_real(number: Any) -> bool:
@@ -96,7 +109,7 @@ def describe(value: Any) -> str:
     """Return a number, or a schedule's value at step 0, for an error message."""
     if callable(value):
         return f"a schedule that starts at {value_at_step(value, 0)}"
-    return repr(value)
+    return shown(value)
 
 
 def as_factor(name: str, value: Any) -> ArrayLike | None:
@@ -109,7 +122,7 @@ def as_factor(name: str, value: Any) -> ArrayLike | None:
     if number is None:
         return value
     if number < 0:
-        raise ValueError(f"{name} must be at least 0, got {value!r}")
+        raise ValueError(f"{name} must be at least 0, got {shown(value)}")
     return None if number == 1 else float(number)
 
 
@@ -124,7 +137,7 @@ def check_step_count(name: str, value: Any, *, minimum: int) -> None:
     is_wrong = number is not None and (number.denominator != 1 or number < minimum)
     if is_bool or is_wrong:
         raise ValueError(
-            f"{name} must be a whole number of at least {minimum}, got {value!r}"
+            f"{name} must be a whole number of at least {minimum}, got {shown(value)}"
         )
 
 
@@ -141,7 +154,9 @@ def as_tolerance(tolerance: Any) -> Fraction:
         )
     number = Fraction(0) if tolerance is None else as_decimal("tolerance", tolerance)
     if number is None or not 0 <= number < 1:
-        raise ValueError(f"tolerance must be a number in [0, 1), got {tolerance!r}")
+        raise ValueError(
+            f"tolerance must be a number in [0, 1), got {shown(tolerance)}"
+        )
     return number
 
 
@@ -167,5 +182,5 @@ def as_min_kept(
         return exact
     raise ValueError(
         f"{name} must be a number of {item_name}, 0 or more, or a fraction of a "
-        f"{whole_name} below 1, got {value!r}"
+        f"{whole_name} below 1, got {shown(value)}"
     )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from swd_jax._arguments import parameter_trees
 from swd_jax._arrays import tree_paths
 from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
 from swd_jax._transforms.match_updates import check_params, match_updates
@@ -72,6 +73,7 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
             )
 
     def init_fn(params: optax.Params) -> KeepPrunedState:
+        parameter_trees.check_parameters(params)
         tree = tree_paths.flatten(params)
         # `optax.tree.map_params` calls `init` with placeholders that are no arrays.
         entries = {}

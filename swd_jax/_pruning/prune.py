@@ -12,9 +12,8 @@ from swd_jax._arrays import tree_paths
 from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.by_platform import compute_by_platform
-from swd_jax._targets.extra_arguments import check_extra_args
-from swd_jax._targets.resolve import ResolvedTargets, rank, resolve
-from swd_jax._targets.target import Targets, as_targets
+from swd_jax._targets.resolve import ResolvedTargets, rank, resolve_arguments
+from swd_jax._targets.target import Targets
 
 Tree = TypeVar("Tree")
 
@@ -142,9 +141,7 @@ def _map_prunable(
 
     `prunable_function` must be a function of this module, so that it is compiled once.
     """
-    targets = as_targets(target)
-    check_extra_args(targets, extra_args)
-    resolved = resolve(targets, params)
+    resolved = resolve_arguments(params, target, extra_args)
     new_leaves = {
         i: other_function(leaf) for i, leaf in enumerate(resolved.tree.leaves)
     }

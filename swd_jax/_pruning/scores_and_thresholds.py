@@ -9,9 +9,13 @@ from jax.typing import ArrayLike
 from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.by_platform import compute_by_platform
-from swd_jax._targets.extra_arguments import check_extra_args
-from swd_jax._targets.resolve import RankedTarget, ResolvedTargets, rank, resolve
-from swd_jax._targets.target import Targets, as_targets
+from swd_jax._targets.resolve import (
+    RankedTarget,
+    ResolvedTargets,
+    rank,
+    resolve_arguments,
+)
+from swd_jax._targets.target import Targets
 
 Tree = TypeVar("Tree")
 
@@ -144,9 +148,7 @@ def _map_rankings(
       axis_name: as for `scores`.
       extra_args: as for `scores`.
     """
-    targets = as_targets(target)
-    check_extra_args(targets, extra_args)
-    resolved = resolve(targets, params)
+    resolved = resolve_arguments(params, target, extra_args)
 
     def of_prunable(resolved: ResolvedTargets) -> dict[int, jax.Array]:
         return {

@@ -9,11 +9,12 @@ from jax.typing import ArrayLike
 
 from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
+from swd_jax._arguments import parameter_trees
 from swd_jax._arrays import tree_paths
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._ranking.ranking import Ranking
 from swd_jax._targets import extra_arguments
-from swd_jax._targets.target import Target
+from swd_jax._targets.target import Target, Targets, as_targets
 from swd_jax.structures._abstract_structure import StructuredLeaves
 
 
@@ -105,8 +106,10 @@ def resolve(targets: Sequence[Target], params: Any) -> ResolvedTargets:
       params: any tree of arrays, traced or abstract ones too.
 
     Raises:
-      ValueError: if a target fits none of the parameters, or two prune the same leaf.
+      ValueError: if a target fits none of the parameters, two prune the same leaf, or
+        there is an optimizer's state among the parameters.
     """
+    parameter_trees.check_parameters(params)
     tree = tree_paths.flatten(params)
     resolved = [
         ResolvedTarget(
@@ -128,6 +131,21 @@ def resolve(targets: Sequence[Target], params: Any) -> ResolvedTargets:
                 )
             target_of_leaf[leaf.position] = target
     return ResolvedTargets(tree, resolved)
+
+
+def resolve_arguments(
+    params: Any, target: Targets, extra_args: Mapping[str, Any] | None
+) -> ResolvedTargets:
+    """Check and resolve the arguments of a function of (params, target, extra_args).
+
+    Raises:
+      ValueError: as `resolve`; if there are no parameters; if target is none; or if an
+        extra argument is given that no criterion reads.
+    """
+    parameter_trees.check_given_parameters(params)
+    targets = as_targets(target)
+    extra_arguments.check_extra_args(targets, extra_args)
+    return resolve(targets, params)
 
 
 def rank(

@@ -12,7 +12,7 @@ from swd_jax._allocation.allocation import Allocation
 from swd_jax._allocation.prunable_leaves import Prunable
 from swd_jax._allocation.scopes import Scope
 from swd_jax._allocation.sparsity_values import Sparsity
-from swd_jax._arguments import validation
+from swd_jax._arguments import short_text, validation
 from swd_jax._ranking.user_structure_protocol import Structure
 from swd_jax.criteria import _as_criterion
 from swd_jax.criteria._criterion import Criterion
@@ -124,8 +124,21 @@ Targets: TypeAlias = Target | Sequence[Target] | Sparsity
 
 
 def as_target(target: Target | Any) -> Target:
-    """Return a plain number or schedule as the target that has it as its sparsity."""
-    return target if isinstance(target, Target) else Target(target)
+    """Return a plain number or schedule as the target that has it as its sparsity.
+
+    Raises:
+      ValueError: for anything else, such as parameters in the place of a target.
+    """
+    if isinstance(target, Target):
+        return target
+    # A module of Equinox or NNX is callable, as a schedule is.
+    has_arrays = any(map(short_text.is_large_array, jax.tree.leaves(target)))
+    if has_arrays and not short_text.is_large_array(target):
+        raise ValueError(
+            "sparsity must be a number, a schedule or a Target, got "
+            f"{short_text.shown(target)}, as parameters are"
+        )
+    return Target(target)
 
 
 def as_targets(target: Targets) -> tuple[Target, ...]:
@@ -140,7 +153,7 @@ def as_targets(target: Targets) -> tuple[Target, ...]:
         if not isinstance(entry, Target):
             raise ValueError(
                 "sparsity must be a number or a schedule, and several targets a "
-                f"sequence of Target: got {entry!r} in a sequence"
+                f"sequence of Target: got {short_text.shown(entry)} in a sequence"
             )
     if not target:
         raise ValueError("targets must be at least one Target, got none")

@@ -8,6 +8,7 @@ import optax
 from jax.typing import DTypeLike
 
 from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import xla_cpu
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.by_platform import compute_by_platform
@@ -293,7 +294,7 @@ def prune_latents(
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(
             "optimizer must be a transformation, such as optax.adam(1e-3), got "
-            f"{optimizer!r}"
+            f"{shown(optimizer)}"
         )
     return optimize_latents(name, optimizer, pruning, targets, gradient_scale)
 
@@ -301,14 +302,14 @@ def prune_latents(
 def _check_power(power: Any) -> None:
     is_number = isinstance(power, int | float) and not isinstance(power, bool)
     if not is_number or not power > 0:
-        raise ValueError(f"power must be a number greater than 0, got {power!r}")
+        raise ValueError(f"power must be a number greater than 0, got {shown(power)}")
 
 
 def _checked_max_rescale(max_rescale: Any) -> float:
     number = validation.as_decimal("max_rescale", max_rescale)
     if number is None or number < 1:
         raise ValueError(
-            f"max_rescale must be a number of at least 1, got {max_rescale!r}"
+            f"max_rescale must be a number of at least 1, got {shown(max_rescale)}"
         )
     return float(number)
 
@@ -319,9 +320,10 @@ def _checked_memory(memory: Any) -> jnp.dtype | None:
     try:
         dtype = jnp.dtype(memory)
     except TypeError as error:
-        raise ValueError(f"memory must be a dtype, got {memory!r}") from error
+        raise ValueError(f"memory must be a dtype, got {shown(memory)}") from error
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
-            f"memory must be a floating-point dtype, such as float32, got {memory!r}"
+            "memory must be a floating-point dtype, such as float32, got "
+            f"{shown(memory)}"
         )
     return dtype

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from swd_jax._arguments.short_text import shown
 from swd_jax.criteria._criterion import Criterion
 from swd_jax.criteria._gradient_criteria import fisher, movement, saliency
 from swd_jax.criteria._lamp import lamp
@@ -50,7 +51,7 @@ def as_criterion(criterion: Criterion | Callable[..., Any] | str | Any) -> Crite
         return _from_function(criterion)
     raise ValueError(
         f"criterion must be one of {', '.join(map(repr, _BY_NAME.values()))}, its "
-        f"name, or a function of the weights, got {criterion!r}"
+        f"name, or a function of the weights, got {shown(criterion)}"
     )
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import shown
 from swd_jax.criteria._criterion import Accumulator, Criterion, LibraryCriterion
 
 
@@ -74,7 +75,7 @@ def mean_saliency(decay: float = 0.99) -> Criterion:
     """
     exact = validation.as_decimal("decay", decay)
     if exact is None or not 0 <= exact < 1:
-        raise ValueError(f"decay must be in [0, 1), got {decay!r}")
+        raise ValueError(f"decay must be in [0, 1), got {shown(decay)}")
     return LibraryCriterion(
         f"mean_saliency({float(exact)})",
         _accumulated,

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from swd_jax._allocation import exact_counts
 from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import sort_keys
 from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
 from swd_jax._ranking import exact_k
@@ -271,7 +272,7 @@ def _check_target(name: str, target: Target) -> None:
         if callable(sparsity) or validation.as_decimal("sparsity", sparsity) is None:
             raise ValueError(
                 f"sparsity must be a number for {name}, which is sparse from the first "
-                f"step on, got {sparsity!r}"
+                f"step on, got {shown(sparsity)}"
             )
     for field, value, supported in (
         ("criterion", target.criterion, magnitude),
@@ -279,4 +280,6 @@ def _check_target(name: str, target: Target) -> None:
         ("min_kept", target.min_kept, 0),
     ):
         if value != supported:
-            raise ValueError(f"{field} must be {supported!r} for {name}, got {value!r}")
+            raise ValueError(
+                f"{field} must be {supported!r} for {name}, got {shown(value)}"
+            )

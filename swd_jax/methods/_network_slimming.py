@@ -11,7 +11,7 @@ from swd_jax._allocation.prunable_leaves import (
     as_prunable,
     find_prunable,
 )
-from swd_jax._arguments import validation
+from swd_jax._arguments import parameter_trees, validation
 from swd_jax._arrays import sort_keys, tree_paths
 from swd_jax._transforms import threshold_state
 from swd_jax._transforms.match_updates import check_params, match_updates
@@ -90,6 +90,7 @@ def network_slimming(
     prunable = as_prunable(prunable)
 
     def init_fn(params: optax.Params) -> optax.ScaleByScheduleState:
+        parameter_trees.check_parameters(params)
         find_prunable(prunable, tree_paths.flatten(params), params)
         return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
 

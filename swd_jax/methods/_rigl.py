@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import shown
 from swd_jax._targets.target import Target
 from swd_jax.methods._drop_and_grow import drop_and_grow
 
@@ -159,5 +160,5 @@ def sparse_evolution(
 def _check_fraction(value: float) -> float:
     number = validation.as_decimal("drop_fraction", value)
     if number is None or not 0 < number < 1:
-        raise ValueError(f"drop_fraction must be in (0, 1), got {value!r}")
+        raise ValueError(f"drop_fraction must be in (0, 1), got {shown(value)}")
     return float(number)

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._ranking.ranking import Ranking
 from swd_jax._targets.by_platform import compute_by_platform
-from swd_jax._targets.extra_arguments import check_extra_args
-from swd_jax._targets.resolve import ResolvedTargets, rank, resolve
-from swd_jax._targets.target import Targets, as_targets
+from swd_jax._targets.resolve import ResolvedTargets, rank, resolve_arguments
+from swd_jax._targets.target import Targets
 
 Tree = TypeVar("Tree")
 
@@ -115,9 +115,7 @@ def straight_through(
     """
     exponent = _check_power(power, soft=soft)
     scale = validation.as_factor("pruned_gradient_scale", pruned_gradient_scale)
-    targets = as_targets(target)
-    check_extra_args(targets, extra_args)
-    resolved = resolve(targets, params)
+    resolved = resolve_arguments(params, target, extra_args)
 
     def pruned_leaves(resolved: ResolvedTargets) -> dict[int, jax.Array]:
         new_leaves = {}
@@ -169,10 +167,11 @@ def _check_power(power: Any, *, soft: bool) -> float:
     number = validation.as_decimal("power", power)
     if number is None or number <= 0:
         raise ValueError(
-            f"power must be a number greater than 0, and not traced, got {power!r}"
+            f"power must be a number greater than 0, and not traced, got {shown(power)}"
         )
     if not soft and number != 1:
         raise ValueError(
-            f"power must be 1 with soft=False, which shrinks no weight, got {power!r}"
+            "power must be 1 with soft=False, which shrinks no weight, got "
+            f"{shown(power)}"
         )
     return float(number)

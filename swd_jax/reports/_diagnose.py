@@ -10,9 +10,13 @@ from jax.typing import ArrayLike
 
 from swd_jax._arguments import validation
 from swd_jax._targets.by_platform import on_platform_of_weights
-from swd_jax._targets.extra_arguments import check_extra_args
-from swd_jax._targets.resolve import RankedTarget, ResolvedTargets, rank, resolve
-from swd_jax._targets.target import Targets, as_targets
+from swd_jax._targets.resolve import (
+    RankedTarget,
+    ResolvedTargets,
+    rank,
+    resolve_arguments,
+)
+from swd_jax._targets.target import Targets
 from swd_jax._transforms.latent_pruning import LatentState
 from swd_jax._transforms.selective_decay import (
     SwdState,
@@ -99,9 +103,7 @@ def diagnose(
     if total_steps is not None:
         validation.check_step_count("total_steps", total_steps, minimum=1)
         total_steps = int(total_steps)
-    targets = as_targets(target)
-    check_extra_args(targets, extra_args)
-    resolved = on_platform_of_weights(resolve(targets, params))
+    resolved = on_platform_of_weights(resolve_arguments(params, target, extra_args))
     return find_warnings(
         resolved,
         rank(resolved, extra_args=extra_args),

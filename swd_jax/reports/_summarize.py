@@ -11,9 +11,13 @@ from jax.typing import ArrayLike
 from swd_jax._allocation import sparsity_values
 from swd_jax._arrays import tree_paths
 from swd_jax._targets.by_platform import on_platform_of_weights
-from swd_jax._targets.extra_arguments import check_extra_args
-from swd_jax._targets.resolve import RankedTarget, ResolvedTargets, rank, resolve
-from swd_jax._targets.target import Target, Targets, as_targets
+from swd_jax._targets.resolve import (
+    RankedTarget,
+    ResolvedTargets,
+    rank,
+    resolve_arguments,
+)
+from swd_jax._targets.target import Target, Targets
 from swd_jax._transforms.selective_decay import SwdState
 from swd_jax.reports import _diagnose
 from swd_jax.reports._measure_leaves import measure_leaves, pruned_fraction
@@ -71,9 +75,8 @@ def summarize(
       24 bytes as dense arrays, where a zero takes as much as any number; 13 stored
       sparsely once pruned
     """
-    targets = as_targets(target)
-    check_extra_args(targets, extra_args)
-    resolved = resolve(targets, params)
+    resolved = resolve_arguments(params, target, extra_args)
+    targets = [entry.target for entry in resolved.targets]
     if any(isinstance(leaf, Tracer) for leaf in resolved.tree.leaves):
         raise ValueError(
             "params are traced, and a report needs their values: call summarize "

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import shown
 
 
 def check_ascending(name: str, steps: Sequence[int]) -> None:
@@ -12,4 +13,6 @@ def check_ascending(name: str, steps: Sequence[int]) -> None:
         validation.check_step_count(name, step, minimum=0)
     rising = all(first < second for first, second in itertools.pairwise(steps))
     if len(steps) == 0 or not rising:
-        raise ValueError(f"{name} must be some steps in ascending order, got {steps!r}")
+        raise ValueError(
+            f"{name} must be some steps in ascending order, got {shown(steps)}"
+        )

@@ -7,6 +7,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import hashable, validation
+from swd_jax._arguments.short_text import shown
 
 
 def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Schedule:
@@ -52,9 +53,9 @@ def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Sc
             "value: give swd a function of the step instead"
         )
     if lowest <= 0:
-        raise ValueError(f"a_min must be greater than 0, got {a_min!r}")
+        raise ValueError(f"a_min must be greater than 0, got {shown(a_min)}")
     if highest < lowest:
-        raise ValueError(f"a_max must be at least a_min={a_min!r}, got {a_max!r}")
+        raise ValueError(f"a_max must be at least a_min={a_min!r}, got {shown(a_max)}")
     return _ExponentialGrowth(
         float(lowest),
         float(highest),

@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import hashable, validation
+from swd_jax._arguments.short_text import shown
 from swd_jax.schedules._ascending_steps import check_ascending
 
 
@@ -42,7 +43,7 @@ def rewind(schedule: optax.Schedule, steps: Sequence[int], to: int) -> optax.Sch
     if not callable(schedule):
         raise ValueError(
             "schedule must be a schedule of the step, such as "
-            f"optax.cosine_decay_schedule(...), got {schedule!r}"
+            f"optax.cosine_decay_schedule(...), got {shown(schedule)}"
         )
     check_ascending("steps", steps)
     validation.check_step_count("to", to, minimum=0)

@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import hashable, validation
+from swd_jax._arguments.short_text import shown
 from swd_jax.schedules._ascending_steps import check_ascending
 
 
@@ -120,7 +121,7 @@ class _StaircaseSparsity:
 def _check_final(final: Any) -> None:
     exact = validation.as_decimal("final", final)
     if exact is not None and not 0 <= exact < 1:
-        raise ValueError(f"final must be in [0, 1), got {final!r}")
+        raise ValueError(f"final must be in [0, 1), got {shown(final)}")
 
 
 def _as_float(final: Any) -> Any:

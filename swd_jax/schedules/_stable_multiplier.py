@@ -12,6 +12,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import hashable, validation
+from swd_jax._arguments.short_text import shown
 
 # At the limit itself the weights oscillate for ever; below it they decay.
 _MARGIN = 0.95
@@ -157,7 +158,7 @@ def _largest_stable_rate(momentum: float, nesterov: bool) -> float:
     """Compute the limit of learning rate * a * mu."""
     exact = validation.as_decimal("momentum", momentum)
     if exact is not None and not 0 <= exact < 1:
-        raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
+        raise ValueError(f"momentum must be in [0, 1), got {shown(momentum)}")
     limit = 2 * (1 + momentum)
     return limit / (1 + 2 * momentum) if nesterov else limit
 

@@ -16,6 +16,7 @@ from swd_jax._allocation.allocation import Allocation
 from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._allocation.prunable_leaves import Prunable
 from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import sort_keys, tiling, tree_paths
 from swd_jax._arrays.manual_sharding import AxisName, Shards, find_shards
 from swd_jax._ranking.leaf_ranking import LeafRanking
@@ -263,7 +264,7 @@ def as_structure(structure: Any) -> AbstractStructure:
         raise ValueError(
             "structure must be Unstructured(), Block(...), NM(...), Channel(...), "
             "CoupledChannels(...) or your own, with the methods scores, sizes and "
-            f"expand, got {structure!r}"
+            f"expand, got {shown(structure)}"
         )
     try:
         hash(structure)

@@ -473,19 +473,23 @@ class TestDefault:
         assert stacked_weights(layer) == weights.split()
 
     @pytest.mark.parametrize(
-        ("layer", "weights"),
+        ("layer", "arguments", "weights"),
         [
-            (lambda x: hk.Bias(bias_dims=[1, 2])(x), ""),
-            (lambda x: hk.GRU(4)(x[0, 0], jnp.ones((6, 4))), "w_h w_i"),
-            (lambda x: hk.BatchNorm(True, True, 0.9)(x, True), ""),
-            (lambda x: hk.InstanceNorm(True, True)(x), ""),
-            (lambda x: hk.Embed(5, 4)(x.astype(int)), "embeddings"),
-            (lambda x: hk.SeparableDepthwiseConv2D(1, 3)(x), "w w"),
+            (hk.Bias, (None, [1, 2]), ""),
+            (hk.GRU, (4,), "w_h w_i"),
+            (hk.BatchNorm, (True, True, 0.9), ""),
+            (hk.InstanceNorm, (True, True), ""),
+            (hk.SeparableDepthwiseConv2D, (1, 3), "w w"),
         ],
     )
-    def test_stacked_layers_of_haiku(self, layer, weights):
-        init = hk.transform_with_state(layer).init
-        params, _ = jax.eval_shape(init, KEY, self.X)
+    def test_stacked_layers_of_haiku(self, layer, arguments, weights):
+        def net(x):
+            if layer is hk.GRU:
+                return hk.GRU(*arguments)(x[0, 0], jnp.ones((6, 4)))
+            options = (True,) if layer is hk.BatchNorm else ()
+            return layer(*arguments)(x, *options)
+
+        params, _ = jax.eval_shape(hk.transform_with_state(net).init, KEY, self.X)
         assert stacked_weights(params) == weights.split()
 
     def test_containers_without_names(self):

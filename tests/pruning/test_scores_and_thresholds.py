@@ -104,5 +104,6 @@ class TestThresholds:
         np.testing.assert_array_equal(selected(PARAMS)["kernel"], expected)
 
     def test_of_an_empty_tree_are_an_empty_tree(self):
-        assert swd_jax.thresholds({}, 0.5) == {}
-        assert swd_jax.scores({}, 0.5) == {}
+        empty = {"kernel": optax.MaskedNode()}
+        assert swd_jax.thresholds(empty, 0.5) == empty
+        assert swd_jax.scores(empty, 0.5) == empty
