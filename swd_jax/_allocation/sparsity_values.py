@@ -1,5 +1,7 @@
 """The target sparsity: its type, its check, and its value at a step."""
 
+import itertools
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -12,13 +14,15 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax._allocation import exact_counts
-from swd_jax._arguments import hashable, validation
+from swd_jax._arguments import hashable, schedule_probes, validation
 
 Sparsity: TypeAlias = validation.Number | optax.Schedule
 """The fraction of weights to prune, in [0, 1), or a schedule of it."""
 
 # Steps at which a schedule must agree for its value to count as settled.
 _LATE_STEPS = (2**29, 2**30, 2**31 - 1)
+# Of a schedule's float32.
+_ROUNDING = 1e-6
 
 
 def as_sparsity(sparsity: Any) -> Sparsity:
@@ -32,7 +36,11 @@ def as_sparsity(sparsity: Any) -> Sparsity:
       else, a tracer too, as it was given.
 
     Raises:
-      ValueError: if a number, or a schedule's value at step 0, is not in [0, 1).
+      ValueError: if a number, or a value of a schedule that settles, is not in
+        [0, 1).
+
+    Warns:
+      UserWarning: if a schedule that settles falls.
     """
     number = validation.as_decimal("sparsity", validation.value_at_step(sparsity, 0))
     if number is not None and not 0 <= number < 1:
@@ -40,7 +48,28 @@ def as_sparsity(sparsity: Any) -> Sparsity:
             "sparsity, the fraction of weights to prune, must be in [0, 1), got "
             f"{validation.describe(sparsity)}{_percentage(number)}"
         )
+    _check_probes(schedule_probes.probe(sparsity))
     return hashable.hashable_number(sparsity)
+
+
+def _check_probes(probed: list[tuple[int, float]]) -> None:
+    """Raise or warn if values of a schedule leave the range, or fall."""
+    for step, value in probed:
+        if not -_ROUNDING <= value < 1:
+            raise ValueError(
+                "sparsity, the fraction of weights to prune, must be in [0, 1), got a "
+                f"schedule that is {value:.6g} at step {step:,}"
+                f"{_percentage(Fraction(probed[-1][1]))}"
+            )
+    for (_, before), (step, value) in itertools.pairwise(probed):
+        if value < before - _ROUNDING:
+            warnings.warn(
+                f"The sparsity's schedule falls from {before:.6g} to {value:.6g} by "
+                f"step {step:,}, and settles on {probed[-1][1]:.6g}: weights that were "
+                "pruned come back, and prune uses the final value.",
+                stacklevel=5,
+            )
+            return
 
 
 def _percentage(number: Fraction) -> str:

@@ -12,6 +12,7 @@ import optax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from swd_jax._arguments import schedule_probes
 from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import sort_keys
 
@@ -75,7 +76,7 @@ def _is_real(number: Any) -> bool:
 
 
 def check_coefficient(name: str, value: Number | optax.Schedule) -> None:
-    """Raise if a number, or a schedule's value at step 0, is below zero.
+    """Raise if a number, or a value of a schedule that settles, is below zero.
 
     Raises:
       ValueError: naming the argument. Traced values are not checked.
@@ -83,6 +84,13 @@ def check_coefficient(name: str, value: Number | optax.Schedule) -> None:
     number = as_decimal(name, value_at_step(value, 0))
     if number is not None and number < 0:
         raise ValueError(f"{name} must be at least 0, got {describe(value)}")
+    probed = schedule_probes.probe(value)
+    for step, probed_value in probed:
+        if probed_value < 0:
+            raise ValueError(
+                f"{name} must be at least 0, got a schedule that is "
+                f"{probed_value:.6g} at step {step:,}"
+            )
 
 
 def coefficient_at(value: Number | optax.Schedule, step: ArrayLike) -> jax.Array:
@@ -126,11 +134,14 @@ def as_factor(name: str, value: Any) -> ArrayLike | None:
     return None if number == 1 else float(number)
 
 
-def check_step_count(name: str, value: Any, *, minimum: int) -> None:
-    """Raise if a number of steps is not a whole number of at least `minimum`.
+def as_step_count(name: str, value: Any, *, minimum: int) -> Any:
+    """Return a number of steps as an int, or as it is if it is traced.
+
+    Whole floats are numbers of steps too: 1e4.
 
     Raises:
-      ValueError: naming the argument. Traced values are not checked.
+      ValueError: if it is not a whole number of at least `minimum`, naming the
+        argument. Traced values are not checked.
     """
     is_bool = isinstance(value, bool)
     number = None if is_bool else as_decimal(name, value)
@@ -139,6 +150,7 @@ def check_step_count(name: str, value: Any, *, minimum: int) -> None:
         raise ValueError(
             f"{name} must be a whole number of at least {minimum}, got {shown(value)}"
         )
+    return value if number is None else int(number)
 
 
 def as_tolerance(tolerance: Any) -> Fraction:

@@ -10,6 +10,7 @@ import optax
 from swd_jax._arguments import parameter_trees
 from swd_jax._arrays import tree_paths
 from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
+from swd_jax._targets.state_checks import check_fields
 from swd_jax._transforms.match_updates import check_params, match_updates
 
 
@@ -91,6 +92,7 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
     ) -> tuple[optax.Updates, KeepPrunedState]:
         del extra_args
         check_params(params, "keep_pruned")
+        check_fields("keep_pruned", state, KeepPrunedState._fields)
         tree = tree_paths.flatten(params)
         matched = match_updates(updates, tree)
         state_masks = tree_paths.flatten(state.mask)

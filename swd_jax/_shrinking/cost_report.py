@@ -126,7 +126,7 @@ def cost_report(
       >>> report.before.flops, report.after.flops
       (448, 112)
     """
-    validation.check_step_count("runs", runs, minimum=1)
+    validation.as_step_count("runs", runs, minimum=1)
     flat = tree_paths.flatten(params)
     channels_to_positions.check_shapes(small.groups, flat, "params")
     arguments = jax.tree.map(example_like, tuple(example_args))

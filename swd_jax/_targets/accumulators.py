@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from swd_jax._arrays import sort_keys, tree_paths
 from swd_jax._targets.resolve import ResolvedTargets
+from swd_jax._targets.state_checks import arrays_of_leaves
 
 
 def init(resolved: ResolvedTargets) -> Any:
@@ -48,6 +49,7 @@ def update(
         entry for entry in resolved.targets if entry.target.criterion.accumulator
     ]
     if not accumulating:
+        arrays_of_leaves("state.selection.accumulated", "arrays", accumulated, [])
         return accumulated
     if gradient is None:
         criterion = accumulating[0].target.criterion
@@ -65,7 +67,10 @@ def update(
     ]
     # The arrays of `accumulated` are in the order of the tree, without gaps.
     by_leaf.sort(key=lambda pair: pair[0].position)
-    previous, structure = jax.tree.flatten(accumulated)
+    leaves = [leaf for leaf, _ in by_leaf]
+    previous = arrays_of_leaves(
+        "state.selection.accumulated", "arrays", accumulated, leaves
+    )
     updated = []
     for (leaf, accumulator), previous_array in zip(by_leaf, previous, strict=True):
         assert accumulator is not None
@@ -77,4 +82,4 @@ def update(
             for array in (leaf.weights, gradient_array)
         )
         updated.append(accumulator.update(previous_array, weights, gradient_array))
-    return jax.tree.unflatten(structure, updated)
+    return jax.tree.unflatten(jax.tree.structure(accumulated), updated)

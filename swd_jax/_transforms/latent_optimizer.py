@@ -7,6 +7,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax._targets.resolve import resolve
+from swd_jax._targets.state_checks import check_fields
 from swd_jax._targets.target import Target
 from swd_jax._transforms.latent_weights import with_memory
 from swd_jax._transforms.match_updates import check_params, match_updates
@@ -54,6 +55,7 @@ def optimize_latents(
         **extra_args: Any,
     ) -> tuple[optax.Updates, LatentOptimizerState]:
         check_params(params, name)
+        check_fields(name, state, LatentOptimizerState._fields)
         inner_state, pruning_state = state
         resolved = resolve(targets, params)
         matched = match_updates(updates, resolved.tree)

@@ -13,6 +13,7 @@ from swd_jax._arrays import xla_cpu
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.by_platform import compute_by_platform
 from swd_jax._targets.resolve import ResolvedTargets, resolve
+from swd_jax._targets.state_checks import check_fields
 from swd_jax._targets.target import Target, Targets, as_targets
 from swd_jax._transforms import continuous_threshold, latent_weights, threshold_state
 from swd_jax._transforms.latent_optimizer import optimize_latents
@@ -229,6 +230,7 @@ def prune_latents(
         **extra_args: Any,
     ) -> tuple[optax.Updates, LatentState]:
         check_params(params, name)
+        check_fields(name, state, LatentState._fields)
         resolved = resolve(targets, params)
         matched = match_updates(updates, resolved.tree)
         # The parameters after this update are those of the next step.

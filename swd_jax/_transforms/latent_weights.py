@@ -10,7 +10,8 @@ from jax.typing import DTypeLike
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
 from swd_jax._arrays import sort_keys
 from swd_jax._targets.resolve import ResolvedTargets
-from swd_jax._transforms.match_updates import MatchedUpdates, arrays_of_leaves
+from swd_jax._targets.state_checks import arrays_of_leaves
+from swd_jax._transforms.match_updates import MatchedUpdates
 
 
 class Latent(NamedTuple):

@@ -44,31 +44,6 @@ def match_updates(
     return MatchedUpdates(tree, positions)
 
 
-def arrays_of_leaves(
-    name: str, contents: str, tree: Any, leaves: Sequence[PrunableLeaf]
-) -> list[jax.Array]:
-    """Return the arrays that a tree in a state has for the prunable leaves.
-
-    Args:
-      name: the tree, for errors.
-      contents: what its arrays are, in the plural, for errors.
-      tree: with an array for each leaf, and `optax.MaskedNode` elsewhere.
-      leaves: in the order of the parameters.
-
-    Raises:
-      ValueError: if the tree does not fit the leaves.
-    """
-    arrays = jax.tree.leaves(tree)
-    shapes = [array.shape for array in arrays]
-    if shapes != [leaf.weights.shape for leaf in leaves]:
-        paths = tree_paths.listing(leaf.path for leaf in leaves)
-        raise ValueError(
-            f"{name} has {contents} of the shapes {shapes}, and must have one for each "
-            f"of the prunable leaves:{paths}"
-        )
-    return arrays
-
-
 def check_params(params: Any, who: str) -> None:
     """Raise if a transformation's `update` is called without parameters."""
     if params is None:

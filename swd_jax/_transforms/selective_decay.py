@@ -12,6 +12,7 @@ from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.by_platform import compute_by_platform
 from swd_jax._targets.resolve import ResolvedTargets, resolve
+from swd_jax._targets.state_checks import check_fields
 from swd_jax._targets.target import Targets, as_targets
 from swd_jax._transforms import threshold_state
 from swd_jax._transforms.match_updates import check_params, match_updates
@@ -83,7 +84,7 @@ def selective_decay(
     validation.check_coefficient("weight_decay", weight_decay)
     validation.check_coefficient("a", a)
     validation.check_coefficient("learning_rate", learning_rate)
-    validation.check_step_count("update_every", update_every, minimum=1)
+    update_every = validation.as_step_count("update_every", update_every, minimum=1)
     tolerated = validation.as_tolerance(tolerance)
 
     state_class = BeforeOptimizerState if updates_are_gradients else AfterOptimizerState
@@ -103,6 +104,7 @@ def selective_decay(
         **extra_args: Any,
     ) -> tuple[optax.Updates, SwdState]:
         check_params(params, "selective weight decay")
+        check_fields("selective weight decay", state, SwdState._fields)
         resolved = resolve(targets, params)
         matched = match_updates(updates, resolved.tree)
         multiplier = validation.coefficient_at(a, state.count)

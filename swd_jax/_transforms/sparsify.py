@@ -1,15 +1,17 @@
 """`sparsify`: sparse by a step, with nothing else to choose."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import optax
 from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from swd_jax._allocation.sparsity_values import Sparsity
-from swd_jax._arguments import validation
+from swd_jax._arguments import schedule_probes, validation
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.target import Target, Targets, as_targets
 from swd_jax._transforms.latent_pruning import prune_latents
@@ -21,6 +23,10 @@ _FORGETTING = 0.05
 _POWER = 2.0
 _MAX_RESCALE = 4.0
 _PRUNED_GRADIENT_SCALE = 0.5
+
+# In one step, of a schedule in a run of more than a few steps.
+_LARGE_RISE = 0.5
+_FEW_STEPS = 100
 
 
 def sparsify(
@@ -111,8 +117,12 @@ def sparsify(
     Raises:
       ValueError: at construction, if a number is out of range, `optimizer` is no
         transformation, or `begin` or `end` is given and every sparsity is a schedule
-        already; in `init`, if the target does not fit the parameters; in `update`, if
-        `params` is missing, or the updates or the memory have another structure.
+        already, or one leaves [0, 1) in the run; in `init`, if the target does not fit
+        the parameters; in `update`, if `params` is missing, or the updates or the
+        memory have another structure.
+
+    Warns:
+      UserWarning: if a schedule of the sparsity rises by more than 0.5 in one step.
 
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
@@ -142,6 +152,7 @@ def sparsify(
             "a schedule, which says itself when it rises: leave them out"
         )
     begin, end, total_steps = _checked_steps(begin, end, total_steps)
+    _check_own_schedules(targets, total_steps)
     rising = tuple(_rising(entry, begin, end) for entry in targets)
     return prune_latents(
         "sparsify",
@@ -167,8 +178,8 @@ def _checked_steps(begin: Any, end: Any, total_steps: Any) -> tuple[int, int, in
                 f"{name} is traced, and sparsify needs to know it beforehand: with "
                 "inject_hyperparams, name it among the static_args"
             )
-    validation.check_step_count("total_steps", total_steps, minimum=1)
-    validation.check_step_count("begin", begin, minimum=0)
+    validation.as_step_count("total_steps", total_steps, minimum=1)
+    validation.as_step_count("begin", begin, minimum=0)
     begin, total_steps = int(begin), int(total_steps)
     if begin >= total_steps:
         raise ValueError(
@@ -176,13 +187,41 @@ def _checked_steps(begin: Any, end: Any, total_steps: Any) -> tuple[int, int, in
         )
     if end is None:
         end = begin + max(1, round(_RISE * (total_steps - begin)))
-    validation.check_step_count("end", end, minimum=begin + 1)
+    validation.as_step_count("end", end, minimum=begin + 1)
     if end > total_steps:
         raise ValueError(
             f"end must be at most total_steps, {total_steps}, got {end}: the run would "
             "be over before the target is reached"
         )
     return begin, int(end), total_steps
+
+
+def _check_own_schedules(targets: tuple[Target, ...], total_steps: int) -> None:
+    """Raise or warn if a schedule of a user leaves [0, 1) in the run, or jumps."""
+    if total_steps < _FEW_STEPS:
+        return
+    for sparsity in (s for t in targets for s in t.allocation.all_sparsities()):
+        if not callable(sparsity):
+            continue
+        steps = np.unique(np.linspace(0, total_steps, 257).astype(np.int32))
+        values = schedule_probes.evaluate(sparsity, steps)
+        if values is None:
+            continue
+        outside = np.flatnonzero(~((values > -1e-6) & (values < 1)))
+        if outside.size:
+            raise ValueError(
+                "sparsity must be in [0, 1) at all steps of the run, got a schedule "
+                f"that is {values[outside[0]]:.6g} at step {steps[outside[0]]:,}"
+            )
+        rise = schedule_probes.largest_rise(sparsity, total_steps)
+        if rise is not None and rise[1] > _LARGE_RISE:
+            warnings.warn(
+                f"The sparsity's schedule rises by {rise[1]:.2g} in one step, that "
+                f"to {rise[0] + 1:,}: the network has no time to make up for what is "
+                "pruned. Give sparsify a number, which rises along a cubic, or a "
+                "schedule that rises over many steps.",
+                stacklevel=3,
+            )
 
 
 def _rising(target: Target, begin: int, end: int) -> Target:

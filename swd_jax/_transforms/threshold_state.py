@@ -18,6 +18,7 @@ from swd_jax._selection import warm_start
 from swd_jax._selection.warm_start import Tracking
 from swd_jax._targets import accumulators, extra_arguments, resolve
 from swd_jax._targets.resolve import ResolvedTargets
+from swd_jax._targets.state_checks import check_fields, check_thresholds
 from swd_jax._targets.target import Target
 
 
@@ -107,8 +108,7 @@ def init(
         entry.check_leaves()
     leaves = [leaf for entry in resolved.targets for leaf in entry.leaves]
     dtype = sort_keys.score_dtype(*(leaf.weights.dtype for leaf in leaves))
-    num_thresholds = sum(entry.structured.num_thresholds for entry in resolved.targets)
-    shape = () if _has_single_threshold(targets) else (num_thresholds,)
+    shape = _shape(resolved)
     return ThresholdState(
         threshold=jnp.zeros(shape, dtype),
         threshold_change=jnp.zeros(shape, dtype),
@@ -118,9 +118,22 @@ def init(
     )
 
 
-def _has_single_threshold(targets: Sequence[Target]) -> bool:
-    """Whether there is exactly one threshold, whatever the parameters."""
-    return len(targets) == 1 and targets[0].scope == "global"
+def _shape(resolved: ResolvedTargets) -> tuple[int, ...]:
+    """Return the shape of the thresholds."""
+    targets = resolved.targets
+    if len(targets) == 1 and targets[0].target.scope == "global":
+        return ()
+    return (sum(entry.structured.num_thresholds for entry in targets),)
+
+
+def check(state: ThresholdState, resolved: ResolvedTargets) -> None:
+    """Raise if a state was not made for some targets and parameters.
+
+    Raises:
+      ValueError: if the number of thresholds differs.
+    """
+    check_fields("a target", state, ("threshold", "threshold_change"))
+    check_thresholds(state.threshold.shape, _shape(resolved))
 
 
 def should_refresh(count: jax.Array, update_every: int) -> bool | jax.Array:
@@ -159,6 +172,7 @@ def select(
     Raises:
       ValueError: if something that a criterion reads is missing.
     """
+    check(state, resolved)
     extra_args = {"gradient": gradient, **extra_args}
     how_to_pass = extra_arguments.TO_UPDATE
     accumulated = accumulators.update(

@@ -20,13 +20,10 @@ from swd_jax._ranking import exact_k
 from swd_jax._ranking.unit_thresholds import ScoredUnits
 from swd_jax._selection.order_statistics import Pools
 from swd_jax._targets.resolve import ResolvedTarget, resolve
+from swd_jax._targets.state_checks import arrays_of_leaves, check_fields
 from swd_jax._targets.target import Target, as_target
 from swd_jax._transforms import threshold_state
-from swd_jax._transforms.match_updates import (
-    arrays_of_leaves,
-    check_params,
-    match_updates,
-)
+from swd_jax._transforms.match_updates import check_params, match_updates
 from swd_jax.criteria._magnitudes import magnitude
 from swd_jax.structures._unstructured import Unstructured
 
@@ -67,7 +64,7 @@ def drop_and_grow(
     """
     target = as_target(target)
     _check_target(name, target)
-    validation.check_step_count("update_every", update_every, minimum=1)
+    update_every = validation.as_step_count("update_every", update_every, minimum=1)
     inner = optax.with_extra_args_support(optimizer)
 
     def init_fn(params: optax.Params) -> DynamicState:
@@ -91,6 +88,7 @@ def drop_and_grow(
         **extra_args: Any,
     ) -> tuple[optax.Updates, DynamicState]:
         check_params(params, name)
+        check_fields(name, state, DynamicState._fields)
         tree, [resolved] = resolve([target], params)
         leaves = resolved.leaves
         matched = match_updates(updates, tree)

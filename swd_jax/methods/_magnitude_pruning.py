@@ -11,6 +11,7 @@ from swd_jax._arrays import xla_cpu
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.by_platform import compute_by_platform
 from swd_jax._targets.resolve import ResolvedTargets, resolve
+from swd_jax._targets.state_checks import check_fields
 from swd_jax._targets.target import Targets, as_targets
 from swd_jax._transforms import threshold_state
 from swd_jax._transforms.match_updates import check_params, match_updates
@@ -92,7 +93,7 @@ def magnitude_pruning(
     one shot and in rounds: Han et al., "Learning both weights and connections"
     (arXiv 1506.02626), section 3.
     """
-    validation.check_step_count("update_every", update_every, minimum=1)
+    update_every = validation.as_step_count("update_every", update_every, minimum=1)
     return _pruning("magnitude_pruning", target, update_every, axis_name)
 
 
@@ -145,7 +146,7 @@ def soft_pruning(
     Source: He et al., "Soft filter pruning for accelerating deep convolutional neural
     networks" (arXiv 1808.06866), algorithm 1.
     """
-    validation.check_step_count("update_every", update_every, minimum=1)
+    update_every = validation.as_step_count("update_every", update_every, minimum=1)
     return _pruning("soft_pruning", target, update_every, axis_name, may_regrow=True)
 
 
@@ -180,6 +181,7 @@ def _pruning(
         **extra_args: Any,
     ) -> tuple[optax.Updates, PruningState]:
         check_params(params, name)
+        check_fields(name, state, PruningState._fields)
         resolved = resolve(targets, params)
         matched = match_updates(updates, resolved.tree)
         refresh = threshold_state.should_refresh(state.count, update_every)

@@ -13,6 +13,7 @@ from swd_jax._allocation.prunable_leaves import (
 )
 from swd_jax._arguments import parameter_trees, validation
 from swd_jax._arrays import sort_keys, tree_paths
+from swd_jax._targets.state_checks import check_fields
 from swd_jax._transforms import threshold_state
 from swd_jax._transforms.match_updates import check_params, match_updates
 
@@ -102,6 +103,7 @@ def network_slimming(
     ) -> tuple[optax.Updates, optax.ScaleByScheduleState]:
         del extra_args
         check_params(params, "network_slimming")
+        check_fields("network_slimming", state, ("count",))
         tree = tree_paths.flatten(params)
         matched = match_updates(updates, tree)
         rate = validation.coefficient_at(strength, state.count)

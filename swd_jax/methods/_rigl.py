@@ -73,7 +73,7 @@ def rigl(
     Source: Evci et al., "Rigging the lottery: making all tickets winners"
     (arXiv 1911.11134), section 3 and algorithm 1.
     """
-    validation.check_step_count("until", until, minimum=1)
+    until = validation.as_step_count("until", until, minimum=1)
     start = _check_fraction(drop_fraction)
 
     def fraction_at(count: jax.Array) -> jax.Array:

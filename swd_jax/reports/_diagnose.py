@@ -16,7 +16,9 @@ from swd_jax._targets.resolve import (
     rank,
     resolve_arguments,
 )
+from swd_jax._targets.state_checks import arrays_of_leaves
 from swd_jax._targets.target import Targets
+from swd_jax._transforms import threshold_state
 from swd_jax._transforms.latent_pruning import LatentState
 from swd_jax._transforms.selective_decay import (
     SwdState,
@@ -54,6 +56,8 @@ def diagnose(
     It costs about as much as two calls of `prune`. There is a warning if
 
     - the run ends before the target is reached, by `sparsify` or by a schedule;
+    - the run has come to twice the number of steps that `sparsify` was told, which may
+      have been epochs;
     - `sparsify` moves the weights so little that the steps left cannot make up for
       what pruning still takes: (steps left) ||update|| / ||kept weights|| is less than
       the residual of the `Summary`, and that is more than 0.1. Not in the first tenth
@@ -84,8 +88,9 @@ def diagnose(
 
     Raises:
       ValueError: as `prune`; if total_steps is not a whole number of at least 1; if
-        state holds no state of this package; if the parameters or the state are
-        traced; or for a schedule that does not settle, without `total_steps`.
+        state holds no state of this package, or the only one was made for another
+        target or other parameters; if the parameters or the state are traced; or for a
+        schedule that does not settle, without `total_steps`.
 
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
@@ -101,7 +106,7 @@ def diagnose(
       length of the run: sparsify(..., total_steps=600).
     """
     if total_steps is not None:
-        validation.check_step_count("total_steps", total_steps, minimum=1)
+        validation.as_step_count("total_steps", total_steps, minimum=1)
         total_steps = int(total_steps)
     resolved = on_platform_of_weights(resolve_arguments(params, target, extra_args))
     return find_warnings(
@@ -135,6 +140,7 @@ def find_warnings(
     """
     _check_concrete(resolved, state)
     placed_states = placed_in(state)
+    _check_made_for(resolved, placed_states)
     told = [
         int(placed.state.total_steps)
         for placed in placed_states
@@ -175,6 +181,25 @@ def placed_in(state: optax.OptState) -> list[PlacedState]:
             "swd_jax: give the optimizer state of a chain with one of them in it"
         )
     return placed_states
+
+
+def _check_made_for(
+    resolved: ResolvedTargets, placed_states: Sequence[PlacedState]
+) -> None:
+    """Raise if the only state of thresholds is that of another target.
+
+    Each of several states may be that of one of several targets.
+    """
+    selecting = [
+        placed for placed in placed_states if hasattr(placed.state, "selection")
+    ]
+    if len(selecting) != 1 or not selecting[0].sees_all:
+        return
+    state = selecting[0].state
+    threshold_state.check(state.selection, resolved)
+    if isinstance(state, LatentState):
+        leaves = sorted(resolved.leaves, key=lambda leaf: leaf.position)
+        arrays_of_leaves("state.memory", "arrays", state.memory, leaves)
 
 
 def _check_concrete(resolved: ResolvedTargets, state: optax.OptState) -> None:

@@ -18,6 +18,8 @@ from swd_jax.reports._run import SETTLED_PART, Run
 
 # swd is nearly done by then, and the multiplier nearly as large as it gets.
 _LATE_PART = 0.9
+# The steps taken over those that were told.
+_MUCH_LONGER = 2
 # Pruning takes a tenth of the norm, 1 % of the sum of squares.
 _LARGE_RESIDUAL = 0.1
 
@@ -108,6 +110,13 @@ def rise_warnings(run: Run, placed: PlacedState) -> Iterator[str]:
     fraction = float(state.selection.selected_fraction)
     name = _latent_name(state)
     is_reached = count >= rise_end if rise_end else fraction >= run.final_fraction
+    told = int(state.total_steps)
+    if told and count >= _MUCH_LONGER * told:
+        yield (
+            f"sparsify was told that the run has {told:,} steps, and it is at step "
+            f"{count:,}. total_steps is the number of optimizer steps, one for each "
+            "batch, not of epochs."
+        )
     if run.is_given and run.total is not None and run.total < rise_end:
         yield (
             f"sparsify reaches its target at step {rise_end:,}, but the run ends at "

@@ -55,7 +55,8 @@ def summarize(
 
     Raises:
       ValueError: as `prune`; if the parameters are traced, since a report is for the
-        host; or if state holds no state of this package.
+        host; or if state holds no state of this package, or was made for another target
+        or other parameters.
 
     Examples:
       >>> import jax.numpy as jnp, swd_jax

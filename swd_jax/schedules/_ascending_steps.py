@@ -10,7 +10,7 @@ from swd_jax._arguments.short_text import shown
 def check_ascending(name: str, steps: Sequence[int]) -> None:
     """Raise if these are not whole numbers, at least one, each above the previous."""
     for step in steps:
-        validation.check_step_count(name, step, minimum=0)
+        validation.as_step_count(name, step, minimum=0)
     rising = all(first < second for first, second in itertools.pairwise(steps))
     if len(steps) == 0 or not rising:
         raise ValueError(

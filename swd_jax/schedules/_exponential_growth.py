@@ -7,6 +7,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import hashable, validation
+from swd_jax._arguments.schedule_probes import CheckedSchedule
 from swd_jax._arguments.short_text import shown
 
 
@@ -46,7 +47,7 @@ def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Sc
     """
     lowest = validation.as_decimal("a_min", a_min)
     highest = validation.as_decimal("a_max", a_max)
-    validation.check_step_count("total_steps", total_steps, minimum=1)
+    validation.as_step_count("total_steps", total_steps, minimum=1)
     if lowest is None or highest is None:
         raise ValueError(
             "a_min and a_max must be known when the schedule is made, got a traced "
@@ -65,7 +66,7 @@ def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Sc
 
 
 @dataclasses.dataclass(frozen=True)
-class _ExponentialGrowth:
+class _ExponentialGrowth(CheckedSchedule):
     a_min: float
     a_max: float
     total_steps: Any

@@ -46,7 +46,7 @@ def rewind(schedule: optax.Schedule, steps: Sequence[int], to: int) -> optax.Sch
             f"optax.cosine_decay_schedule(...), got {shown(schedule)}"
         )
     check_ascending("steps", steps)
-    validation.check_step_count("to", to, minimum=0)
+    validation.as_step_count("to", to, minimum=0)
     return _Rewind(
         schedule,
         tuple(hashable.whole_number(step) for step in steps),

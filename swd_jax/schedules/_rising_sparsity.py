@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import hashable, validation
+from swd_jax._arguments.schedule_probes import CheckedSchedule
 from swd_jax._arguments.short_text import shown
 from swd_jax.schedules._ascending_steps import check_ascending
 
@@ -45,15 +46,15 @@ def cubic_sparsity(final: validation.Number, begin: int, end: int) -> optax.Sche
     with an initial sparsity of 0.
     """
     _check_final(final)
-    validation.check_step_count("begin", begin, minimum=0)
-    validation.check_step_count("end", end, minimum=begin + 1)
+    validation.as_step_count("begin", begin, minimum=0)
+    validation.as_step_count("end", end, minimum=begin + 1)
     return _CubicSparsity(
         _as_float(final), hashable.whole_number(begin), hashable.whole_number(end)
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class _CubicSparsity:
+class _CubicSparsity(CheckedSchedule):
     final: Any
     begin: Any
     end: Any
@@ -107,7 +108,7 @@ def staircase_sparsity(final: float, steps: Sequence[int]) -> optax.Schedule:
 
 
 @dataclasses.dataclass(frozen=True)
-class _StaircaseSparsity:
+class _StaircaseSparsity(CheckedSchedule):
     final: Any
     steps: tuple[Any, ...]
 

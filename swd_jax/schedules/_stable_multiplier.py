@@ -12,6 +12,7 @@ import optax
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import hashable, validation
+from swd_jax._arguments.schedule_probes import CheckedSchedule
 from swd_jax._arguments.short_text import shown
 
 # At the limit itself the weights oscillate for ever; below it they decay.
@@ -137,7 +138,7 @@ def bound_multiplier(
 
 
 @dataclasses.dataclass(frozen=True)
-class _BoundMultiplier:
+class _BoundMultiplier(CheckedSchedule):
     a: Any
     learning_rate: Any
     weight_decay: Any

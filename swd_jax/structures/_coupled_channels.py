@@ -159,7 +159,7 @@ class CoupledChannels(AbstractStructure):
                 whole_name="group",
             )
             object.__setattr__(self, "min_channels", min_channels)
-        validation.check_step_count("multiple_of", self.multiple_of, minimum=1)
+        validation.as_step_count("multiple_of", self.multiple_of, minimum=1)
         object.__setattr__(self, "multiple_of", int(self.multiple_of))
         if not self.eligible:
             raise ValueError(

@@ -147,15 +147,55 @@ class TestSchedule:
     def test_may_be_traced_together_with_its_step(self):
         # 128ths are exact in binary and have seven decimal places.
         params = {"kernel": jnp.arange(1.0, 129.0).reshape(8, 16)}
-        schedule = optax.linear_schedule(0.0, 1.0, 128)
+        schedule = lambda step: jnp.minimum(step, 127) / 128
         at = jax.jit(lambda step: swd_jax.prune(params, schedule, step=step)["kernel"])
         for step in (0, 29, 58, 127):
             assert np.sum(np.asarray(at(step)) == 0) == step
 
     def test_that_reaches_one_still_leaves_a_weight(self):
+        # It does not settle, so that nothing is known of it beforehand.
         params = {"kernel": jnp.arange(1.0, 5.0).reshape(2, 2)}
-        pruned = swd_jax.prune(params, optax.linear_schedule(0.0, 1.0, 10))["kernel"]
+        schedule = lambda step: step / 10
+        pruned = swd_jax.prune(params, schedule, step=10)["kernel"]
         np.testing.assert_array_equal(pruned, [[0, 0], [0, 4]])
+
+    @pytest.mark.parametrize(
+        ("schedule", "words"),
+        [
+            (optax.linear_schedule(0.0, 1.0, 10), "is 1 at step"),
+            (optax.linear_schedule(0.0, 90.0, 1000), r"is .* at step .*\. Is it 0.9\?"),
+            (optax.linear_schedule(0.5, -0.5, 10), "is -0"),
+            (lambda step: jnp.where(step == 4, 7.0, 0.5), "is 7 at step 4"),
+        ],
+    )
+    def test_that_leaves_the_range_is_an_error_at_construction(self, schedule, words):
+        with pytest.raises(ValueError, match=f"^sparsity, .* a schedule that {words}"):
+            swd_jax.Target(schedule)
+
+    @pytest.mark.parametrize(
+        "schedule",
+        [
+            optax.linear_schedule(0.9, 0.0, 1000),
+            optax.piecewise_constant_schedule(0.8, {1000: 0.5}),
+        ],
+    )
+    def test_that_falls_is_warned_of(self, schedule):
+        with pytest.warns(
+            UserWarning, match=r"schedule falls from 0\.[89].* settles on"
+        ):
+            swd_jax.Target(schedule)
+
+    def test_that_is_made_for_the_steps_of_a_run_is_left_alone(self):
+        swd_jax.Target(lambda step: 0.9 * step / 1000)
+        swd_jax.Target(lambda step: [0.0, 0.5, 0.9][int(step)])
+
+    def test_may_be_traced_where_the_target_is_made(self):
+        @jax.jit
+        def prune(final):
+            params = {"kernel": jnp.arange(1.0, 5.0).reshape(2, 2)}
+            return swd_jax.prune(params, lambda step: jnp.where(step > 9, final, 0.0), step=20)
+
+        assert (prune(0.75)["kernel"] == 0).sum() == 3
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,14 @@ class TestCoefficients:
         with pytest.raises(ValueError, match=words):
             form(**{argument: schedule})
 
+    def test_of_schedules_that_settle_below_zero_are_errors(self, form, argument):
+        words = f"^{argument} must be at least 0, got a schedule that is -0.* at step"
+        with pytest.raises(ValueError, match=words):
+            form(**{argument: optax.linear_schedule(1.0, -1.0, 100)})
+
+    def test_of_schedules_that_never_settle_are_left_alone(self, form, argument):
+        form(**{argument: lambda step: 1 - step / 1000})
+
     def test_of_schedules_that_start_at_nan_are_errors(self, form, argument):
         with pytest.raises(ValueError, match=f"^{argument} must be finite"):
             form(**{argument: lambda step: jnp.log(step - 1.0)})
@@ -263,3 +271,44 @@ class TestSchedules:
     def test_a_schedule_has_a_traced_value_at_a_traced_step(self):
         value = jax.jit(lambda step: validation.value_at_step(lambda t: t / 4, step))(3)
         assert float(value) == 0.75
+
+
+class TestNumbersOfSteps:
+    """Whole floats are numbers of steps everywhere, others nowhere."""
+
+    MAKERS = {
+        "exponential_growth": lambda n: swd_jax.exponential_growth(0.1, 10.0, n),
+        "cubic_sparsity": lambda n: swd_jax.cubic_sparsity(0.5, 0, n),
+        "staircase": lambda n: swd_jax.schedules.staircase_sparsity(0.5, [n]),
+    }
+
+    @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+    def test_may_be_whole_floats(self, make):
+        assert make(1e4) == make(10_000) == make(np.float32(1e4))
+
+    def test_may_be_whole_floats_for_transformations(self):
+        state = swd_jax.sparsify(0.5, 1e4, begin=1e3, end=2e3).init(PARAMS)
+        assert (state.rise_end, state.total_steps) == (2000, 10_000)
+        for make in (
+            lambda n: swd(update_every=n),
+            lambda n: swd_jax.methods.magnitude_pruning(0.5, update_every=n),
+            lambda n: swd_jax.methods.rigl(optax.sgd(0.1), 0.5, until=n),
+        ):
+            exact, whole = (
+                jax.make_jaxpr(tx.update)(PARAMS, tx.init(PARAMS), PARAMS)
+                for tx in map(make, (100, 1e2))
+            )
+            assert str(exact) == str(whole)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            *MAKERS.values(),
+            lambda n: swd_jax.sparsify(0.5, n),
+            lambda n: swd(update_every=n),
+            lambda n: swd_jax.methods.rigl(optax.sgd(0.1), 0.5, until=n),
+        ],
+    )
+    def test_with_a_fraction_are_errors(self, make):
+        with pytest.raises(ValueError, match="must be a whole number of at least"):
+            make(1000.5)

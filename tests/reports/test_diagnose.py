@@ -552,3 +552,12 @@ def test_a_branch_of_a_partition_is_not_asked_for_the_zeros_of_the_whole():
     params, state = trained(tx, params, steps=8)
     assert int(of_state(state, methods.LatentState).count) == 8
     assert diagnose(params, 0.75, state) == ()
+
+
+def test_a_run_of_many_more_steps_than_told_is_warned_of():
+    params = {"kernel": jnp.arange(1.0, 17.0).reshape(4, 4)}
+    state = swd_jax.sparsify(0.5, total_steps=10).init(params)
+    for count, is_warned in ((15, False), (20, True), (5_000, True)):
+        later = state._replace(count=jnp.int32(count))
+        warnings = swd_jax.diagnose(params, 0.5, later)
+        assert any("not of epochs" in warning for warning in warnings) == is_warned

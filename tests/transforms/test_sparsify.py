@@ -488,3 +488,27 @@ def test_steps_that_are_injected_by_mistake_are_an_error():
     params = {"kernel": jnp.ones((2, 2))}
     with pytest.raises(ValueError, match="total_steps is traced.*static_args"):
         jax.jit(tx.update)(params, tx.init(params), params)
+
+
+class TestOwnSchedules:
+    """A schedule of the user, in a run of known length."""
+
+    @pytest.mark.parametrize("jump", [1, 777, 5_000, 123_456])
+    def test_that_jump_are_warned_of_with_the_step(self, jump):
+        schedule = optax.piecewise_constant_schedule(0.0001, {jump: 9000})
+        words = rf"rises by 0\.9 in one step, that to {jump:,}:"
+        with pytest.warns(UserWarning, match=words):
+            swd_jax.sparsify(schedule, 1_000_000)
+
+    def test_that_leave_the_range_in_the_run_are_errors(self):
+        def rising(step):
+            return 0.9 * step / 1000
+
+        swd_jax.sparsify(rising, 1000)
+        with pytest.raises(ValueError, match="in .0, 1. at all steps of the run"):
+            swd_jax.sparsify(rising, 2000)
+
+    def test_that_rise_over_many_steps_are_used_as_they_are(self):
+        swd_jax.sparsify(swd_jax.cubic_sparsity(0.95, 0, 50), 1000)
+        swd_jax.sparsify(optax.linear_schedule(0.0, 0.9, 20), 1000)
+        swd_jax.sparsify(optax.constant_schedule(0.9), 1000)
