@@ -56,7 +56,8 @@ def prune(
 
     Raises:
       ValueError: if the target does not fit the parameters, its schedule has no final
-        value and no step is given, or an extra argument is missing.
+        value and no step is given, or an extra argument is missing; if params has no
+        arrays, or is the state of an optimizer or has one in it (a `TrainState`).
 
     Examples:
       >>> import jax.numpy as jnp, swd_jax

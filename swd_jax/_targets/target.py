@@ -42,7 +42,8 @@ class Target:
         the leaf's path ("kernel", "^encoder/.*/kernel$"), a predicate
         `(path, leaf) -> bool`, or a tree of bools in the structure of the parameters
         or of their upper levels. By default `is_weight`: leaves of two or more
-        dimensions that are neither biases nor normalisation scales.
+        dimensions that are neither biases nor normalisation scales. Arrays of integers
+        and bools are left alone.
       structure: which weights are pruned together: `Unstructured()`, `Block(...)`,
         `NM(n, m)`, `Channel(axis)`, `CoupledChannels(groups)` across layers, or your
         own (see `structures.Structure`).
@@ -63,10 +64,14 @@ class Target:
         the leaf below 1. The other leaves of its pool lose more instead.
 
     Raises:
-      ValueError: for a sparsity outside [0, 1), an invalid regular expression, or an
+      ValueError: for a sparsity outside [0, 1), a schedule that leaves this range and
+        settles, an invalid regular expression, or an
         unknown structure, scope or criterion. What depends on the parameters (a
         pattern that matches nothing, a tree of bools that does not fit) is raised when
         the target meets them.
+
+    Warns:
+      UserWarning: for a schedule that falls and settles.
 
     Examples:
       >>> import swd_jax

@@ -193,7 +193,8 @@ class TestSchedule:
         @jax.jit
         def prune(final):
             params = {"kernel": jnp.arange(1.0, 5.0).reshape(2, 2)}
-            return swd_jax.prune(params, lambda step: jnp.where(step > 9, final, 0.0), step=20)
+            schedule = lambda step: jnp.where(step > 9, final, 0.0)
+            return swd_jax.prune(params, schedule, step=20)
 
         assert (prune(0.75)["kernel"] == 0).sum() == 3
 

@@ -328,8 +328,9 @@ class TestTree:
         assert swd_jax.prune_mask(params, 0.5)["a"] == optax.MaskedNode()
 
     @pytest.mark.parametrize("tree", [{}, (), None, {"act": jax.nn.relu}])
-    def test_one_without_arrays_has_nothing_to_prune(self, tree):
-        assert swd_jax.prune(tree, 0.9) == tree
+    def test_one_without_arrays_is_an_error(self, tree):
+        with pytest.raises(ValueError, match="^params must be a tree of arrays"):
+            swd_jax.prune(tree, 0.9)
 
     def test_prune_is_what_its_mask_keeps(self):
         rng = np.random.default_rng(3)
