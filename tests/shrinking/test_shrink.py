@@ -478,13 +478,6 @@ class TestStates:
         assert small[0].mu["Conv_0"]["kernel"].shape == (3, 3, 3, int(kept[0].sum()))
         assert small[0].nu["Dense_0"]["kernel"].shape == (sum(k.sum() for k in kept), 3)
 
-    def test_that_are_factored_cannot_be_cut(self):
-        params = {"first": random(200, 150), "second": random(150, 2)}
-        groups = swd_jax.channels.channel_groups(linear, params, jnp.ones((3, 200)))
-        state = optax.scale_by_factored_rms().init(params)
-        with pytest.raises(ValueError, match="cannot be cut"):
-            swd_jax.channels.shrink_state(state, groups, [np.arange(150) < 20])
-
 
 class TestFunction:
     def test_is_an_ordinary_one(self):
