@@ -1,14 +1,14 @@
-"""Checks of `shrink`: the groups are the model's, and the smaller model is right."""
+"""Checks of `shrink`: the groups are the model's, and pruned channels are zero."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import Literal, jaxpr_as_fun, jaxprs_in_params
+from jax.extend.core import jaxpr_as_fun
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling import find_channel_groups, trace_model
+from swd_jax._coupling import find_channel_groups
 from swd_jax._coupling.channel_groups import ChannelGroup, ChannelGroups
 from swd_jax._shrinking.example_inputs import example_like
 from swd_jax._shrinking.shrunk_apply import SmallerProgram
@@ -38,44 +38,6 @@ def _is_same_group(left: ChannelGroup, right: ChannelGroup) -> bool:
     )
 
 
-def check_module(
-    apply: Callable[..., Any],
-    analysis: find_channel_groups.Analysis,
-    program: SmallerProgram,
-    module: Any,
-    example_args: Sequence[Any],
-) -> None:
-    """Raise if a smaller module does not compute what the program at its sizes does.
-
-    The module's own layers may keep sizes that `frameworks.layer_sizes` has no rule
-    for.
-    """
-    advice = (
-        "It may keep a size beside its arrays, or compute a constant from a size: give "
-        "such attributes new values in shrink(..., attributes={path: value}). Or split "
-        "the module and give shrink its arrays as params (nnx.split, eqx.partition): "
-        "the function that it returns needs no module."
-    )
-    try:
-        inputs = trace_model.model_inputs(apply, module, example_args)
-        jaxpr, _ = trace_model.trace(inputs)
-    except ValueError as error:
-        raise ValueError(
-            f"The smaller module cannot be used. {advice} {error}"
-        ) from error
-    if _jaxpr_signature(jaxpr.jaxpr) == _jaxpr_signature(analysis.jaxpr.jaxpr):
-        return
-    if _has_shapes_only(tree_paths.flatten(module)):
-        return
-    arguments = jax.tree.map(example_like, tuple(example_args))
-    expected = jax.tree.leaves(program(module, *arguments))
-    outputs = jax.tree.leaves(apply(module, *arguments))
-    if not all(map(is_close, expected, outputs)):
-        raise ValueError(
-            f"The smaller module does not compute what the cut model does. {advice}"
-        )
-
-
 def check_pruned_channels_are_zero(
     analysis: find_channel_groups.Analysis,
     groups: ChannelGroups,
@@ -97,7 +59,7 @@ def check_pruned_channels_are_zero(
       small: the smaller parameters.
       example_args: the model's other arguments, or their shapes.
     """
-    if _has_shapes_only(flat):
+    if has_shapes_only(flat):
         return
     arrays = {path: leaf for _, path, leaf in tree_paths.arrays(flat)}
     for group, vector in zip(groups, pruned, strict=True):
@@ -139,23 +101,7 @@ def is_close(expected: Any, output: Any) -> bool:
     )
 
 
-def _has_shapes_only(flat: tree_paths.FlatTree) -> bool:
+def has_shapes_only(flat: tree_paths.FlatTree) -> bool:
     return any(
         isinstance(leaf, jax.ShapeDtypeStruct) for *_, leaf in tree_paths.arrays(flat)
     )
-
-
-def _jaxpr_signature(jaxpr: Any) -> list[Any]:
-    """Names of the primitives and values of the literals, without sizes."""
-    signature: list[Any] = []
-    for equation in jaxpr.eqns:
-        signature.append(equation.primitive.name)
-        signature.extend(
-            np.asarray(atom.val).tolist()
-            for atom in equation.invars
-            if isinstance(atom, Literal)
-        )
-        signature.extend(
-            _jaxpr_signature(inner) for inner in jaxprs_in_params(equation.params)
-        )
-    return signature

@@ -1,13 +1,22 @@
 """`shrink_module`: channels cut out of Flax NNX and Equinox modules."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
 
 from swd_jax._arrays import tree_paths
-from swd_jax._coupling.channel_groups import ChannelGroups, Kept
+from swd_jax._coupling import find_channel_groups, type_aliases
+from swd_jax._coupling.channel_groups import ChannelGroups, Kept, get_analysis
 from swd_jax._shrinking import channels_to_positions, cut_arrays, masks_to_channels
+from swd_jax._shrinking.find_sizes import SizeSearch
 from swd_jax._shrinking.frameworks import layer_sizes, module_trees
 from swd_jax._shrinking.frameworks.shapes_before_and_after import BeforeAndAfter, Shapes
+from swd_jax._shrinking.module_check import ModuleCheck
+from swd_jax._shrinking.possible_sizes import cut_lengths
+from swd_jax._shrinking.shrunk_apply import SmallerProgram
+
+_MAX_PATHS_NAMED = 8
 
 
 def shrink_module(
@@ -22,9 +31,10 @@ def shrink_module(
     """Cut channels out of a Flax NNX or Equinox module.
 
     The smaller module is called as before. The sizes that layers of Flax and Equinox
-    keep beside their arrays (`in_features`, `groups`, `num_heads`, ...) get new values;
-    name those of your own layers in `attributes`. `shrink` also checks the smaller
-    module's outputs.
+    keep beside their arrays (`in_features`, `groups`, `num_heads`, ...) get new values.
+    Sizes that modules of your own keep are found by trying, if the smaller module does
+    not compute what it should with the function and the arguments that the groups were
+    found with.
 
     Args:
       model: the module in which the groups were found, as `params` of
@@ -32,7 +42,7 @@ def shrink_module(
       groups: the result of `channel_groups`.
       kept: the kept channels, as in `shrink`.
       attributes: new values for attributes of the module, by path:
-        `{"block/heads": 3}`.
+        `{"block/heads": 3}`. They are not tried.
       multiple_of: as in `shrink`.
       scores: as in `shrink`.
 
@@ -41,9 +51,10 @@ def shrink_module(
 
     Raises:
       ValueError: if the groups are those of another model, `kept` does not fit them or
-        empties a layer, or the module has no such attribute.
+        empties a layer, the module has no such attribute, or it fails or has other
+        outputs than the cut model, and no sizes are found that mend it.
 
-    Where it stands: in place of `shrink`, where the model's outputs need no check.
+    Where it stands: in place of `shrink`, where only the module is needed.
 
     Examples:
       >>> import jax.numpy as jnp, swd_jax
@@ -62,7 +73,26 @@ def shrink_module(
     channels_to_positions.check_shapes(groups, flat, "model")
     vectors = masks_to_channels.as_vectors(groups, kept, multiple_of, scores)
     positions = channels_to_positions.kept_positions(groups, vectors)
-    return cut_tree(model, flat, positions, attributes or {})
+    cut = cut_tree(model, flat, positions, attributes or {})
+    analysis: find_channel_groups.Analysis | None = get_analysis(groups)
+    if analysis is not None and module_trees.has_modules(model):
+        traced = analysis.inputs
+        arguments = jax.tree.unflatten(traced.argument_tree, traced.arguments)
+        shapes = {path: after for path, (_, after) in cut.shapes.items()}
+        program = SmallerProgram(analysis, groups.tied, positions, shapes)
+        check = ModuleCheck(traced.apply, analysis, program, arguments)
+        set_own_sizes(cut, groups, vectors, check)
+    return cut.tree
+
+
+class CutTree(NamedTuple):
+    """A tree with smaller arrays."""
+
+    tree: Any
+    shapes: Mapping[str, BeforeAndAfter]
+    """Shapes of the arrays before and after the cut, by path."""
+    known: frozenset[str]
+    """Paths of the modules whose sizes are known, and of the attributes given."""
 
 
 def cut_tree(
@@ -70,7 +100,7 @@ def cut_tree(
     flat: tree_paths.FlatTree,
     positions: Mapping[str, channels_to_positions.KeptPositions],
     attributes: Mapping[str, Any],
-) -> Any:
+) -> CutTree:
     """Cut the arrays of a tree and set the sizes that its modules keep.
 
     Args:
@@ -94,12 +124,15 @@ def cut_tree(
         path: (tuple(leaf.shape), tuple(cut_leaves.get(path, leaf).shape))
         for path, leaf in arrays.items()
     }
+    known = set(attributes)
     unused = dict(attributes)
     for prefix, module in module_trees.iterate_modules(small):
         sizes = layer_sizes.new_sizes(module, _shapes_in(prefix, shapes))
         for name, value in sizes.items():
             # Equinox modules are frozen dataclasses.
             object.__setattr__(module, name, value)
+        if sizes:
+            known.add(prefix)
         for path in list(unused):
             layer, _, name = path.rpartition("/")
             if layer == prefix and hasattr(module, name):
@@ -110,7 +143,50 @@ def cut_tree(
             "module in the model. A path leads to it by attributes and numbers, such "
             "as 'blocks/0/heads'."
         )
-    return small
+    return CutTree(small, shapes, frozenset(known))
+
+
+def set_own_sizes(
+    cut: CutTree,
+    groups: ChannelGroups,
+    vectors: Sequence[type_aliases.Bools],
+    check: ModuleCheck,
+) -> dict[str, int]:
+    """Set sizes that modules of no known class keep, if the smaller model needs it.
+
+    Args:
+      cut: the smaller modules, whose sizes are set in place.
+      groups: the channel groups.
+      vectors: the kept channels of each.
+      check: what compares them with the smaller program.
+
+    Returns:
+      The new sizes by path.
+
+    Raises:
+      ValueError: if the modules are wrong, and no new sizes mend them.
+    """
+    problem = check.problem(cut.tree)
+    if problem is None:
+        return {}
+    search = SizeSearch(
+        cut.tree,
+        cut_lengths(cut.shapes, groups, vectors),
+        lambda: check.problem(cut.tree) is None,
+        known=cut.known,
+    )
+    sizes = search.run()
+    if sizes is None:
+        tried = ", ".join(map(repr, search.paths[:_MAX_PATHS_NAMED]))
+        tried = f" Other values of {tried} were tried, in vain." if tried else ""
+        raise ValueError(
+            f"{problem.message}{tried} The module may keep a size beside its arrays, "
+            "or compute a constant from a size: give such attributes new values in "
+            "shrink(..., attributes={path: value}). Or split the module and give "
+            "shrink its arrays as params (nnx.split, eqx.partition): the function that "
+            "it returns needs no module."
+        ) from problem.error
+    return sizes
 
 
 def _shapes_in(prefix: str, shapes: Mapping[str, BeforeAndAfter]) -> Shapes:

@@ -16,6 +16,7 @@ from swd_jax._shrinking import (
     shrink_framework_modules,
 )
 from swd_jax._shrinking.frameworks import module_trees
+from swd_jax._shrinking.module_check import ModuleCheck
 from swd_jax._shrinking.shrunk_apply import SmallerProgram
 
 
@@ -40,6 +41,9 @@ class Shrunk:
     """The new shape of each array by path, to build the model anew."""
     groups: ChannelGroups = dataclasses.field(repr=False)
     """The channel groups of the whole model."""
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """New values, by path, of sizes that modules of your own keep, which were found by
+    trying."""
 
 
 def shrink(
@@ -72,8 +76,8 @@ def shrink(
       scores: one vector of numbers per channel group, shape (channels,): of the
         channels that `kept` removes, those with the highest scores fill up the
         multiples. By default the first ones.
-      attributes: for modules of your own that keep sizes beside their arrays: new
-        values by path, as in `shrink_module`.
+      attributes: new values, by path, for sizes that modules of your own keep beside
+        their arrays, as in `shrink_module`; others are found by trying.
 
     Returns:
       The smaller parameters or module, and a function that computes with them.
@@ -81,8 +85,8 @@ def shrink(
     Raises:
       ValueError: if the groups are those of another model, `kept` does not fit them,
         fits several parts of the model or empties a layer, a channel without scales
-        and biases is not zero, or a smaller module has other outputs than the cut
-        model.
+        and biases is not zero, or a smaller module fails or has other outputs than the
+        cut model, and no sizes are found that mend it.
 
     Where it stands: after training and pruning, with the channels from
     `kept_channels`.
@@ -112,14 +116,14 @@ def shrink(
     analysis: find_channel_groups.Analysis = get_analysis(model_groups)
     vectors = masks_to_channels.as_vectors(groups, kept, multiple_of, scores)
     positions = channels_to_positions.kept_positions(groups, vectors)
-    small = shrink_framework_modules.cut_tree(params, flat, positions, attributes or {})
-    shapes = {
-        path: tuple(leaf.shape)
-        for _, path, leaf in tree_paths.arrays(tree_paths.flatten(small))
-    }
+    cut = shrink_framework_modules.cut_tree(params, flat, positions, attributes or {})
+    small = cut.tree
+    shapes = {path: after for path, (_, after) in cut.shapes.items()}
     program = SmallerProgram(analysis, model_groups.tied, positions, shapes)
+    sizes: Mapping[str, int] = {}
     if module_trees.has_modules(small):
-        shrink_checks.check_module(apply, analysis, program, small, example_args)
+        check = ModuleCheck(apply, analysis, program, example_args)
+        sizes = shrink_framework_modules.set_own_sizes(cut, groups, vectors, check)
     pruned_by_scale = masks_to_channels.pruned_by_scale_only(groups, kept)
     if pruned_by_scale is not None:
         shrink_checks.check_pruned_channels_are_zero(
@@ -131,4 +135,4 @@ def shrink(
             small=small,
             example_args=example_args,
         )
-    return Shrunk(small, program, tuple(vectors), shapes, model_groups)
+    return Shrunk(small, program, tuple(vectors), shapes, model_groups, sizes)

@@ -11,6 +11,7 @@ import numpy as np
 
 from swd_jax._arrays import explicit_sharding, tree_paths
 from swd_jax._coupling import find_channel_groups, type_aliases
+from swd_jax._coupling.axis_labels import Labels
 from swd_jax._coupling.tied_leaves import Pairs
 from swd_jax._shrinking.channels_to_positions import KeptPositions
 from swd_jax._shrinking.sized_evaluator import SizedEvaluator
@@ -82,6 +83,14 @@ class SmallerProgram:
             for value, labels in zip(outputs, analysis.results, strict=True)
         ]
         return jax.tree.unflatten(analysis.result_tree, results)
+
+    def kept_shape(self, labels: Labels) -> tuple[int, ...]:
+        """The smaller shape of an array of the traced program."""
+        evaluator = self._first.evaluator
+        return tuple(
+            int(evaluator.kept_positions(labels, dim).sum())
+            for dim in range(labels.rank)
+        )
 
     def _trace_for(
         self, params: tuple[ArrayType, ...], inputs: tuple[ArrayType, ...]

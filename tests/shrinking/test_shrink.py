@@ -412,13 +412,19 @@ class TestModules:
         assert small.inner is small.again
         assert small.inner.kernel.shape == (2, 2)
 
-    def test_that_keep_a_size_of_their_own_are_found_out(self):
+    def test_get_the_sizes_of_their_own_without_being_told(self):
         case = CASES["resnet_with_padding"]()
         groups = swd_jax.channels.channel_groups(case.apply, case.params, case.inputs)
-        with pytest.raises(ValueError, match="attributes="):
-            swd_jax.channels.shrink(
-                case.apply, case.params, groups, some_kept(groups), case.inputs
-            )
+        kept = {
+            group.name: vector
+            for group, vector in zip(groups, some_kept(groups), strict=True)
+        }
+        small = swd_jax.channels.shrink(
+            case.apply, case.params, groups, kept, case.inputs
+        )
+        assert small.sizes == {
+            path: kept[group].sum() for path, group in case.attributes.items()
+        }
 
     def test_that_compute_a_constant_from_a_size_are_found_out(self):
         class Scaled(nnx.Module):

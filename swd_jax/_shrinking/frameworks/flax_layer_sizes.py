@@ -6,35 +6,35 @@ from typing import Any
 from swd_jax._shrinking.frameworks.shapes_before_and_after import (
     Rule,
     Shapes,
-    first_shapes,
+    first_new_shape,
+    new_shape,
 )
 
 
 def _linear(module: Any, shapes: Shapes) -> dict[str, Any]:
-    del module
-    kernel = shapes("kernel")
-    return {"in_features": kernel[1][0], "out_features": kernel[1][1]} if kernel else {}
+    before = (module.in_features, module.out_features)
+    kernel = new_shape(shapes, "kernel", before)
+    return {"in_features": kernel[0], "out_features": kernel[1]} if kernel else {}
 
 
 def _linear_general(module: Any, shapes: Shapes) -> dict[str, Any]:
-    kernel = shapes("kernel")
+    into = len(module.in_features)
+    before = (*module.in_features, *module.out_features)
+    kernel = new_shape(shapes, "kernel", before)
     if kernel is None:
         return {}
-    into, out = len(module.in_features), len(module.out_features)
-    sizes = kernel[1][len(kernel[1]) - into - out :]
-    return {"in_features": sizes[:into], "out_features": sizes[into:]}
+    return {"in_features": kernel[:into], "out_features": kernel[into:]}
 
 
 def _conv(module: Any, shapes: Shapes) -> dict[str, Any]:
-    kernel = shapes("kernel")
+    kernel = new_shape(shapes, "kernel", tuple(module.kernel_shape))
     if kernel is None:
         return {}
-    *_, into, out = kernel[1]
-    groups = module.feature_group_count * out // kernel[0][-1]
-    if module.feature_group_count == 1:
-        groups = 1
+    *_, into, out = kernel
+    groups = module.feature_group_count
+    groups = 1 if groups == 1 else groups * out // module.out_features
     return {
-        "kernel_shape": kernel[1],
+        "kernel_shape": kernel,
         "in_features": into * groups,
         "out_features": out,
         "feature_group_count": groups,
@@ -42,56 +42,73 @@ def _conv(module: Any, shapes: Shapes) -> dict[str, Any]:
 
 
 def _conv_transpose(module: Any, shapes: Shapes) -> dict[str, Any]:
-    kernel = shapes("kernel")
+    kernel = new_shape(shapes, "kernel", tuple(module.kernel_shape))
     if kernel is None:
         return {}
-    *_, into, out = kernel[1]
+    *_, into, out = kernel
     if getattr(module, "transpose_kernel", False):
         into, out = out, into
-    return {"kernel_shape": kernel[1], "in_features": into, "out_features": out}
+    return {"kernel_shape": kernel, "in_features": into, "out_features": out}
 
 
 def _norm(module: Any, shapes: Shapes) -> dict[str, Any]:
-    features = first_shapes(shapes, "scale", "bias", "mean")
+    is_grouped = hasattr(module, "group_size")
+    before = (
+        module.num_groups * module.group_size if is_grouped else module.num_features
+    )
+    features = first_new_shape(shapes, "scale", "bias", "mean", before=(before,))
     if features is None:
         return {}
-    before, after = features
-    sizes: dict[str, Any] = {"num_features": after[-1]}
-    if hasattr(module, "num_groups"):
-        sizes["num_groups"] = module.num_groups * after[-1] // before[-1]
-    return sizes
+    if is_grouped:
+        return {"num_groups": features[0] // module.group_size}
+    return {"num_features": features[0]}
 
 
 def _embed(module: Any, shapes: Shapes) -> dict[str, Any]:
-    del module
-    table = shapes("embedding")
-    if table is None:
-        return {}
-    return {"num_embeddings": table[1][0], "features": table[1][1]}
+    table = new_shape(shapes, "embedding", (module.num_embeddings, module.features))
+    return {"num_embeddings": table[0], "features": table[1]} if table else {}
 
 
 def _einsum(module: Any, shapes: Shapes) -> dict[str, Any]:
-    del module
-    kernel, bias = shapes("kernel"), shapes("bias")
-    sizes = {"kernel_shape": kernel[1]} if kernel else {}
-    return {**sizes, "bias_shape": bias[1]} if bias else sizes
+    kernel = new_shape(shapes, "kernel", tuple(module.kernel_shape))
+    bias = new_shape(shapes, "bias", tuple(getattr(module, "bias_shape", None) or ()))
+    sizes = {"kernel_shape": kernel} if kernel else {}
+    return {**sizes, "bias_shape": bias} if bias else sizes
 
 
 def _attention(module: Any, shapes: Shapes) -> dict[str, Any]:
-    del module
-    query, key, out = (shapes(f"{n}/kernel") for n in ("query", "key", "out"))
+    into, heads, size = module.in_features, module.num_heads, module.head_dim
+    key_into = getattr(module, "in_kv_features", into)
+    key_heads = getattr(module, "num_kv_heads", None) or heads
+    query = new_shape(shapes, "query/kernel", (into, heads, size))
+    key = new_shape(shapes, "key/kernel", (key_into, key_heads, size))
+    out = new_shape(shapes, "out/kernel", (heads, size, module.out_features))
     if query is None or key is None or out is None:
         return {}
-    into, heads, size = query[1]
     return {
-        "num_heads": heads,
-        "num_kv_heads": key[1][1],
-        "head_dim": size,
-        "in_features": into,
-        "qkv_features": heads * size,
-        "in_kv_features": key[1][0],
-        "out_features": out[1][-1],
+        "num_heads": query[1],
+        "num_kv_heads": key[1],
+        "head_dim": query[2],
+        "in_features": query[0],
+        "qkv_features": query[1] * query[2],
+        "in_kv_features": key[0],
+        "out_features": out[2],
     }
+
+
+def _cell(module: Any, shapes: Shapes) -> dict[str, Any]:
+    into, hidden = module.in_features, module.hidden_features
+    # The gates have a layer each in `LSTMCell`, and one together in the others.
+    gates = {"OptimizedLSTMCell": 4, "GRUCell": 3}.get(type(module).__name__, 1)
+    inputs = first_new_shape(
+        shapes, "ii/kernel", "dense_i/kernel", before=(into, gates * hidden)
+    )
+    state = first_new_shape(
+        shapes, "hi/kernel", "dense_h/kernel", before=(hidden, gates * hidden)
+    )
+    if inputs is None or state is None:
+        return {}
+    return {"in_features": inputs[0], "hidden_features": state[0]}
 
 
 RULES: Mapping[str, Rule] = {
@@ -107,5 +124,9 @@ RULES: Mapping[str, Rule] = {
     "Embed": _embed,
     "Einsum": _einsum,
     "MultiHeadAttention": _attention,
+    "LSTMCell": _cell,
+    "OptimizedLSTMCell": _cell,
+    "GRUCell": _cell,
+    "SimpleCell": _cell,
 }
 """By the name of the class."""

@@ -14,18 +14,19 @@ _RULES: Mapping[str, Mapping[str, Rule]] = {
 
 def new_sizes(module: Any, shapes: Shapes) -> dict[str, Any]:
     """New values of a layer's attributes; none for a class without a rule."""
-    bases = type(module).__mro__
-    rules = next(
-        (
-            rules
-            for base in bases
-            for package, rules in _RULES.items()
-            if base.__name__ in rules and base.__module__.startswith(package)
-        ),
-        None,
-    )
-    if rules is None:
-        return {}
-    rule = next(rules[base.__name__] for base in bases if base.__name__ in rules)
-    sizes = rule(module, shapes)
+    rule = _find_rule(module)
+    sizes = rule(module, shapes) if rule else {}
     return {name: value for name, value in sizes.items() if hasattr(module, name)}
+
+
+def has_rule(module: Any) -> bool:
+    """Whether a module is a layer of Flax or Equinox that keeps sizes."""
+    return _find_rule(module) is not None
+
+
+def _find_rule(module: Any) -> Rule | None:
+    for base in type(module).__mro__:
+        for package, rules in _RULES.items():
+            if base.__name__ in rules and base.__module__.startswith(package):
+                return rules[base.__name__]
+    return None

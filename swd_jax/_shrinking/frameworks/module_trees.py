@@ -23,12 +23,25 @@ def iterate_modules(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(node, list | tuple) or _has_base(node, "flax.nnx", "List"):
         for key, value in enumerate(node):
             yield from iterate_modules(value, child_path(key))
-    elif is_flax_module(node) or _has_base(node, "equinox", "Module"):
-        for key, value in vars(node).items():
-            # flax 0.12 keeps the state of `nnx.Pytree` in attributes of this prefix.
-            if not key.startswith("_pytree__"):
-                yield from iterate_modules(value, child_path(key))
+    elif is_module(node):
+        for key, value in attributes(node):
+            yield from iterate_modules(value, child_path(key))
         yield path, node
+
+
+def is_module(node: Any) -> bool:
+    """Whether a node is a module of Flax NNX or Equinox."""
+    return is_flax_module(node) or _has_base(node, "equinox", "Module")
+
+
+def attributes(module: Any) -> list[tuple[str, Any]]:
+    """Names and values of a module's attributes."""
+    # flax 0.12 keeps the state of `nnx.Pytree` in attributes of this prefix.
+    return [
+        (name, value)
+        for name, value in vars(module).items()
+        if not name.startswith("_pytree__")
+    ]
 
 
 def has_modules(tree: Any) -> bool:
