@@ -2,7 +2,7 @@
 
 import re
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jax.extend.core import Literal, jaxprs_in_params
 
 from swd_jax._arrays import tree_paths
 from swd_jax._coupling import find_channel_groups, trace_model
+from swd_jax._coupling.coupling_analysis import Frame
 from swd_jax._coupling.current_equation import ProgramPosition
 from swd_jax._shrinking.example_inputs import example_like
 from swd_jax._shrinking.shrink_checks import has_shapes_only, is_close
@@ -75,35 +76,64 @@ class ModuleCheck:
 
     def _first_difference(self, jaxpr: Any) -> str | None:
         """The first equation that differs from the whole model's; None without one."""
-        whole = self._analysis.jaxpr.jaxpr
-        expected = [self._expected_shapes(equation) for equation in whole.eqns]
-        for equation, other, shapes in zip(
-            jaxpr.eqns, whole.eqns, expected, strict=False
+        analysis = self._analysis
+        return self._difference_in(jaxpr, analysis.jaxpr.jaxpr, analysis.frame)
+
+    def _difference_in(self, jaxpr: Any, whole: Any, frame: Frame) -> str | None:
+        for number, (own, other) in enumerate(
+            zip(jaxpr.eqns, whole.eqns, strict=False)
         ):
-            own = [tuple(variable.aval.shape) for variable in equation.outvars]
-            if own != shapes or [*_signature(equation)] != [*_signature(other)]:
-                with (position := ProgramPosition()).equation(equation):
-                    return position.description
+            with (position := ProgramPosition()).equation(own):
+                place = position.description
+            if _head(own) != _head(other) or _out_shapes(own) != self._kept_shapes(
+                other, frame
+            ):
+                return place
+            own_bodies, bodies = _bodies(own), _bodies(other)
+            frames = frame.called.get(number, ())
+            if len(own_bodies) != len(bodies):
+                return place
+            if len(frames) != len(bodies):
+                # Not every rule has labels for what is inside of an equation.
+                if [*map(_signature, own_bodies)] != [*map(_signature, bodies)]:
+                    return place
+                continue
+            for triple in zip(own_bodies, bodies, frames, strict=True):
+                if (difference := self._difference_in(*triple)) is not None:
+                    return difference or place
         return None if len(jaxpr.eqns) == len(whole.eqns) else ""
 
-    def _expected_shapes(self, equation: Any) -> list[tuple[int, ...]]:
-        labels = [self._analysis.frame.labels[v] for v in equation.outvars]
-        return [self._program.kept_shape(own) for own in labels]
+    def _kept_shapes(self, equation: Any, frame: Frame) -> list[tuple[int, ...]]:
+        return [self._program.kept_shape(frame.labels[v]) for v in equation.outvars]
 
 
 def _shapes(jaxpr: Any) -> list[tuple[int, ...]]:
     return [tuple(aval.shape) for aval in jaxpr.out_avals]
 
 
-def _signature(equation: Any) -> Iterator[Any]:
-    """Name of the primitive and values of the literals, also of inner jaxprs."""
-    yield equation.primitive.name
-    for atom in equation.invars:
-        if isinstance(atom, Literal):
-            yield np.asarray(atom.val).tolist()
-    for inner in jaxprs_in_params(equation.params):
-        for inner_equation in inner.eqns:
-            yield from _signature(inner_equation)
+def _out_shapes(equation: Any) -> list[tuple[int, ...]]:
+    return [tuple(variable.aval.shape) for variable in equation.outvars]
+
+
+def _bodies(equation: Any) -> list[Any]:
+    """The jaxprs that an equation calls."""
+    return [*jaxprs_in_params(equation.params)]
+
+
+def _head(equation: Any) -> list[Any]:
+    """Name of the primitive and values of the literals."""
+    literals = [atom.val for atom in equation.invars if isinstance(atom, Literal)]
+    values = [np.asarray(value).tolist() for value in literals]
+    return [equation.primitive.name, *values]
+
+
+def _signature(jaxpr: Any) -> list[Any]:
+    """Heads of all equations, also of those inside of others."""
+    signature: list[Any] = []
+    for equation in jaxpr.eqns:
+        signature.append(_head(equation))
+        signature.extend(map(_signature, _bodies(equation)))
+    return signature
 
 
 def _place(error: BaseException) -> str:

@@ -220,3 +220,27 @@ class TestOfStackedLayers:
         assert (first.in_features, first.out_features) == (4, 3)
         assert (last.in_features, last.out_features) == (3, 4)
         assert small.width_size == 3
+
+    def test_of_your_own_whose_wrong_size_would_go_unnoticed(self):
+        # 2 of 4 heads stay, with 4 numbers: 4 heads of one number would do as well.
+        class Heads(equinox.Module):
+            into: equinox.nn.Linear
+            out: equinox.nn.Linear
+            heads: int = equinox.field(static=True)
+
+            def __call__(self, x):
+                h = self.into(x).reshape(self.heads, -1)
+                return self.out((h / jnp.abs(h).max(1, keepdims=True)).ravel())
+
+        def make(key):
+            into = equinox.nn.Linear(3, 8, key=key)
+            return Heads(into, equinox.nn.Linear(8, 3, key=key), heads=4)
+
+        layers = equinox.filter_vmap(make)(jax.random.split(KEY, 2))
+
+        def apply(layers, x):
+            arrays, rest = equinox.partition(layers, equinox.is_array)
+            step = lambda h, array: (equinox.combine(array, rest)(h), None)
+            return jax.lax.scan(step, x, arrays)[0]
+
+        assert shrink_module(apply, layers, jnp.ones(3), [1, 0, 0, 1]).heads == 2
