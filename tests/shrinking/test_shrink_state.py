@@ -64,7 +64,6 @@ class TestStructureIsThatOfANewState:
             swd_jax.methods.sparse_evolution(ADAM, 0.5, update_every=5),
             swd_jax.methods.latent_pruning(0.5, forgetting=0.1, optimizer=ADAM),
             optax.chain(ADAM, swd_jax.sparsify(0.5, 10)),
-            swd_jax.methods.straight_through(ADAM, 0.5),
             optax.chain(swd_jax.swd(FISHER, weight_decay=1e-3, a=1.0), ADAM),
             optax.masked(
                 optax.sm3(1e-2), lambda p: jax.tree.map(lambda w: w.ndim > 1, p)
@@ -84,7 +83,6 @@ class TestStructureIsThatOfANewState:
             "sparse_evolution",
             "latent_pruning",
             "sparsify",
-            "straight_through",
             "accumulators",
             "masked",
             "partition",
