@@ -1,13 +1,24 @@
 """Accumulators: arrays that criteria gather from step to step, one for each leaf."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from swd_jax._arrays import sort_keys, tree_paths
+from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.resolve import ResolvedTargets
 from swd_jax._targets.state_checks import arrays_of_leaves
+
+
+class Accumulated(NamedTuple):
+    """What criteria have accumulated after one more step."""
+
+    tree: Any
+    """As from `init`."""
+    is_incomplete: jax.Array
+    """Whether something was left out at this step because it was not finite, on any
+    device. shape=(), dtype=bool"""
 
 
 def init(resolved: ResolvedTargets) -> Any:
@@ -31,9 +42,16 @@ def init(resolved: ResolvedTargets) -> Any:
 
 
 def update(
-    resolved: ResolvedTargets, accumulated: Any, gradient: Any, how_to_pass: str
-) -> Any:
-    """Return what criteria have accumulated after one more step.
+    resolved: ResolvedTargets,
+    accumulated: Any,
+    gradient: Any,
+    how_to_pass: str,
+    axis_name: AxisName = None,
+) -> Accumulated | None:
+    """Return what criteria have accumulated after one more step; None if nothing.
+
+    A weight whose new value would be NaN or infinite keeps the previous one: gradients
+    that overflow, as with a loss scale that is too large, count for one step only.
 
     Args:
       resolved: the targets and their leaves.
@@ -41,6 +59,7 @@ def update(
       gradient: a tree like the parameters; None if there is none.
       how_to_pass: a format string for errors, which says how the caller's user passes
         the extra argument `name`.
+      axis_name: the mesh axes over which the leaves are sharded by hand.
 
     Raises:
       ValueError: if a criterion accumulates gradients and there are none.
@@ -50,7 +69,7 @@ def update(
     ]
     if not accumulating:
         arrays_of_leaves("state.selection.accumulated", "arrays", accumulated, [])
-        return accumulated
+        return None
     if gradient is None:
         criterion = accumulating[0].target.criterion
         raise ValueError(
@@ -71,7 +90,7 @@ def update(
     previous = arrays_of_leaves(
         "state.selection.accumulated", "arrays", accumulated, leaves
     )
-    updated = []
+    updated, is_incomplete = [], jnp.zeros((), bool)
     for (leaf, accumulator), previous_array in zip(by_leaf, previous, strict=True):
         assert accumulator is not None
         gradient_array = find_gradient(leaf.position)
@@ -81,5 +100,11 @@ def update(
             sort_keys.widen(jnp.asarray(array), previous_array.dtype)
             for array in (leaf.weights, gradient_array)
         )
-        updated.append(accumulator.update(previous_array, weights, gradient_array))
-    return jax.tree.unflatten(jax.tree.structure(accumulated), updated)
+        new_array = accumulator.update(previous_array, weights, gradient_array)
+        is_finite = jnp.isfinite(new_array)
+        updated.append(jnp.where(is_finite, new_array, previous_array))
+        is_incomplete |= ~jnp.all(is_finite)
+    if axis_name is not None:
+        is_incomplete = jax.lax.pmax(is_incomplete.astype(jnp.int32), axis_name) > 0
+    structure = jax.tree.structure(accumulated)
+    return Accumulated(jax.tree.unflatten(structure, updated), is_incomplete)

@@ -46,6 +46,10 @@ class ThresholdState(NamedTuple):
     tracking: Tracking | tuple[()] = ()
     """An estimate of the exact tau, in the shape and type of the threshold. () for a
     tolerance of 0, which finds it."""
+    steps_left_out: jax.Array | tuple[()] = ()
+    """The number of steps at which gradients were NaN or infinite, so that a part of
+    what the criterion accumulates was left out. shape=(), dtype=int32; () for a
+    criterion that accumulates nothing."""
 
 
 class TargetSelection(NamedTuple):
@@ -109,12 +113,14 @@ def init(
     leaves = [leaf for entry in resolved.targets for leaf in entry.leaves]
     dtype = sort_keys.score_dtype(*(leaf.weights.dtype for leaf in leaves))
     shape = _shape(resolved)
+    accumulates = any(target.criterion.accumulator for target in targets)
     return ThresholdState(
         threshold=jnp.zeros(shape, dtype),
         threshold_change=jnp.zeros(shape, dtype),
         selected_fraction=jnp.zeros((), jnp.float32),
         accumulated=accumulators.init(resolved),
         tracking=Tracking(*jnp.zeros((3, *shape), dtype)) if tolerance else (),
+        steps_left_out=jnp.zeros((), jnp.int32) if accumulates else (),
     )
 
 
@@ -175,17 +181,22 @@ def select(
     check(state, resolved)
     extra_args = {"gradient": gradient, **extra_args}
     how_to_pass = extra_arguments.TO_UPDATE
-    accumulated = accumulators.update(
-        resolved, state.accumulated, extra_args["gradient"], how_to_pass
+    gathered = accumulators.update(
+        resolved, state.accumulated, extra_args["gradient"], how_to_pass, axis_name
     )
+    if gathered is not None:
+        state = state._replace(
+            accumulated=gathered.tree,
+            steps_left_out=_steps_left_out(state, gathered.is_incomplete),
+        )
     ranked = resolve.rank(
         resolved,
         axis_name,
-        extra_args={**extra_args, "accumulated": accumulated},
+        extra_args={**extra_args, "accumulated": state.accumulated},
         how_to_pass=how_to_pass,
     )
     if not ranked:
-        return Selection([], [], [], state._replace(accumulated=accumulated), [])
+        return Selection([], [], [], state, [])
     state = state._replace(tracking=_tracking(state, has_tolerance=tolerance > 0))
     previous = warm_start.PreviousThresholds(
         state.threshold, state.threshold_change, state.tracking or None
@@ -225,13 +236,23 @@ def select(
         threshold, change, fraction, accumulated=(), tracking=tracking
     )
     if refresh is not True:
-        last = state._replace(accumulated=())
+        last = state._replace(accumulated=(), steps_left_out=())
         refreshed = jax.tree.map(
             lambda new, old: jnp.where(refresh, new, old), refreshed, last
         )
-    new_state = refreshed._replace(accumulated=accumulated)
+    new_state = refreshed._replace(
+        accumulated=state.accumulated, steps_left_out=state.steps_left_out
+    )
     rankings = [target.ranking for target in ranked]
     return Selection(leaves, masks, leaf_thresholds, new_state, rankings)
+
+
+def _steps_left_out(state: ThresholdState, is_incomplete: jax.Array) -> jax.Array:
+    """Return the count of steps of which something was left out, after this one."""
+    # A state that was saved before there was a count has () here.
+    is_counted = not isinstance(state.steps_left_out, tuple)
+    count = jnp.asarray(state.steps_left_out if is_counted else 0, jnp.int32)
+    return jnp.where(is_incomplete, increment(count), count)
 
 
 def _tracking(state: ThresholdState, *, has_tolerance: bool) -> Tracking | tuple[()]:

@@ -26,6 +26,10 @@ class Accumulator:
     The arrays are part of the state of the transformation, as "accumulated". They need
     as much memory as the prunable weights in float32.
 
+    A step whose gradients overflow, as with a loss scale that is too large, must not
+    count for ever. Where `update` gives NaN or infinity, the accumulated number stays
+    as it was, and the state of the transformation counts the step in `steps_left_out`.
+
     Attributes:
       update: (accumulated, weights, gradient) -> accumulated, called once a step and
         leaf with arrays in the leaf's shape, in float32 or float64. The first

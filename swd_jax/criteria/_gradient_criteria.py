@@ -51,7 +51,9 @@ def mean_saliency(decay: float = 0.99) -> Criterion:
     .. math:: s_t = d\, s_{t-1} + (1 - d)\, |w\, g|
 
     Less noisy than the saliency of a single batch. The means are part of the state of
-    the transformation: a float32 array for each prunable leaf.
+    the transformation: a float32 array for each prunable leaf. A gradient that is NaN
+    or infinite leaves the mean of its weight as it was, and the step is counted in
+    `steps_left_out` of the state.
 
     Args:
       decay: d, in [0, 1).
@@ -60,7 +62,7 @@ def mean_saliency(decay: float = 0.99) -> Criterion:
       A criterion for `Target(criterion=...)`; criteria of the same decay are equal. It
       accumulates gradients before the optimizer, as in `swd`; transformations after the
       optimizer take them as the extra argument `gradient`. `prune` takes the means as
-      `evidence={"accumulated": optax.tree_utils.tree_get(state, "accumulated")}`.
+      `extra_args={"accumulated": optax.tree_utils.tree_get(state, "accumulated")}`.
 
     Raises:
       ValueError: if the decay is out of range.
@@ -91,8 +93,9 @@ saliency: Criterion = LibraryCriterion(
 
 It needs gradients. `swd`, which stands before the optimizer, takes the updates that
 reach it; transformations after the optimizer take the extra argument `gradient`, and
-`prune` takes `evidence={"gradient": gradients}`. The gradients of one batch are noisy:
-`mean_saliency` averages over many.
+`prune` takes `extra_args={"gradient": gradients}`. The gradients of one batch are
+noisy: `mean_saliency` averages over many. At a step whose gradients are NaN or infinite
+the weights concerned are not selected.
 
 Source: equation 3 of Molchanov et al., "Importance estimation for neural network
 pruning" (arXiv 1906.10771), and before it Mozer & Smolensky's skeletonization (1988).
@@ -108,8 +111,9 @@ movement: Criterion = LibraryCriterion(
 """Movement: the sum over all steps of -w g. Weights that move towards zero go first.
 
 The sums are part of the state of the transformation: a float32 array for each prunable
-leaf. Gradients as for `saliency`; for `prune` as for `mean_saliency`. It is meant for
-fine-tuning a pretrained network, whose magnitudes are those of another task.
+leaf. Gradients as for `saliency`; for `prune` as for `mean_saliency`, and gradients that
+are not finite are left out as there. It is meant for fine-tuning a pretrained network,
+whose magnitudes are those of another task.
 
 Source: equation 3 of Sanh et al., "Movement pruning: adaptive sparsity by fine-tuning"
 (arXiv 2005.07683), with w for the masked weight.
@@ -123,7 +127,7 @@ r"""The magnitude times the root of Adam's second moment: |w| sqrt(nu).
 The square is w^2 nu, twice the increase of the loss without w under a diagonal Fisher
 matrix. It needs Adam's second moment as an extra argument: `tx.update(gradients, state,
 params, nu=optax.tree_utils.tree_get(state, "nu"))`; `prune` takes
-`evidence={"nu": ...}`. Before Adam's first step all scores are 0, and nothing is
+`extra_args={"nu": ...}`. Before Adam's first step all scores are 0, and nothing is
 selected.
 
 Source: Theis et al., "Faster gaze prediction with dense networks and Fisher pruning"

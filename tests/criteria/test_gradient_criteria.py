@@ -171,6 +171,101 @@ class TestAccumulated:
             swd_jax.criteria.mean_saliency(decay)
 
 
+class TestGradientsThatAreNotFinite:
+    """As at a step that a loss scale or `apply_if_finite` skips."""
+
+    OVERFLOWING = [
+        np.array([[1.0, 1], [1, -1]], np.float32),
+        np.array([[np.nan, np.inf], [-np.inf, 2]], np.float32),
+        np.array([[1.0, -1], [-2, 1]], np.float32),
+    ]
+
+    # Of -w g, for the weights 1, -2, 3 and 4: each sum without what is not finite.
+    # Of |w g|: means of .5 1 1.5 2, 4 for the last weight only, then 1 2 6 4.
+    @pytest.mark.parametrize(
+        ("criterion", "expected"),
+        [
+            (swd_jax.criteria.movement, [[-2, 0], [3, -8]]),
+            (swd_jax.criteria.mean_saliency(0.5), [[0.75, 1.5], [3.75, 4.5]]),
+        ],
+    )
+    def test_they_are_left_out_for_their_weights_and_the_step_is_counted(
+        self, criterion, expected
+    ):
+        target = swd_jax.Target(0.5, criterion=criterion)
+        tx = swd_jax.swd(target, weight_decay=1.0, a=1.0, update_every=2)
+        _, state = run(tx, self.OVERFLOWING)
+        np.testing.assert_array_equal(state.selection.accumulated["kernel"], expected)
+        assert int(state.selection.steps_left_out) == 1
+        assert float(state.selection.selected_fraction) == 0.5
+
+    def test_a_state_without_the_count_goes_on(self):
+        target = swd_jax.Target(0.5, criterion="movement")
+        tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
+        state = tx.init(KERNEL)
+        state = state._replace(selection=state.selection._replace(steps_left_out=()))
+        gradient = {"kernel": self.OVERFLOWING[1]}
+        _, state = jax.jit(tx.update)(gradient, state, KERNEL)
+        assert int(state.selection.steps_left_out) == 1
+
+    def test_nothing_is_counted_where_nothing_is_accumulated(self):
+        state = swd_jax.swd(0.5, weight_decay=1.0, a=1.0).init(KERNEL)
+        assert state.selection.steps_left_out == ()
+
+    def test_shards_of_one_leaf_count_a_step_once(self):
+        target = swd_jax.Target(0.5, criterion="movement")
+        tx = swd_jax.swd(target, weight_decay=1.0, a=1.0, axis_name="x")
+        mesh = jax.make_mesh(
+            (len(jax.devices()),), ("x",), axis_types=(jax.sharding.AxisType.Auto,)
+        )
+        spec = jax.sharding.PartitionSpec("x")
+
+        def left_out(weights, gradient):
+            params, gradients = {"kernel": weights}, {"kernel": gradient}
+            _, state = tx.update(gradients, tx.init(params), params)
+            return state.selection.steps_left_out
+
+        weights = jnp.ones((len(jax.devices()), 4))
+        gradient = weights.at[0, 0].set(jnp.nan)
+        count = jax.jit(
+            jax.shard_map(
+                left_out,
+                mesh=mesh,
+                in_specs=(spec, spec),
+                out_specs=jax.sharding.PartitionSpec(),
+            )
+        )(weights, gradient)
+        assert int(count) == 1
+
+    @pytest.mark.parametrize("tolerance", [None, 0.1])
+    def test_saliency_selects_again_after_the_step(self, tolerance):
+        target = swd_jax.Target(0.5, criterion=swd_jax.criteria.saliency)
+        tx = swd_jax.swd(target, weight_decay=1.0, a=1.0, tolerance=tolerance)
+        nan = np.full((2, 2), np.nan, np.float32)
+        gradients = [GRADIENTS[0], nan, *([GRADIENTS[0]] * 2)]
+        _, state = run(tx, gradients)
+        assert float(state.selection.selected_fraction) == 0.5
+        assert np.isfinite(state.selection.threshold)
+
+    @pytest.mark.parametrize("decay", [None, 0.9])
+    def test_finite_gradients_accumulate_to_the_same_bits(self, decay):
+        rng = np.random.default_rng(0)
+        weights, *gradients = rng.normal(size=(4, 37, 5)).astype(np.float32)
+        criterion = swd_jax.criteria.movement
+        if decay is not None:
+            criterion = swd_jax.criteria.mean_saliency(decay)
+        assert criterion.accumulator is not None
+        expected = np.zeros_like(weights)
+        for gradient in gradients:
+            expected = jax.jit(criterion.accumulator.update)(
+                expected, weights, gradient
+            )
+        target = swd_jax.Target(0.5, criterion=criterion)
+        tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
+        _, state = run(tx, gradients, {"kernel": weights})
+        np.testing.assert_array_equal(state.selection.accumulated["kernel"], expected)
+
+
 class TestFisher:
     TARGET = swd_jax.Target(0.5, criterion=swd_jax.criteria.fisher)
 
