@@ -14,7 +14,10 @@ from swd_jax.criteria._criterion import Criterion, ExtraInputs
 AS_ARGUMENT = "extra_args={{{name!r}: ...}}"
 """Format of the extra argument `name` of a function such as `prune`, for errors."""
 
-TO_UPDATE = "it as an extra argument, update(updates, state, params, {name}=...)"
+TO_UPDATE = (
+    "it as an extra argument, update(updates, state, params, {name}=...). (The "
+    "apply_gradients of flax's TrainState passes none: call state.tx.update instead)"
+)
 """Format of the extra argument `name` of a transformation's update, for errors."""
 
 

@@ -32,7 +32,9 @@ class Target:
 
     A target is a frozen value. It is hashable, and equal to any target with equal
     arguments, so that it may be a static argument of `jax.jit`. (Where the sparsity is
-    a traced value, or a callable that is not hashable, it is not.)
+    a traced value, or a callable that is not hashable, it is not.) It can be pickled
+    if its schedule and its functions can: the schedules of this package can, those of
+    optax, which are closures, cannot.
 
     Args:
       sparsity: s, the fraction of the prunable weights to prune, in [0, 1); or an

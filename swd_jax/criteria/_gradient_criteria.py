@@ -111,7 +111,7 @@ movement: Criterion = LibraryCriterion(
 """Movement: the sum over all steps of -w g. Weights that move towards zero go first.
 
 The sums are part of the state of the transformation: a float32 array for each prunable
-leaf. Gradients as for `saliency`; for `prune` as for `mean_saliency`, and gradients that
+leaf. Gradients as for `saliency`; for `prune` as for `mean_saliency`; gradients that
 are not finite are left out as there. It is meant for fine-tuning a pretrained network,
 whose magnitudes are those of another task.
 

@@ -10,11 +10,23 @@ from swd_jax._transforms.latent_pruning import LatentState
 from swd_jax._transforms.selective_decay import SwdState
 
 Link: TypeAlias = Literal[
-    "ours", "moments", "whole matrices", "learning rate", "stateless", "unknown"
+    "ours",
+    "moments",
+    "normalised",
+    "whole matrices",
+    "loss values",
+    "averages",
+    "learning rate",
+    "stateless",
+    "unknown",
 ]
 """What is known of a link of a chain by its state. A stateless one may be anything:
-a learning rate, clipping, weight decay, nothing at all. "whole matrices" stands beside
-"moments" where an update depends on more gradients than its own."""
+a learning rate, clipping, weight decay, nothing at all. Beside "moments" stand
+
+- "normalised", where updates do not grow with the gradients;
+- "whole matrices", where an update depends on more gradients than its own;
+- "loss values", where the length of a step depends on the loss;
+- "averages", where the parameters to evaluate are others than those that train."""
 
 # States of other packages of this layer, which are not imported here.
 _OURS_BY_NAME = ("PruningState", "KeepPrunedState", "DynamicState")
@@ -25,8 +37,33 @@ _MOMENTS = frozenset(
     "prev_updates diff_updates_memory".split()
 )
 
+# Names of moments of squared gradients, among these.
+_SQUARES = frozenset("nu exp_avg_sq v_row sum_of_squares grad_sum_sq e_g n".split())
+
+# States, by name, of optimizers that read the signs of gradients only.
+_OF_SIGNS = ("ScaleByLionState", "ScaleByRpropState")
+
 # States, by name, of optimizers that combine the gradients of a matrix.
 _OF_WHOLE_MATRICES = ("MuonState",)
+
+# States, by name, of transformations that compare values of the loss with gradients.
+_OF_LOSS_VALUES = (
+    "ScaleByLBFGSState",
+    "ScaleByZoomLinesearchState",
+    "ScaleByBacktrackingLinesearchState",
+    "MomoState",
+    "MomoAdamState",
+)
+
+# States, by name, of optimizers that have a state of their own and no state of a
+# learning rate after it.
+_WITH_LEARNING_RATE = (
+    "MomoState",
+    "MomoAdamState",
+    "ProdigyState",
+    "DAdaptAdamWState",
+    "COCOBState",
+)
 
 # Where a transformation keeps the state of the one that it wraps.
 _INNER_STATES = (
@@ -45,6 +82,8 @@ class PlacedState(NamedTuple):
     after: tuple[Link, ...]
     sees_all: bool
     """Whether no wrapper hides parameters from it."""
+    wrappers: tuple[str, ...]
+    """The names of the states of the wrappers that it is inside of."""
 
     @property
     def is_last(self) -> bool:
@@ -65,6 +104,11 @@ class PlacedState(NamedTuple):
         """Whether what it returns is taken for a gradient, or scaled."""
         return "moments" in self.after or "learning rate" in self.after
 
+    @property
+    def is_before_sgd(self) -> bool:
+        """Whether all that is known to stand after it is SGD, or nothing is."""
+        return {"normalised", "loss values", "whole matrices"}.isdisjoint(self.after)
+
 
 def type_name(state: Any) -> str:
     """Return the class of a state by name, "" if it is none of this package."""
@@ -84,41 +128,52 @@ def placed_states(state: Any) -> list[PlacedState]:
     are looked through. Where the order is not known (a dict, an unknown container),
     "unknown" stands on both sides.
     """
-    return list(_placed(state, (), (), True))
+    return list(_placed(state, PlacedState(None, (), (), True, ())))
 
 
-def _placed(
-    node: Any, before: tuple[Link, ...], after: tuple[Link, ...], sees_all: bool
-) -> Iterator[PlacedState]:
+def _placed(node: Any, place: PlacedState) -> Iterator[PlacedState]:
+    """Find the states in a node.
+
+    Args:
+      node: a part of an optimizer's state.
+      place: its own place.
+    """
+    before, after = place.before, place.after
     if type_name(node):
-        yield PlacedState(node, before, after, sees_all)
+        yield place._replace(state=node)
     if isinstance(node, LatentOptimizerState):
         # The optimizer inside knows of the latent weights.
         inner: list[Link] = [
             link for link in _links(node.inner) if link != "whole matrices"
         ]
-        yield from _placed(node.pruning, (*before, *inner), after, sees_all)
+        yield from _placed(node.pruning, place._replace(before=(*before, *inner)))
     elif _is_chain(node):
         links = [_links(child) for child in node]
         for i, child in enumerate(node):
             yield from _placed(
                 child,
-                (*before, *_flat(links[:i])),
-                (*_flat(links[i + 1 :]), *after),
-                sees_all,
+                place._replace(
+                    before=(*before, *_flat(links[:i])),
+                    after=(*_flat(links[i + 1 :]), *after),
+                ),
             )
     elif inner := _inner_states(node):
         # The branches of a partition, each of which sees a part of the parameters.
         is_masked = (
             hasattr(node, "inner_states") or type(node).__name__ == "MaskedState"
         )
+        inside = place._replace(
+            sees_all=place.sees_all and not is_masked,
+            wrappers=(*place.wrappers, type(node).__name__),
+        )
         for child in inner:
-            yield from _placed(child, before, after, sees_all and not is_masked)
+            yield from _placed(child, inside)
     elif not type_name(node):
         for child in _children(node):
-            yield from _placed(
-                child, (*before, "unknown"), ("unknown", *after), sees_all
+            unknown = place._replace(
+                before=(*before, "unknown"), after=("unknown", *after)
             )
+            yield from _placed(child, unknown)
 
 
 def _links(node: Any) -> list[Link]:
@@ -130,21 +185,31 @@ def _links(node: Any) -> list[Link]:
         # sgd(0.1), which has nothing to remember: its momentum and its learning rate.
         return ["stateless", "learning rate"] if inner == ["stateless"] * 2 else inner
     if children := _inner_states(node):
-        inner = _flat(map(_links, children))
+        inner: list[Link] = _flat(map(_links, children))
+        if type(node).__name__ == "ScheduleFreeState":
+            inner.append("averages")
         names = getattr(node, "hyperparams", None)
         if isinstance(names, Mapping) and "learning_rate" in names:
             return inner if "ours" in inner else [*inner, "learning rate"]
         return inner
-    fields = getattr(node, "_fields", None)
+    fields: Any = getattr(node, "_fields", None)
     if fields == ():
         return ["stateless"]
     if fields is None:
         return [] if node is None else ["unknown"]
     if type(node).__name__ == "ScaleByScheduleState":
         return ["learning rate"]
-    if type(node).__name__ in _OF_WHOLE_MATRICES:
-        return ["moments", "whole matrices"]
-    return ["moments"] if _MOMENTS & set(fields) else ["unknown"]
+    name = type(node).__name__
+    links: list[Link] = ["moments"] if _MOMENTS & set(fields) else []
+    if _SQUARES & set(fields) or name in _OF_SIGNS:
+        links.append("normalised")
+    if name in _OF_WHOLE_MATRICES:
+        links.extend(("moments", "whole matrices"))
+    if name in _OF_LOSS_VALUES:
+        links.append("loss values")
+    if name in _WITH_LEARNING_RATE:
+        links.extend(("moments", "learning rate"))
+    return links or ["unknown"]
 
 
 def _is_chain(node: Any) -> bool:

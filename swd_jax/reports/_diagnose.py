@@ -20,15 +20,12 @@ from swd_jax._targets.state_checks import arrays_of_leaves
 from swd_jax._targets.target import Targets
 from swd_jax._transforms import threshold_state
 from swd_jax._transforms.latent_pruning import LatentState
-from swd_jax._transforms.selective_decay import (
-    SwdState,
-)
+from swd_jax._transforms.selective_decay import SwdState
 from swd_jax.reports import _chain_order
 from swd_jax.reports._chain_order import PlacedState
 from swd_jax.reports._emptied_warnings import emptied_warnings
-from swd_jax.reports._measure_leaves import (
-    measure_leaves,
-)
+from swd_jax.reports._leaf_warnings import leaf_warnings
+from swd_jax.reports._measure_leaves import measure_leaves
 from swd_jax.reports._run import Run
 from swd_jax.reports._run_warnings import (
     penalty_warnings,
@@ -165,6 +162,7 @@ def find_warnings(
         if isinstance(placed.state, LatentState):
             warnings += rise_warnings(run, placed)
     warnings += emptied_warnings(run, placed_states)
+    warnings += leaf_warnings(run, placed_states, state)
     return tuple(dict.fromkeys(warnings))
 
 

@@ -15,13 +15,18 @@ from swd_jax.reports import _chain_order
 from swd_jax.reports._chain_order import PlacedState
 from swd_jax.reports._measure_leaves import pruned_fraction
 from swd_jax.reports._run import SETTLED_PART, Run
+from swd_jax.reports._summary import LARGE_RESIDUAL, worst_leaf
+
+# Wrappers by the names of their states, and the averages that they make.
+_AVERAGING_WRAPPERS = {
+    "LookaheadState": "the slow parameters of lookahead",
+    "ScheduleFreeState": "what schedule_free_eval_params returns",
+}
 
 # swd is nearly done by then, and the multiplier nearly as large as it gets.
 _LATE_PART = 0.9
 # The steps taken over those that were told.
 _MUCH_LONGER = 2
-# Pruning takes a tenth of the norm, 1 % of the sum of squares.
-_LARGE_RESIDUAL = 0.1
 
 
 def schedule_warnings(run: Run) -> Iterator[str]:
@@ -41,6 +46,7 @@ def schedule_warnings(run: Run) -> Iterator[str]:
 def place_warnings(placed: PlacedState) -> Iterator[str]:
     """Warn of a transformation that does harm where it stands in the chain."""
     state = placed.state
+    yield from _average_warnings(placed)
     if isinstance(state, BeforeOptimizerState):
         if placed.is_last and placed.follows_an_optimizer:
             coefficient = float(state.coefficient)
@@ -52,6 +58,7 @@ def place_warnings(placed: PlacedState) -> Iterator[str]:
                 "optax.chain(swd(...), optimizer), or use decoupled_swd or "
                 "proximal_swd, which go last."
             )
+        yield from _unsuited_optimizers(placed)
         return
     name = _goes_last(state)
     if name and placed.precedes_an_optimizer:
@@ -71,6 +78,41 @@ def place_warnings(placed: PlacedState) -> Iterator[str]:
             "matrix, as Muon does, and spends most of its steps on pruned weights "
             f"there. Give it the optimizer: {name}(..., optimizer=...)."
         )
+
+
+def _unsuited_optimizers(placed: PlacedState) -> Iterator[str]:
+    """Warn of optimizers that do not pass the penalty of `swd` on to its weights."""
+    if "whole matrices" in placed.after:
+        yield (
+            "swd stands before an optimizer that combines the gradients of a matrix, "
+            "as Muon does, and gives the penalty of a weight to others too. Take "
+            "proximal_swd after it, or sparsify(..., optimizer=...)."
+        )
+    if "loss values" in placed.after:
+        yield (
+            "swd stands before an optimizer that chooses its steps by values of the "
+            "loss, which has no penalty in it, so that selected weights do not become "
+            "small. Take proximal_swd after it, or sparsify(..., optimizer=...)."
+        )
+
+
+def _average_warnings(placed: PlacedState) -> Iterator[str]:
+    """Warn of parameters that are evaluated, and are averages of those that train."""
+    name = _goes_last(placed.state)
+    if name and "averages" in placed.before:
+        yield (
+            f"{name} stands after schedule_free, and acts on the parameters that "
+            "train, not on their average, which is evaluated. Put it inside, "
+            f"schedule_free(optax.chain(optimizer, {name.split()[0]}(...)), ...), and "
+            "prune what schedule_free_eval_params returns."
+        )
+    elif isinstance(placed.state, LatentState):
+        for wrapper, averages in _AVERAGING_WRAPPERS.items():
+            if wrapper in placed.wrappers:
+                yield (
+                    f"{name} is inside a wrapper that averages parameters, and "
+                    f"averages are not sparse: prune {averages} once training is done."
+                )
 
 
 def _goes_last(state: Any) -> str:
@@ -94,12 +136,25 @@ def penalty_warnings(run: Run, state: SwdState) -> Iterator[str]:
     count, residual = int(state.count), run.leaves.residual
     if not run.is_given or run.total is None or count < _LATE_PART * run.total:
         return
-    if residual > _LARGE_RESIDUAL:
+    if residual > LARGE_RESIDUAL:
         yield (
             f"At step {count:,} of {run.total:,} pruning would still take "
             f"{residual:.2g} of the norm of the weights: the penalty of swd is too "
             f"small. Raise a_max (the multiplier is {float(state.multiplier):.3g}), or "
             "use sparsify, which needs no multiplier."
+        )
+        return
+    # The emptied ones have a warning of their own.
+    damaged = [row for row in run.leaves.rows if not row.emptied]
+    worst = worst_leaf(damaged)
+    if worst is not None and worst.residual > LARGE_RESIDUAL:
+        yield (
+            f"At step {count:,} of {run.total:,} pruning would still take "
+            f"{worst.residual:.2g} of the norm of {worst.path!r}, though only "
+            f"{residual:.2g} of that of all weights: the penalty of swd has not made "
+            "this leaf's selected weights small. Raise a_max (the multiplier is "
+            f"{float(state.multiplier):.3g}), give each leaf its share with another "
+            "scope, or leave the leaf out with prunable=... if it is frozen."
         )
 
 
@@ -126,7 +181,7 @@ def rise_warnings(run: Run, placed: PlacedState) -> Iterator[str]:
     if run.total is not None and count >= SETTLED_PART * run.total and not is_reached:
         steps_left = max(run.total - count, 0)
         pace, residual = float(state.relative_update), run.leaves.residual
-        if 0 < pace * steps_left < residual and residual > _LARGE_RESIDUAL:
+        if 0 < pace * steps_left < residual and residual > LARGE_RESIDUAL:
             yield (
                 f"The weights hardly move: at the pace of the last step the "
                 f"{steps_left:,} steps that are left move them by at most "

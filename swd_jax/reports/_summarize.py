@@ -18,8 +18,8 @@ from swd_jax._targets.resolve import (
     resolve_arguments,
 )
 from swd_jax._targets.target import Target, Targets
-from swd_jax._transforms.selective_decay import SwdState
-from swd_jax.reports import _diagnose
+from swd_jax._transforms.selective_decay import AfterOptimizerState, SwdState
+from swd_jax.reports import _chain_order, _diagnose
 from swd_jax.reports._measure_leaves import measure_leaves, pruned_fraction
 from swd_jax.reports._summary import Summary
 from swd_jax.schedules import largest_stable_multiplier
@@ -44,8 +44,8 @@ def summarize(
         wanted; by default the value on which the schedule settles.
       state: the optimizer state, with that of `swd`, `sparsify` or another
         transformation of this package in it. The report then has the warnings of
-        `reports.diagnose` among its remarks, and with `swd` it says up to which
-        learning rate SGD stays stable at the last multiplier.
+        `reports.diagnose` among its remarks, and with `swd` before SGD it says up to
+        which learning rate that stays stable at the last multiplier.
       extra_args: as for `prune`.
 
     Returns:
@@ -125,6 +125,7 @@ def summarize(
         only_channels=len(channels) == len(targets) == 1,
         warnings=warnings,
         left_by_name=_left_by_name(resolved),
+        non_finite_scores=sum(measured.non_finite_scores.values()),
     )
 
 
@@ -160,11 +161,16 @@ def _sparse_bytes(weights: jax.Array, zeros: int) -> int:
 
 
 def _largest_stable_learning_rate(state: optax.OptState | None) -> float | None:
+    """Return the limit of SGD after `swd`; None if something else stands there."""
     if state is None:
         return None
-    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, SwdState))
-    states = [node for node in nodes if isinstance(node, SwdState)]
-    if not states:
+    coefficients = [
+        float(placed.state.coefficient)
+        for placed in _chain_order.placed_states(state)
+        if isinstance(placed.state, SwdState)
+        and not isinstance(placed.state, AfterOptimizerState)
+        and placed.is_before_sgd
+    ]
+    if not coefficients:
         return None
-    coefficient = max(float(node.coefficient) for node in states)
-    return largest_stable_multiplier(learning_rate=1.0, weight_decay=coefficient)
+    return largest_stable_multiplier(learning_rate=1.0, weight_decay=max(coefficients))

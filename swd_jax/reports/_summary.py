@@ -1,11 +1,16 @@
 """The report that `summarize` gives, as a value, a table and a flat dict."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 from swd_jax._arguments import text_tables
 from swd_jax._ranking.channel_summary import ChannelSummary
 
 _PATHS_LISTED = 6
+LARGE_RESIDUAL = 0.1
+"""The residual of a leaf above which pruning it is felt: a tenth of its norm, 1 % of
+its sum of squares."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +28,8 @@ class LeafSummary:
     non_finite: int
     """Weights that are NaN or infinite."""
     residual: float
-    """||weights to be pruned|| / ||leaf||, L2 norms."""
+    """||weights to be pruned|| / ||leaf||, L2 norms. NaN if no weight but zeros is
+    finite."""
 
     @property
     def sparsity(self) -> float:
@@ -51,7 +57,9 @@ class Summary:
     """Prunable weights that are NaN or infinite."""
     residual: float
     """||weights to be pruned|| / ||prunable weights||, L2 norms, in [0, 1]: how much of
-    the network pruning now would remove. Near 0 pruning changes nothing."""
+    the network pruning now would remove. Near 0 pruning changes nothing, as long as the
+    residual of every leaf is small too: see `worst_leaf`. NaN if no weight but zeros is
+    finite."""
     parameters: int
     """All parameters, prunable or not."""
     bytes_dense: int
@@ -63,7 +71,7 @@ class Summary:
     largest_stable_learning_rate: float | None = None
     """The learning rate above which SGD without momentum diverges with `swd` before it,
     at the multiplier of the optimizer state that was passed. None without a state of
-    `swd`."""
+    `swd`, or if an optimizer stands after it that has no such limit, such as Adam."""
 
     channels: tuple[ChannelSummary, ...] = ()
     """The summary of each target with coupled channels."""
@@ -75,6 +83,9 @@ class Summary:
     """Paths of floating-point leaves of two or more dimensions that stay dense because
     `is_weight`, the default of `Target(prunable=...)`, takes them for biases, scales or
     parameters of a normalisation layer."""
+    non_finite_scores: int = 0
+    """Finite weights whose scores are NaN or infinite, so that they are never pruned:
+    for want of finite gradients, say, or in a block with a weight that is NaN."""
 
     @property
     def obtained_sparsity(self) -> float:
@@ -92,6 +103,15 @@ class Summary:
         """Paths of the leaves that pruning sets to zero as a whole."""
         return tuple(leaf.path for leaf in self.leaves if leaf.emptied)
 
+    @property
+    def worst_leaf(self) -> LeafSummary | None:
+        """The leaf with the largest residual, the first of several; None of none.
+
+        One layer that pruning destroys is enough to destroy a network, and a small
+        layer does not show in the residual of all.
+        """
+        return worst_leaf(self.leaves)
+
     def as_dict(self) -> dict[str, float]:
         """Return the report as flat names and floats, for a logger."""
         totals = {
@@ -102,6 +122,7 @@ class Summary:
             "zeros": self.zeros,
             "pruned": self.pruned,
             "non_finite": self.non_finite,
+            "non_finite_scores": self.non_finite_scores,
             "emptied_leaves": len(self.emptied_leaves),
             "num_warnings": len(self.warnings),
             "parameters": self.parameters,
@@ -135,8 +156,7 @@ class Summary:
         remarks = [
             f"target sparsity {self.target_sparsity:.7g}, obtained "
             f"{self.obtained_sparsity:.7g}",
-            f"residual {self.residual:.3g}: the share of the weights' norm that "
-            "pruning takes away",
+            *_residual_remarks(self),
             f"{self.bytes_dense:,} bytes as dense arrays, where a zero takes as much "
             f"as any number; {self.bytes_sparse:,} stored sparsely once pruned",
         ]
@@ -151,12 +171,17 @@ class Summary:
                 f"WARNING: {self.non_finite:,} weights are NaN or infinite; they are "
                 "never pruned"
             )
+        if self.non_finite_scores:
+            remarks.append(
+                f"WARNING: the scores of {self.non_finite_scores:,} other weights are "
+                "NaN or infinite; these weights are never pruned"
+            )
         remarks += [f"WARNING: {warning}" for warning in self.warnings]
         limit = self.largest_stable_learning_rate
         if limit is not None:
             remarks.append(
-                f"swd before SGD diverges now above a learning rate of {limit:.3g} "
-                f"({1.9 * limit:.3g} with momentum 0.9)"
+                f"with SGD after it, swd diverges now above a learning rate of "
+                f"{limit:.3g} ({1.9 * limit:.3g} with momentum 0.9)"
             )
         return remarks
 
@@ -165,6 +190,49 @@ def _listing(paths: tuple[str, ...]) -> str:
     listed = ", ".join(paths[:_PATHS_LISTED])
     more = len(paths) - _PATHS_LISTED
     return f"{listed} and {more:,} more, in left_by_name" if more > 0 else listed
+
+
+def worst_leaf(leaves: Sequence[LeafSummary]) -> LeafSummary | None:
+    """Return the leaf with the largest residual, NaN counting as the largest."""
+
+    def badness(leaf: LeafSummary) -> float:
+        return math.inf if math.isnan(leaf.residual) else leaf.residual
+
+    return max(leaves, key=badness, default=None)
+
+
+def _residual_remarks(summary: Summary) -> list[str]:
+    """Return what the residual of all means, and that of the worst leaves."""
+    worst = summary.worst_leaf
+    headline = (
+        f"residual {summary.residual:.3g}: the share of the weights' norm that pruning "
+        "takes away"
+    )
+    # Emptied leaves have a warning of their own.
+    is_telling = worst is not None and worst.residual != 0 and not worst.emptied
+    if worst is not None and is_telling and len(summary.leaves) > 1:
+        headline += f"; of one leaf at most {worst.residual:.3g}, of {worst.path!r}"
+    remarks = [headline]
+    damaged = [
+        leaf
+        for leaf in summary.leaves
+        if leaf.residual > LARGE_RESIDUAL and not leaf.emptied
+    ]
+    if damaged and summary.residual <= LARGE_RESIDUAL:
+        worst = max(damaged, key=lambda leaf: leaf.residual)
+        others = f" and of {len(damaged) - 1:,} more" if len(damaged) > 1 else ""
+        remarks.append(
+            f"WARNING: pruning takes {worst.residual:.3g} of the norm of "
+            f"{worst.path!r}, which the residual of all leaves hides: more than "
+            f"{LARGE_RESIDUAL:g} of one leaf{others} is enough to spoil a network"
+        )
+    remarks += [
+        f"WARNING: {leaf.path!r} has no finite weights other than zeros, so that its "
+        "residual is NaN"
+        for leaf in summary.leaves
+        if math.isnan(leaf.residual)
+    ]
+    return remarks
 
 
 def _row(name: str, shape: str, counted: LeafSummary | Summary) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 import swd_jax
@@ -14,6 +15,9 @@ from swd_jax.reports import diagnose
 # ||.|| is sqrt(9 + 16 + 144 + 7056) = 85. At 0.75, 3, 4 and 12 go: 13 / 85.
 PARAMS = {"kernel": jnp.array([[3.0, -4.0, 12.0, 84.0]])}
 SWD = {"weight_decay": 0.1, "a": 2.0}
+
+
+LABELS = {"a": "t", "b": "f"}
 
 
 def swd():
@@ -148,6 +152,8 @@ class TestPlaceOfSwd:
         "apply_if_finite": lambda: optax.apply_if_finite(
             optax.chain(optax.adam(1e-3), swd()), 3
         ),
+        "after dadapt_adamw": lambda: optax.chain(optax.contrib.dadapt_adamw(), swd()),
+        "after prodigy": lambda: optax.chain(optax.contrib.prodigy(), swd()),
     }
 
     @pytest.mark.parametrize("name", LEGAL)
@@ -206,6 +212,25 @@ class TestPlaceOfSwd:
             assert int(after.count) == 2
         assert isinstance(new, SwdState)
         assert type(jax.tree.map(jnp.copy, new)) is type(new)
+
+
+class TestOptimizersThatDoNotSuitSwd:
+    @pytest.mark.parametrize(
+        ("optimizer", "words"),
+        [
+            (lambda: optax.contrib.muon(0.1), "as Muon does"),
+            (lambda: optax.contrib.momo(0.1), "of the loss, which has no penalty"),
+            (lambda: optax.contrib.momo_adam(0.1), "of the loss, which has no penalty"),
+            (lambda: optax.lbfgs(), "of the loss, which has no penalty"),  # noqa: PLW0108
+        ],
+    )
+    def test_swd_before_them(self, optimizer, words):
+        state = optax.chain(swd(), optimizer()).init(PARAMS)
+        warning = only(diagnose(PARAMS, 0.5, state))
+        assert warning.startswith("swd stands before an optimizer that")
+        assert words in warning
+        after = optax.chain(optimizer(), proximal()).init(PARAMS)
+        assert diagnose(PARAMS, 0.5, after) == ()
 
 
 class TestPlaceOfPruning:
@@ -361,6 +386,130 @@ class TestPenalty:
         # At 0.5, 3 and 4 go: 5 / 85 is less than 0.1.
         assert diagnose(PARAMS, 0.5, self.state_at(100), total_steps=100) == ()
 
+    def test_a_leaf_that_the_residual_of_all_hides(self):
+        # 0.01 and 3 go: 3 / 5 of the head, 3 of about 1000 of all.
+        params = {
+            "body": jnp.array([[0.01, 1000.0]]),
+            "head": jnp.array([[3.0, 4.0]]),
+        }
+        state = swd_jax.swd(0.5, weight_decay=0.1, a=2.0).init(params)
+        state = state._replace(count=jnp.int32(95))
+        assert diagnose(params, 0.5, state) == ()
+        warning = only(diagnose(params, 0.5, state, total_steps=100))
+        assert "take 0.6 of the norm of 'head', though only 0.003 of" in warning
+        assert "prunable=... if it is frozen" in warning
+
+
+class TestLeaves:
+    """Leaves that a chain cannot reach, or that should not be ranked."""
+
+    LAYERS = {
+        "a": {"kernel": PARAMS["kernel"]},
+        "b": {"kernel": PARAMS["kernel"] + 1},
+    }
+
+    @pytest.mark.parametrize("make", [swd, sparsify])
+    def test_that_begin_at_zero(self, make):
+        params = {**self.LAYERS, "lora_b": {"kernel": jnp.zeros((1, 4))}}
+        tx = make()
+        state = tx.init(params)
+        warning = only(diagnose(params, 0.5, state))
+        assert warning.startswith("All weights of 'lora_b/kernel' are zero at the st")
+        assert "prunable=...), or rank every leaf by itself" in warning
+        assert diagnose(self.LAYERS, 0.5, tx.init(self.LAYERS)) == ()
+
+    @pytest.mark.parametrize(
+        ("freeze", "is_warned"),
+        [
+            (
+                lambda tx: optax.partition({"t": tx, "f": optax.set_to_zero()}, LABELS),
+                1,
+            ),
+            (
+                lambda tx: optax.chain(
+                    optax.masked(tx, {"a": True, "b": False}),
+                    optax.masked(optax.set_to_zero(), {"a": False, "b": True}),
+                ),
+                1,
+            ),
+            (lambda tx: optax.partition({"t": tx, "f": optax.sgd(0.1)}, LABELS), 0),
+            (lambda tx: tx, 0),
+        ],
+    )
+    def test_that_are_frozen(self, freeze, is_warned):
+        tx = optax.chain(swd(), freeze(optax.adam(1e-3)))
+        warnings = diagnose(self.LAYERS, 0.5, tx.init(self.LAYERS))
+        assert len(warnings) == is_warned
+        if is_warned:
+            assert warnings[0].startswith("No step reaches 'b/kernel', whose updates")
+            only_a = swd_jax.Target(0.5, prunable="a/")
+            assert diagnose(self.LAYERS, only_a, tx.init(self.LAYERS)) == ()
+
+    @pytest.mark.parametrize(
+        ("kernel", "bias", "axis", "is_warned"),
+        [
+            ((3, 4, 5), (3, 5), -1, True),  # three dense layers
+            ((3, 2, 2, 4, 5), (3, 5), -2, True),  # three convolutions
+            ((3, 4, 5), (3, 5), 0, False),  # whole layers
+            ((3, 4, 5), (5,), -1, False),  # one convolution
+            ((3, 4, 5), (4, 5), -1, False),  # attention heads
+        ],
+    )
+    def test_channels_of_stacked_layers(self, kernel, bias, axis, is_warned):
+        params = {"layer": {"kernel": jnp.ones(kernel), "bias": jnp.ones(bias)}}
+        target = swd_jax.Target(0.2, structure=swd_jax.Channel(axis))
+        state = swd_jax.swd(target, **SWD).init(params)
+        warnings = diagnose(params, target, state)
+        assert len(warnings) == is_warned
+        if is_warned:
+            assert "'layer/kernel' looks like 3 stacked layers" in warnings[0]
+
+    def test_the_way_out_has_channels_of_each_layer(self):
+        # Each column of each layer is a unit: the lowest are column 1 of the first
+        # layer and column 0 of the second.
+        kernel = jnp.array([[[9.0, 1.0], [9.0, 1.0]], [[2.0, 8.0], [2.0, 8.0]]])
+        target = swd_jax.Target(0.5, structure=swd_jax.Block((1, 2, 1)))
+        pruned = swd_jax.prune({"kernel": kernel}, target)["kernel"]
+        expected = [[[9, 0], [9, 0]], [[0, 8], [0, 8]]]
+        np.testing.assert_array_equal(pruned, expected)
+
+    def test_that_are_not_finite(self):
+        params = {"a": {"kernel": jnp.full((1, 4), jnp.nan)}, "b": self.LAYERS["b"]}
+        state = methods.magnitude_pruning(0.25).init(params)
+        warning = only(diagnose(params, 0.25, state))
+        assert warning.startswith("4 weights are NaN or infinite, in 'a/kernel'; they")
+
+    def test_steps_that_a_criterion_leaves_out(self):
+        target = swd_jax.Target(0.5, criterion="movement")
+        tx = swd_jax.swd(target, **SWD)
+        _, state = trained(tx, steps=2, gradient=jnp.nan)
+        extra_args = {"accumulated": state.selection.accumulated}
+        warnings = diagnose(PARAMS, target, state, extra_args=extra_args)
+        assert any("At 2 of 2 steps gradients were NaN" in text for text in warnings)
+
+
+class TestAverages:
+    def test_after_schedule_free(self):
+        free = optax.contrib.schedule_free(optax.adam(1e-3, b1=0.0), 1e-3)
+        state = optax.chain(free, sparsify()).init(PARAMS)
+        warning = only(diagnose(PARAMS, 0.75, state))
+        assert warning.startswith("sparsify stands after schedule_free")
+        inside = optax.contrib.schedule_free(
+            optax.chain(optax.adam(1e-3, b1=0.0), sparsify()), 1e-3
+        )
+        warning = only(diagnose(PARAMS, 0.75, inside.init(PARAMS)))
+        assert "prune what schedule_free_eval_params returns" in warning
+
+    def test_inside_lookahead(self):
+        tx = optax.lookahead(optax.chain(optax.adam(1e-3), sparsify()), 5, 0.5)
+        state = tx.init(optax.LookaheadParams.init_synced(PARAMS))
+        warning = only(diagnose(PARAMS, 0.75, state))
+        assert "prune the slow parameters of lookahead" in warning
+
+    def test_swd_before_them_acts_on_what_they_average(self):
+        free = optax.contrib.schedule_free(optax.adam(1e-3, b1=0.0), 1e-3)
+        assert diagnose(PARAMS, 0.5, optax.chain(swd(), free).init(PARAMS)) == ()
+
 
 class TestEmptiedLeaves:
     PARAMS = {
@@ -444,16 +593,17 @@ class TestEmptiedLeaves:
 
     @pytest.mark.parametrize("make", [swd, sparsify])
     def test_a_new_network_is_given_time(self, make):
-        params = {
-            "zero": {"kernel": jnp.zeros((2, 2))},
+        new = {
+            "zero": {"kernel": jnp.full((2, 2), 1e-3)},
             "one": {"kernel": jnp.ones((2, 2))},
         }
+        params = {**new, "zero": {"kernel": jnp.zeros((2, 2))}}
         start = make().init(params)
         late = start._replace(
             count=jnp.int32(60),
             selection=start.selection._replace(selected_fraction=jnp.float32(0.5)),
         )
-        assert diagnose(params, 0.5, start) == ()
+        assert diagnose(new, 0.5, start) == ()
         assert diagnose(params, 0.5, late, total_steps=601) == ()
         warnings = diagnose(params, 0.5, late, total_steps=600)
         assert "nothing of 'zero/kernel'" in only(warnings)

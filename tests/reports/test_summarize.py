@@ -85,6 +85,7 @@ class TestByHand:
                 "zeros": 2,
                 "pruned": 4,
                 "non_finite": 0,
+                "non_finite_scores": 0,
                 "emptied_leaves": 0,
                 "num_warnings": 0,
                 "parameters": 9,
@@ -173,6 +174,80 @@ def test_weights_that_are_not_finite_are_counted_and_warned_of():
     # They are in no norm: 3 of sqrt(9 + 16).
     assert report.residual == pytest.approx(3 / 5)
     assert report.pruned == 1
+
+
+class TestResidualOfTheWorstLeaf:
+    # At scope="local" and 0.5 the head loses 3 of 3, 4: 3 / 5. The body loses 0.01 of a
+    # norm of about 1000.
+    PARAMS = {
+        "body": {"kernel": jnp.array([[0.01, 1000.0]])},
+        "head": {"kernel": jnp.array([[3.0, 4.0]])},
+    }
+    TARGET = swd_jax.Target(0.5, scope="local")
+
+    def test_it_stands_beside_that_of_all_leaves_and_is_warned_of(self):
+        report = swd_jax.summarize(self.PARAMS, self.TARGET)
+        assert report.residual == pytest.approx(3 / 1000, rel=1e-3)
+        assert report.worst_leaf.path == "head/kernel"
+        assert "of one leaf at most 0.6, of 'head/kernel'" in str(report)
+        assert "WARNING: pruning takes 0.6 of the norm of 'head/kernel'" in str(report)
+
+    def test_no_warning_where_every_leaf_loses_little(self):
+        head = {"kernel": jnp.array([[0.3, 4.0]])}  # 0.3 / 4.01 is less than 0.1
+        report = swd_jax.summarize({**self.PARAMS, "head": head}, self.TARGET)
+        assert "at most 0.0748, of 'head/kernel'" in str(report)
+        assert "WARNING" not in str(report)
+
+    def test_several_are_counted_and_an_emptied_leaf_is_named_once(self):
+        params = {
+            **self.PARAMS,
+            "neck": {"kernel": jnp.array([[1.0, 4.0]])},
+        }
+        # At 0.6 a global target takes 0.01, 1, 3 and 3.5 of seven weights.
+        gone = {"gone": {"kernel": jnp.array([[3.5]])}}
+        text = str(swd_jax.summarize({**params, **gone}, 0.6))
+        assert text.count("'gone/kernel'") == 1
+        text = str(swd_jax.summarize(params, self.TARGET))
+        assert "norm of 'head/kernel'" in text
+        assert "one leaf and of 1 more is enough" in text
+
+    def test_of_weights_that_are_nan_it_is_nan(self):
+        params = {
+            "lost": {"kernel": jnp.full((2, 2), jnp.nan)},
+            "rest": {"kernel": jnp.array([[0.1, 5.0]])},
+        }
+        report = swd_jax.summarize(params, self.TARGET)
+        assert report.residual == pytest.approx(0.1 / 5, rel=1e-3)
+        assert np.isnan(report.leaves[0].residual)
+        assert report.worst_leaf.path == "lost/kernel"
+        assert "WARNING: 'lost/kernel' has no finite weights" in str(report)
+        alone = swd_jax.summarize({"kernel": params["lost"]["kernel"]}, 0.5)
+        assert np.isnan(alone.residual)
+        assert np.isnan(alone.as_dict()["residual"])
+
+
+class TestScoresThatAreNotFinite:
+    def test_those_of_finite_weights_are_counted(self):
+        target = swd_jax.Target(0.5, criterion=swd_jax.criteria.movement)
+        accumulated = {"kernel": jnp.array([[jnp.nan, 1.0, jnp.inf, 2.0]])}
+        params = {"kernel": jnp.array([[1.0, jnp.nan, 2.0, 3.0]])}
+        extra_args = {"accumulated": accumulated}
+        report = swd_jax.summarize(params, target, extra_args=extra_args)
+        assert report.non_finite == 1
+        assert report.non_finite_scores == 2
+        assert report.pruned == 1  # of k = 2: only one score is finite
+        assert "the scores of 2 other weights are NaN or infinite" in str(report)
+
+    def test_a_block_with_nan_keeps_its_finite_weights(self):
+        params = {"kernel": jnp.array([[jnp.nan, 1.0, 2.0, 3.0]])}
+        target = swd_jax.Target(0.5, structure=swd_jax.Block((1, 2)))
+        assert swd_jax.summarize(params, target).non_finite_scores == 1
+
+    def test_what_a_structure_never_prunes_is_not_counted(self):
+        # Of groups of four NM(2, 4) keeps two; the NaN makes the report look at scores.
+        params = {"kernel": jnp.array([[jnp.nan, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 4.0]])}
+        target = swd_jax.Target(0.25, structure=swd_jax.NM(2, 4, axis=-1))
+        assert swd_jax.summarize(params, target).non_finite_scores == 0
 
 
 class TestBytes:
@@ -264,6 +339,22 @@ class TestState:
         state = swd_jax.swd(0.6, weight_decay=0.1, a=4.0).init(PARAMS)
         report = swd_jax.summarize(PARAMS, 0.6, state=state)
         assert report.largest_stable_learning_rate == np.inf
+
+    @pytest.mark.parametrize(
+        "tx",
+        [
+            optax.chain(swd_jax.swd(0.6, weight_decay=0.1, a=4.0), optax.adam(0.1)),
+            optax.chain(swd_jax.swd(0.6, weight_decay=0.1, a=4.0), optax.rmsprop(0.1)),
+            optax.chain(
+                optax.sgd(0.1),
+                swd_jax.proximal_swd(0.6, weight_decay=0.1, a=4.0, learning_rate=0.1),
+            ),
+        ],
+    )
+    def test_says_nothing_of_sgd_where_there_is_no_limit(self, tx):
+        report = swd_jax.summarize(PARAMS, 0.6, state=self.after_one_update(tx))
+        assert report.largest_stable_learning_rate is None
+        assert "SGD" not in str(report)
 
     def test_of_several_swd_counts_the_strongest(self):
         tx = optax.chain(
