@@ -167,7 +167,9 @@ class LeafRanking(Ranking):
         """
         if not self.weights:
             return []
-        exact = _find_thresholds_with_ties(self.units, budgets)
+        is_traced = any(isinstance(leaf, Tracer) for leaf in self.weights)
+        units = dataclasses.replace(self.units, runs_once=not is_traced)
+        exact = _find_thresholds_with_ties(units, budgets)
         if isinstance(exact.num_ties_to_take, Tracer):
             return _map_exact_k(function, self, exact, operands)
         leaf_thresholds, quotas = exact_k.thresholds_past_ties(self.units, exact)

@@ -29,6 +29,7 @@ from swd_jax._selection import order_statistics, warm_start
         "trailing_zero_bits",
         "min_kept",
         "shards",
+        "runs_once",
     ],
 )
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,8 @@ class ScoredUnits:
       trailing_zero_bits: how many of the lowest bits are zero in all keys.
       min_kept: the number of weights that each leaf keeps at least; None for no limit.
       shards: how the leaves are sharded by hand, if they are.
+      runs_once: whether the program that finds thresholds is to compile quickly, rather
+        than to run quickly.
     """
 
     inputs: list[Any]
@@ -57,6 +60,7 @@ class ScoredUnits:
     trailing_zero_bits: int = 0
     min_kept: tuple[int, ...] | None = None
     shards: Shards | None = None
+    runs_once: bool = False
 
     @property
     def pool_of_leaf(self) -> list[int]:
@@ -176,6 +180,7 @@ class ScoredUnits:
             refresh=refresh,
             previous_keys=previous_keys,
             shards=self.shards,
+            runs_once=self.runs_once,
         )
 
     def _key_range(self) -> order_statistics.KeyRange:

@@ -91,6 +91,7 @@ def find_order_statistics(
     refresh: jax.Array | None = None,
     previous_keys: jax.Array | None = None,
     shards: Shards | None = None,
+    runs_once: bool = False,
 ) -> OrderStatistics:
     """Find the largest key of every pool below which the cost is within the budget.
 
@@ -116,6 +117,7 @@ def find_order_statistics(
       previous_keys: shape (pools,); required with `refresh`.
       shards: how the leaves are sharded manually, if they are. Counts are then summed
         over its axes, and budgets are those of whole leaves.
+      runs_once: whether compiling is to be quick, rather than running.
 
     Returns:
       The thresholds; `key_range.largest` where no key exceeds the budget.
@@ -145,6 +147,7 @@ def find_order_statistics(
             caps=caps,
             find_next_keys=slack is None,
             shards=shards,
+            runs_once=runs_once,
         )
         return shrink_brackets(search, tally)
 
@@ -270,6 +273,7 @@ def _count_pass(
     caps: jax.Array | None,
     find_next_keys: bool,
     shards: Shards | None,
+    runs_once: bool,
 ) -> count_below.Tally:
     """Compute the keys of all leaves and count those below every pool's candidates."""
     pool_candidates = xla_cpu.unstack_unfused(candidates)
@@ -283,6 +287,7 @@ def _count_pass(
         caps=caps,
         find_next_keys=find_next_keys,
         shards=shards,
+        runs_once=runs_once,
     )
 
 

@@ -68,7 +68,13 @@ def diagnose(
       has come three quarters of the way: the layers of a new network differ in scale;
     - a transformation stands in the wrong place of the chain, as far as the states
       around it tell: `swd` last, after an optimizer; the others before one; `sparsify`
-      after Muon, which it should be given.
+      after Muon, which it should be given; `swd` before Muon, or before an optimizer
+      that reads values of the loss; others than `swd` after `schedule_free`, or
+      `sparsify` inside what averages parameters;
+    - no step reaches a leaf, as with `optax.set_to_zero` in a partition; a leaf is zero
+      before the first step of `swd`; or `Channel` extends over the layers of a stack;
+    - weights or their scores are NaN or infinite, or gradients were, so that a
+      criterion left them out of what it accumulates.
 
     Args:
       params: the parameters, any tree of concrete arrays.

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from swd_jax._arrays import tree_paths
+from swd_jax._transforms.selective_decay import SwdState
 from swd_jax.reports._chain_order import PlacedState
 from swd_jax.reports._run import Run
 from swd_jax.structures._channel import Channel
@@ -20,7 +21,7 @@ def leaf_warnings(
 ) -> Iterator[str]:
     """Warn of leaves, whatever the step."""
     yield from _not_finite(run, placed_states)
-    if any(_is_new(placed.state) for placed in placed_states):
+    if any(_is_new_penalty(placed.state) for placed in placed_states):
         yield from _begin_at_zero(run)
     yield from _frozen(run, state)
     yield from _stacked(run)
@@ -52,18 +53,29 @@ def _not_finite(run: Run, placed_states: Sequence[PlacedState]) -> Iterator[str]
             )
 
 
-def _is_new(state: Any) -> bool:
-    return "count" in state._fields and int(state.count) == 0
+def _is_new_penalty(state: Any) -> bool:
+    return isinstance(state, SwdState) and int(state.count) == 0
 
 
 def _begin_at_zero(run: Run) -> Iterator[str]:
-    """Warn of leaves that begin at zero, such as the second factor of LoRA."""
-    paths = [row.path for row in run.leaves.rows if row.zeros == row.weights > 0]
-    if paths and len(paths) < len(run.leaves.rows):
+    """Warn of leaves that begin at zero, such as the second factor of LoRA.
+
+    Where every leaf is ranked by itself, their weights tie, and ties are not selected.
+    """
+    shared = {
+        leaf.path
+        for ranked in run.ranked_targets
+        if ranked.target.scope not in ("local", "erk")
+        for leaf in ranked.leaves
+    }
+    rows = [row for row in run.leaves.rows if row.path in shared]
+    paths = [row.path for row in rows if row.zeros == row.weights > 0]
+    if paths and len(paths) < len(rows):
         yield (
             f"All weights of {listing(paths)} are zero at the start, so that they are "
-            "selected before all others, and kept from growing. Leave such leaves out, "
-            "Target(..., prunable=...), or rank every leaf by itself, scope='local'."
+            "selected first, and decay to zero again unless they outgrow others before "
+            "the multiplier is large. Rank every leaf by itself, scope='local', or "
+            "leave such leaves out, Target(..., prunable=...)."
         )
 
 

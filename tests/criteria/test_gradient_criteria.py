@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.training.train_state import TrainState
 
 import swd_jax
 from tests.helpers.scoring import (
@@ -264,6 +265,35 @@ class TestGradientsThatAreNotFinite:
         tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
         _, state = run(tx, gradients, {"kernel": weights})
         np.testing.assert_array_equal(state.selection.accumulated["kernel"], expected)
+
+
+class TestTrainState:
+    """`apply_gradients` of flax passes no extra arguments on."""
+
+    @staticmethod
+    def applied(tx):
+        train_state = TrainState.create(
+            apply_fn=lambda params: params, params=KERNEL, tx=tx
+        )
+        return jax.jit(lambda s: s.apply_gradients(grads=GRADIENT))(train_state)
+
+    def test_movement_before_the_optimizer_and_around_it(self):
+        target = swd_jax.Target(0.5, criterion="movement")
+        expected = -KERNEL["kernel"] * GRADIENT["kernel"]
+        for tx in (
+            optax.chain(swd_jax.swd(target, weight_decay=1.0, a=1.0), optax.adam(0.1)),
+            swd_jax.sparsify(target, 10, optimizer=optax.sgd(0.0)),
+        ):
+            state = self.applied(tx).opt_state
+            accumulated = optax.tree_utils.tree_get(state, "accumulated")
+            np.testing.assert_allclose(accumulated["kernel"], expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("name", ["fisher", "movement"])
+    def test_the_error_says_what_to_call_instead(self, name):
+        target = swd_jax.Target(0.5, criterion=name)
+        tx = optax.chain(optax.adam(0.1), swd_jax.sparsify(target, 10))
+        with pytest.raises(ValueError, match=r"passes none: call state\.tx\.update"):
+            self.applied(tx)
 
 
 class TestFisher:

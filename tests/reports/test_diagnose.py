@@ -408,15 +408,43 @@ class TestLeaves:
         "b": {"kernel": PARAMS["kernel"] + 1},
     }
 
-    @pytest.mark.parametrize("make", [swd, sparsify])
-    def test_that_begin_at_zero(self, make):
+    def test_that_begin_at_zero(self):
         params = {**self.LAYERS, "lora_b": {"kernel": jnp.zeros((1, 4))}}
-        tx = make()
-        state = tx.init(params)
-        warning = only(diagnose(params, 0.5, state))
+        warning = only(diagnose(params, 0.5, swd().init(params)))
         assert warning.startswith("All weights of 'lora_b/kernel' are zero at the st")
-        assert "prunable=...), or rank every leaf by itself" in warning
-        assert diagnose(self.LAYERS, 0.5, tx.init(self.LAYERS)) == ()
+        assert "Rank every leaf by itself, scope='local', or leave such" in warning
+        local = swd_jax.Target(0.5, scope="local")
+        state = swd_jax.swd(local, **SWD).init(params)
+        assert diagnose(params, local, state) == ()
+        assert diagnose(self.LAYERS, 0.5, swd().init(self.LAYERS)) == ()
+        assert diagnose(params, 0.5, sparsify().init(params)) == ()  # no penalty
+
+    def test_that_begin_at_zero_decay_to_zero(self):
+        # Its updates of 0.01 never reach the weights of "large", so that it is always
+        # selected; by itself it keeps its two larger weights.
+        params = {"large": jnp.full((1, 4), 5.0), "lora_b": jnp.zeros((1, 4))}
+        gradients = {
+            "large": jnp.zeros((1, 4)),
+            "lora_b": jnp.array([[-1.0, -2, -3, -4]]),
+        }
+        for scope, kept in (("global", 0), ("local", 2)):
+            target = swd_jax.Target(0.5, scope=scope)
+            tx = optax.chain(
+                optax.sgd(0.01),
+                swd_jax.proximal_swd(
+                    target, weight_decay=1.0, a=1e6, learning_rate=0.01
+                ),
+            )
+
+            @jax.jit
+            def run(params, tx=tx):
+                def step(_, carry):
+                    updates, state = tx.update(gradients, carry[1], carry[0])
+                    return optax.apply_updates(carry[0], updates), state
+
+                return jax.lax.fori_loop(0, 20, step, (params, tx.init(params)))[0]
+
+            assert int(jnp.sum(run(params)["lora_b"] > 0.1)) == kept
 
     @pytest.mark.parametrize(
         ("freeze", "is_warned"),

@@ -108,13 +108,13 @@ def test_batches_hold_leaves_of_one_shape_and_one_cost(costs, in_batches):
     check(MANY, [positions[:40], positions[40:]], 4, costs)
 
 
-def reductions(shapes, pools, costs=None):
+def reductions(shapes, pools, costs=None, **options):
     """Return the number of joint reductions in one pass."""
     keys = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes]
     limits = [jax.ShapeDtypeStruct((4,), jnp.int32)] * len(pools)
-    jaxpr = jax.make_jaxpr(lambda k, x: count_below.tally(k, pools, x, costs))(
-        keys, limits
-    )
+    jaxpr = jax.make_jaxpr(
+        lambda k, x: count_below.tally(k, pools, x, costs, **options)
+    )(keys, limits)
     names = [equation.params.get("name") for equation in jaxpr.eqns]
     return names.count(variadic_reduce._reduce_jointly.__name__)
 
@@ -134,6 +134,15 @@ def test_sixteen_of_many_small_leaves_share_a_reduction():
     assert half % 16 == 1
     pools = [range(half), range(half, 2 * half)]
     assert reductions(more, pools) == 2 * (half // 16 + 1)
+
+
+def test_fewer_leaves_share_a_reduction_in_a_search_that_runs_once():
+    number = count_below._MANY_ONCE
+    assert reductions([(3, 4)] * number, [range(number)]) == number
+    once = reductions([(3, 4)] * number, [range(number)], runs_once=True)
+    assert once == -(-number // 16)
+    large = (count_below._SMALL_ONCE + 1,)
+    assert reductions([large] * number, [range(number)], runs_once=True) == number
 
 
 def test_leaves_that_differ_share_no_reduction(in_batches):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,49 @@ def test_equal_targets_are_equal_and_can_be_keys():
     assert first == second
     assert hash(first) == hash(second)
     assert first != swd_jax.Target(0.8, **settings)
+
+
+SCHEDULES = [
+    swd_jax.cubic_sparsity(0.5, begin=0, end=10),
+    swd_jax.schedules.staircase_sparsity(0.5, [1, 2]),
+    swd_jax.exponential_growth(a_min=0.1, a_max=10, total_steps=5),
+    swd_jax.schedules.rewind(swd_jax.cubic_sparsity(0.5, 0, 10), [3], to=0),
+    swd_jax.bound_multiplier(1.0, learning_rate=0.1, weight_decay=0.1),
+]
+TARGETS = [
+    swd_jax.Target(SCHEDULES[0], prunable="kernel", min_kept=0.01),
+    swd_jax.Target(jnp.float32(0.5), prunable={"kernel": True}, scope="erk"),
+    swd_jax.Target(0.5, scope={"a": SCHEDULES[1]}, structure=swd_jax.NM(2, 4)),
+    swd_jax.Target(0.5, structure=swd_jax.Block((2, 2)), criterion="lamp"),
+    swd_jax.Target(0.5, structure=swd_jax.Channel(), criterion="movement"),
+    swd_jax.Target(0.5, criterion=swd_jax.criteria.mean_saliency(0.9)),
+    swd_jax.Target(0.5, criterion=swd_jax.criteria.random_scores(3)),
+]
+
+
+@pytest.mark.parametrize("value", [*SCHEDULES, *TARGETS])
+def test_schedules_and_targets_can_be_pickled(value):
+    copy = pickle.loads(pickle.dumps(value))
+    assert copy == value
+    assert hash(copy) == hash(value)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        swd_jax.swd(TARGETS[4], weight_decay=0.1, a=1.0, tolerance=0.1),
+        swd_jax.proximal_swd(0.5, weight_decay=0.1, a=1.0, learning_rate=0.1),
+        swd_jax.sparsify(0.5, 10, optimizer=optax.adam(0.1)),
+        swd_jax.methods.rigl(optax.sgd(0.1), 0.5, until=10),
+    ],
+)
+def test_states_can_be_pickled(tx):
+    state = tx.init(PARAMS)
+    copy = pickle.loads(pickle.dumps(state))
+    assert jax.tree.structure(copy) == jax.tree.structure(state)
+    for new, old in zip(jax.tree.leaves(copy), jax.tree.leaves(state), strict=True):
+        assert new.dtype == old.dtype
+        np.testing.assert_array_equal(new, old)
 
 
 def test_only_the_sparsity_can_be_given_by_position():
