@@ -17,12 +17,6 @@ from swd_jax.reports._measure_leaves import pruned_fraction
 from swd_jax.reports._run import SETTLED_PART, Run
 from swd_jax.reports._summary import LARGE_RESIDUAL, worst_leaf
 
-# Wrappers by the names of their states, and the averages that they make.
-_AVERAGING_WRAPPERS = {
-    "LookaheadState": "the slow parameters of lookahead",
-    "ScheduleFreeState": "what schedule_free_eval_params returns",
-}
-
 # swd is nearly done by then, and the multiplier nearly as large as it gets.
 _LATE_PART = 0.9
 # The steps taken over those that were told.
@@ -86,13 +80,13 @@ def _unsuited_optimizers(placed: PlacedState) -> Iterator[str]:
         yield (
             "swd stands before an optimizer that combines the gradients of a matrix, "
             "as Muon does, and gives the penalty of a weight to others too. Take "
-            "proximal_swd after it, or sparsify(..., optimizer=...)."
+            "sparsify(..., optimizer=...) instead."
         )
     if "loss values" in placed.after:
         yield (
             "swd stands before an optimizer that chooses its steps by values of the "
             "loss, which has no penalty in it, so that selected weights do not become "
-            "small. Take proximal_swd after it, or sparsify(..., optimizer=...)."
+            "small. Take sparsify after it instead."
         )
 
 
@@ -106,13 +100,20 @@ def _average_warnings(placed: PlacedState) -> Iterator[str]:
             f"schedule_free(optax.chain(optimizer, {name.split()[0]}(...)), ...), and "
             "prune what schedule_free_eval_params returns."
         )
-    elif isinstance(placed.state, LatentState):
-        for wrapper, averages in _AVERAGING_WRAPPERS.items():
-            if wrapper in placed.wrappers:
-                yield (
-                    f"{name} is inside a wrapper that averages parameters, and "
-                    f"averages are not sparse: prune {averages} once training is done."
-                )
+    elif isinstance(placed.state, LatentState) and (
+        "ScheduleFreeState" in placed.wrappers
+    ):
+        yield (
+            f"{name} is inside schedule_free, and an average of sparse parameters is "
+            "not sparse: prune what schedule_free_eval_params returns."
+        )
+    if "LookaheadState" in placed.wrappers:
+        ours = name or ("swd" if isinstance(placed.state, SwdState) else "pruning")
+        yield (
+            f"{ours} is inside lookahead, which puts weights back to an average every "
+            "few steps: networks that were trained so lost far more than without it. "
+            "Leave lookahead out."
+        )
 
 
 def _goes_last(state: Any) -> str:
