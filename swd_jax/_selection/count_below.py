@@ -25,9 +25,9 @@ _MANY = 32
 _SMALL = 1 << 16
 _BATCH = 16
 
-# The same for a search that runs once, outside of a training step, where compiling
-# takes far longer than running: 200 equal leaves compile in a third of the time.
-_MANY_ONCE = 32
+# A search that runs once, outside of a training step, takes far longer to compile than
+# to run. Larger leaves share reductions there: 200 equal ones compile in a third of the
+# time.
 _SMALL_ONCE = 1 << 22
 
 
@@ -188,11 +188,10 @@ def _is_batchable(
     keys: Sequence[jax.Array], i: int, costs: Sequence[exact_sums.Cost], runs_once: bool
 ) -> bool:
     """Whether a leaf may share a reduction with others."""
-    many, small = (_MANY_ONCE, _SMALL_ONCE) if runs_once else (_MANY, _SMALL)
-    if len(keys) < many or variadic_reduce.may_be_sharded():
+    if len(keys) < _MANY or variadic_reduce.may_be_sharded():
         return False
     has_uniform_cost = costs[i] is None or isinstance(costs[i], int)
-    return has_uniform_cost and keys[i].size <= small
+    return has_uniform_cost and keys[i].size <= (_SMALL_ONCE if runs_once else _SMALL)
 
 
 def _max_value(keys: jax.Array) -> np.ndarray:

@@ -136,13 +136,18 @@ def test_sixteen_of_many_small_leaves_share_a_reduction():
     assert reductions(more, pools) == 2 * (half // 16 + 1)
 
 
-def test_fewer_leaves_share_a_reduction_in_a_search_that_runs_once():
-    number = count_below._MANY_ONCE
-    assert reductions([(3, 4)] * number, [range(number)]) == number
-    once = reductions([(3, 4)] * number, [range(number)], runs_once=True)
-    assert once == -(-number // 16)
-    large = (count_below._SMALL_ONCE + 1,)
-    assert reductions([large] * number, [range(number)], runs_once=True) == number
+def test_larger_leaves_share_a_reduction_in_a_search_that_runs_once():
+    number = count_below._MANY
+    small, large = count_below._SMALL, count_below._SMALL_ONCE
+    for size, runs_once, is_shared in (
+        (small + 1, False, False),
+        (small + 1, True, True),
+        (large, True, True),
+        (large + 1, True, False),
+    ):
+        expected = -(-number // 16) if is_shared else number
+        shapes = [(size,)] * number
+        assert reductions(shapes, [range(number)], runs_once=runs_once) == expected
 
 
 def test_leaves_that_differ_share_no_reduction(in_batches):
