@@ -37,6 +37,9 @@ Decays: TypeAlias = Literal["all", "scales"]
 
 _NORMS = (*get_args(Norm), "bn_scale")
 
+# Of the report of what is frozen, in an error.
+_LINES_SHOWN = 12
+
 # The part of every channel group that a ranking across layers leaves: the largest with
 # which the target can be reached.
 _DEFAULT_FLOORS = (Fraction(1, 8), Fraction(1, 16), Fraction(1, 32))
@@ -162,15 +165,13 @@ class CoupledChannels(AbstractStructure):
         validation.as_step_count("multiple_of", self.multiple_of, minimum=1)
         object.__setattr__(self, "multiple_of", int(self.multiple_of))
         if not self.eligible:
-            raise ValueError(
-                "groups has no channels that can be removed: "
-                + (
-                    "none of the groups has a batch norm for norm='bn_scale'. Give "
-                    "norm='rms'"
-                    if len(self.groups)
-                    else "print it to see what froze them"
-                )
+            why = (
+                "none of the groups has a batch norm for norm='bn_scale'. Give "
+                "norm='rms'"
+                if len(self.groups)
+                else _what_froze(self.groups)
             )
+            raise ValueError(f"groups has no channels that can be removed: {why}")
 
     @functools.cached_property
     def eligible(self) -> tuple[int, ...]:
@@ -337,3 +338,11 @@ def _check_removable(layout: ChannelLayout, sparsity: Fraction | jax.Array) -> N
 def _num_pruned(layout: ChannelLayout, sparsity: Fraction) -> int:
     """Return what a sparsity asks to remove, in the layout's count."""
     return exact_counts.known_count(sparsity, layout.cost_model.total)
+
+
+def _what_froze(groups: ChannelGroups) -> str:
+    """Return the reasons why axes are frozen, as a report of the groups lists them."""
+    _, _, *lines = str(groups).splitlines()
+    if len(lines) > _LINES_SHOWN:
+        lines = [*lines[:_LINES_SHOWN], "and more: see print(groups)"]
+    return "\n".join(["what froze their axes is", *lines])

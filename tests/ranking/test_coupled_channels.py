@@ -678,6 +678,17 @@ class TestErrors:
         with pytest.raises(ValueError, match="structure must be Unstructured"):
             swd_jax.methods.rigl(optax.sgd(0.1), coupled(), update_every=10, until=100)
 
+    def test_of_a_model_without_channels_says_what_froze_them(self):
+        groups = swd_jax.channels.channel_groups(
+            lambda p, x: (
+                (x @ (p["a"] / jnp.abs(p["a"]).max(0, keepdims=True))) @ p["b"]
+            ),
+            {"a": jnp.ones((4, 3)), "b": jnp.ones((3, 2))},
+            jnp.ones((1, 4)),
+        )
+        with pytest.raises(ValueError, match=r"NaN or infinite .*\n +a axis 1\n"):
+            swd_jax.CoupledChannels(groups)
+
     def test_of_kept_channels_without_coupled_channels(self):
         with pytest.raises(ValueError, match="structure=CoupledChannels"):
             swd_jax.channels.kept_channels(PARAMS, swd_jax.Target(0.5))
