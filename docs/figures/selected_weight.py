@@ -73,9 +73,8 @@ def main() -> None:
     with_adam.set(xlim=(0, STEPS))
 
     rate, sgd = 0.1, optax.sgd(0.1, momentum=MOMENTUM)
-    limit = swd_jax.schedules.largest_stable_multiplier(
-        learning_rate=rate, weight_decay=WEIGHT_DECAY, momentum=MOMENTUM
-    )
+    # This weight stays selected, and diverges only where a constant decay does.
+    limit = 2 * (1 + MOMENTUM) / (rate * WEIGHT_DECAY)
     crossed = STEPS * np.log(limit / 0.1) / np.log(1e6 / 0.1)
     with_sgd.axvline(crossed, color=INK, lw=1, ls=(0, (3, 2)))
     with_sgd.annotate(
@@ -97,8 +96,8 @@ def main() -> None:
 
     name(with_sgd, 600, 1e-2, "swd before", BLUE)
     name(with_sgd, STEPS + 30, 10, "swd before\n(diverges)", BLUE)
-    name(with_sgd, STEPS + 30, 3e-3, "decoupled_swd\nafter", ORANGE)
-    name(with_sgd, STEPS + 30, 4e-4, "swd before, with\nbound_multiplier", PURPLE)
+    name(with_sgd, STEPS + 30, 1.2e-3, "decoupled_swd\nafter", ORANGE)
+    name(with_sgd, STEPS + 30, 1.2e-2, "swd before, with\nbound_multiplier", PURPLE)
     name(with_sgd, STEPS + 30, 2e-5, "proximal_swd\nafter", GREEN)
 
     rate, adam = 1e-3, optax.adam(1e-3)

@@ -38,9 +38,10 @@ def swd(
     and Adam's moments see the decay as part of the gradient. An optimizer that
     normalises its gradients (Adam, Lion, LAMB, ...) then moves a selected weight by at
     most about the learning rate a step. With SGD a selected weight shrinks by
-    `lr * a * mu` of itself a step, and training diverges once that passes
-    `2 * (1 + momentum)`: wrap `a` in `bound_multiplier`, which keeps it below, or use
-    `proximal_swd`, which is stable for any value. Clip gradients before `swd`: after
+    `lr * a * mu` of itself a step. Training diverges once that passes
+    `2 * (1 + momentum)`, and with momentum it can diverge before: wrap `a` in
+    `bound_multiplier`, which keeps it where nothing can grow, or use `proximal_swd`,
+    which is stable for any value. Clip gradients before `swd`: after
     `swd`, a growing penalty would make the clipping shrink the gradients of all
     weights.
 

@@ -45,7 +45,7 @@ def summarize(
       state: the optimizer state, with that of `swd`, `sparsify` or another
         transformation of this package in it. The report then has the warnings of
         `reports.diagnose` among its remarks, and with `swd` before SGD it says up to
-        which learning rate that stays stable at the last multiplier.
+        which learning rate that is sure to be stable at the last multiplier.
       extra_args: as for `prune`.
 
     Returns:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from swd_jax._arguments import text_tables
 from swd_jax._ranking.channel_summary import ChannelSummary
+from swd_jax.schedules import largest_stable_multiplier
 
 _PATHS_LISTED = 6
 LARGE_RESIDUAL = 0.1
@@ -70,8 +71,9 @@ class Summary:
     leaves: tuple[LeafSummary, ...]
     largest_stable_learning_rate: float | None = None
     """The learning rate above which SGD without momentum diverges with `swd` before it,
-    at the multiplier of the optimizer state that was passed. None without a state of
-    `swd`, or if an optimizer stands after it that has no such limit, such as Adam."""
+    at the multiplier of the optimizer state that was passed. With momentum the limit of
+    `schedules.largest_stable_multiplier` is lower. None without a state of `swd`, or if
+    an optimizer stands after it that has no such limit, such as Adam."""
 
     channels: tuple[ChannelSummary, ...] = ()
     """The summary of each target with coupled channels."""
@@ -179,9 +181,13 @@ class Summary:
         remarks += [f"WARNING: {warning}" for warning in self.warnings]
         limit = self.largest_stable_learning_rate
         if limit is not None:
+            # The largest product of learning rate, a and mu is 2 without momentum.
+            share = largest_stable_multiplier(
+                learning_rate=1, weight_decay=2, momentum=0.9
+            )
             remarks.append(
-                f"with SGD after it, swd diverges now above a learning rate of "
-                f"{limit:.3g} ({1.9 * limit:.3g} with momentum 0.9)"
+                "with SGD after it, swd is stable now up to a learning rate of "
+                f"{limit:.3g}; with momentum 0.9 that is sure up to {share * limit:.3g}"
             )
         return remarks
 

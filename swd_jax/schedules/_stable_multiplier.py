@@ -1,4 +1,4 @@
-"""The largest multiplier for which SGD is stable, and a bound that respects it."""
+"""The multiplier up to which SGD is stable, and a bound that respects it."""
 
 import dataclasses
 import math
@@ -15,7 +15,8 @@ from swd_jax._arguments import hashable, validation
 from swd_jax._arguments.schedule_probes import CheckedSchedule
 from swd_jax._arguments.short_text import shown
 
-# At the limit itself the weights oscillate for ever; below it they decay.
+# Without momentum the weights oscillate for ever at the limit. Below it there is room
+# for plain decay, which adds to the penalty.
 _MARGIN = 0.95
 
 # Steps up to the largest int32, each at most 2 % beyond the one before.
@@ -29,17 +30,24 @@ def largest_stable_multiplier(
     momentum: float = 0.0,
     nesterov: bool = False,
 ) -> float:
-    r"""The multiplier above which SGD with `swd` before it diverges.
+    r"""The multiplier up to which SGD with `swd` before it is stable.
 
-    Under the penalty alone a weight follows :math:`w \leftarrow w - \eta a \mu w`, with
-    momentum :math:`m` if there is any. That is a linear recursion, and it diverges if
+    The selection changes from step to step: a weight that overshoots zero may leave
+    it, move on with the momentum that the penalty gave it, and come back. Up to the
+    limit nothing grows, whichever weights are selected at which steps:
 
     .. math::
 
-        \eta\, a\, \mu > 2 (1 + m), \quad\text{with Nesterov's momentum}\quad
-        \eta\, a\, \mu > \frac{2 (1 + m)}{1 + 2 m}
+        \eta\, a\, \mu \le \frac{2 (1 - m)^2}{1 + m},
+        \quad\text{with Nesterov's momentum}\quad
+        \eta\, a\, \mu \le \frac{2 (1 - m)^2}{1 - m + 2 m^2}
 
-    The curvature of the loss adds to the left-hand side. Optimizers that normalise the
+    Without momentum :math:`m` that is 2. The limit holds for a constant learning rate
+    and any a(t) below it. If the loss is convex, the limit also holds for the sum of
+    :math:`a \mu`, plain weight decay and the largest curvature, in place of
+    :math:`a \mu`. Training does not diverge at every larger multiplier: a weight
+    that stays selected for ever is stable up to :math:`2 (1 + m)`, and between the two
+    it depends on when weights leave the selection. Optimizers that normalise the
     gradient, such as Adam, have no such limit.
 
     Args:
@@ -60,11 +68,10 @@ def largest_stable_multiplier(
       ...     learning_rate=0.1, weight_decay=5e-4, momentum=0.9
       ... )
       >>> round(limit)
-      76000
+      211
 
-    Source: the roots of the recursion's characteristic polynomial,
-    :math:`z^2 - (1 + m - \eta a \mu) z + m` and, with Nesterov's momentum,
-    :math:`z^2 - (1 + m) (1 - \eta a \mu) z + m (1 - \eta a \mu)`.
+    Source: a quadratic Lyapunov function that every step has in common; the page on
+    the chain derives it. The limit is not in the paper.
     """
     validation.check_coefficient("learning_rate", learning_rate)
     validation.check_coefficient("weight_decay", weight_decay)
@@ -83,13 +90,20 @@ def bound_multiplier(
 ) -> optax.Schedule:
     r"""The multiplier a(t), bounded so that SGD is stable.
 
-    .. math:: \min\left(a(t),\; 0.95 \cdot \frac{2 (1 + m)}{\eta(t)\, \mu(t)}\right)
+    .. math::
+
+        \min\left(a(t),\;
+        0.95 \cdot \frac{2 (1 - m)^2}{(1 + m)\, \eta(t)\, \mu(t)}\right)
 
     (with the limit of `largest_stable_multiplier` for Nesterov's momentum).
 
     Up to 95 % of the limit the rule is the paper's. A larger multiplier is replaced by
-    95 % of the limit: the selected weights still shrink as fast as SGD allows, and
-    nothing diverges.
+    95 % of the limit. Then the penalty makes no weight grow, whatever is selected when.
+    A selected weight shrinks no slower for it with (classical) momentum: from
+    :math:`\eta\, a\, \mu = (1 - \sqrt m)^2` on, the factor is :math:`\sqrt m` a step.
+    A weight that the loss pulls on, however, settles where :math:`a\, \mu\, w`
+    balances its gradient. If the residual in `summarize` is too large at the bound, let
+    the learning rate fall, which raises the bound, or use `proximal_swd`.
 
     Where it stands: around the `a` of `swd` before SGD. Adam and similar optimizers
     need no bound, nor do `decoupled_swd` and `proximal_swd`.
@@ -114,7 +128,7 @@ def bound_multiplier(
     Examples:
       >>> import optax, swd_jax
       >>> lr = optax.piecewise_constant_schedule(0.1, {100: 0.1, 200: 0.1})
-      >>> a = swd_jax.exponential_growth(a_min=0.1, a_max=1e5, total_steps=300)
+      >>> a = swd_jax.exponential_growth(a_min=0.1, a_max=1e4, total_steps=300)
       >>> a = swd_jax.bound_multiplier(
       ...     a, learning_rate=lr, weight_decay=5e-4, momentum=0.9
       ... )
@@ -160,8 +174,9 @@ def _largest_stable_rate(momentum: float, nesterov: bool) -> float:
     exact = validation.as_decimal("momentum", momentum)
     if exact is not None and not 0 <= exact < 1:
         raise ValueError(f"momentum must be in [0, 1), got {shown(momentum)}")
-    limit = 2 * (1 + momentum)
-    return limit / (1 + 2 * momentum) if nesterov else limit
+    # Nesterov's step looks ahead, which multiplies the penalty in the velocity by m.
+    ahead = momentum if nesterov else 1
+    return 2 * (1 - momentum) ** 2 / (1 - momentum + 2 * momentum * ahead)
 
 
 def _warn_if_bounded(bounded: _BoundMultiplier) -> None:
@@ -178,9 +193,9 @@ def _warn_if_bounded(bounded: _BoundMultiplier) -> None:
         worst = exceeding[np.argmax(values[exceeding] / limits[exceeding])]
         warnings.warn(
             f"The multiplier a reaches {values[worst]:.3g}, where SGD with swd "
-            f"before it stays stable up to {limits[worst] / _MARGIN:.3g}: from about "
-            f"step {_PROBED_STEPS[exceeding[0]]} on it is held at {_MARGIN:.0%} of "
-            "that. For the whole growth choose a smaller a_max, a learning rate that "
-            "falls, or proximal_swd, which has no such limit.",
+            f"before it is sure to be stable up to {limits[worst] / _MARGIN:.3g}: from "
+            f"about step {_PROBED_STEPS[exceeding[0]]} on it is held at {_MARGIN:.0%} "
+            "of that. For the whole growth choose a smaller a_max, a learning rate "
+            "that falls, or proximal_swd, which has no such limit.",
             stacklevel=3,
         )

@@ -76,7 +76,6 @@ def test_every_optimizer_can_be_traced_with_methods(name, method):
     assert shapes[0] == shapes[1]
 
 
-@pytest.mark.filterwarnings("ignore:.*multiplier:UserWarning")
 def test_the_multiplier_is_bounded_with_sgd_only():
     for name in OPTIMIZERS:
         made = training(
