@@ -116,8 +116,8 @@ def steps() -> dict[str, Callable[[], optax.GradientTransformation]]:
         ),
     }
     targets = {
-        "NM(2, 4)": Target(0.5, structure=NM(2, 4)),
-        "NM(8, 16)": Target(0.5, structure=NM(8, 16)),
+        "NM(2, 4)": Target(0.5, structure=NM(2, 4, axis=-2)),
+        "NM(8, 16)": Target(0.5, structure=NM(8, 16, axis=-2)),
         "Block((4, 4))": of(structure=Block((4, 4))),
         "Block((1, 4))": of(structure=Block((1, 4))),
         "Block((32, 32))": of(structure=Block((32, 32))),

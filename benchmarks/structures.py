@@ -45,12 +45,12 @@ def targets(sparsity: float) -> dict[str, swd_jax.Target]:
     half = functools.partial(swd_jax.Target, 0.5)
     return {
         BASE: of(),
-        "NM(2, 4)": half(structure=swd_jax.NM(2, 4)),
+        "NM(2, 4)": half(structure=swd_jax.NM(2, 4, axis=-2)),
         "NM(2, 4, axis=-1)": half(structure=swd_jax.NM(2, 4, axis=-1)),
-        "NM(8, 16)": half(structure=swd_jax.NM(8, 16)),
-        "NM(16, 32)": half(structure=swd_jax.NM(16, 32)),
-        "NM(32, 64)": half(structure=swd_jax.NM(32, 64)),
-        "NM(128, 256)": half(structure=swd_jax.NM(128, 256)),
+        "NM(8, 16)": half(structure=swd_jax.NM(8, 16, axis=-2)),
+        "NM(16, 32)": half(structure=swd_jax.NM(16, 32, axis=-2)),
+        "NM(32, 64)": half(structure=swd_jax.NM(32, 64, axis=-2)),
+        "NM(128, 256)": half(structure=swd_jax.NM(128, 256, axis=-2)),
         "Block((1, 4))": of(structure=swd_jax.Block((1, 4))),
         "Block((4, 4))": of(structure=swd_jax.Block((4, 4))),
         "Block((16, 16))": of(structure=swd_jax.Block((16, 16))),

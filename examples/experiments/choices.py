@@ -15,7 +15,7 @@ STRUCTURES: dict[str, swd_jax.structures.Structure] = {
     "block-1x4": swd_jax.Block((1, 4)),
     "block-4x4": swd_jax.Block((4, 4)),
     "channels": swd_jax.Channel(-1),
-} | {f"1-of-{m}": swd_jax.NM(1, m) for m in (5, 10, 20, 50)}
+} | {f"1-of-{m}": swd_jax.NM(1, m, axis=-2) for m in (5, 10, 20, 50)}
 
 CRITERIA: dict[str, swd_jax.criteria.Criterion] = {
     criterion.name: criterion

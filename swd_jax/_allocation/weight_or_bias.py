@@ -91,9 +91,9 @@ def is_named_weight(path: str, siblings: Mapping[str, Any] | None = None) -> boo
       siblings: the arrays of the node that holds the leaf, by path, the leaf among
         them, which decide on names of one letter; None if they are unknown.
     """
-    name, layer, collections = _split(path)
+    name, layer, collections = split_path(path)
     kind = _kind(name)
-    words = _words(name)
+    words = split_words(name)
     if collections or kind == "bias or scale" or _is_statistic(name, siblings or {}):
         return False
     if _is_normalisation(layer):
@@ -106,17 +106,17 @@ def is_named_weight(path: str, siblings: Mapping[str, Any] | None = None) -> boo
     return (
         kind == "capital letter"
         or words[0] in _FACTORED_WORDS
-        or not _FACTORED_WORDS.isdisjoint(_words(layer)[-1:])
+        or not _FACTORED_WORDS.isdisjoint(split_words(layer)[-1:])
         or not _MATRIX_WORDS.isdisjoint(words[1:])  # "b_proj"
     )
 
 
 def says_matrix(path: str) -> bool:
     """Whether the last key has a word for a matrix, such as "weight"."""
-    return not _MATRIX_WORDS.isdisjoint(_words(path.rsplit("/", maxsplit=1)[-1]))
+    return not _MATRIX_WORDS.isdisjoint(split_words(path.rsplit("/", maxsplit=1)[-1]))
 
 
-def _split(path: str) -> tuple[str, str, bool]:
+def split_path(path: str) -> tuple[str, str, bool]:
     """Return the key that names a leaf, that of its layer, and if it is a collection.
 
     Keys that are numbers, and fields of wrappers, name nothing.
@@ -132,7 +132,7 @@ def _split(path: str) -> tuple[str, str, bool]:
 def _kind(name: str) -> Kind:
     """Return what a name alone says."""
     spelled = _spelled_words(name)
-    words = _words(name)
+    words = split_words(name)
     if not words or spelled[0] == "W":
         return "weight"
     named = [i for i, word in enumerate(words) if _is_bias_or_scale(word)]
@@ -159,7 +159,7 @@ def _is_normalisation_word(word: str) -> bool:
 
 def _is_normalisation(layer: str) -> bool:
     """Whether a layer's name is that of a normalisation, not of "norm_conv"."""
-    words = _words(layer)
+    words = split_words(layer)
     named = [i for i, word in enumerate(words) if _is_normalisation_word(word)]
     return bool(named) and _MATRIX_WORDS.isdisjoint(words[named[-1] + 1 :])
 
@@ -168,7 +168,7 @@ def _is_statistic(name: str, siblings: Mapping[str, Any]) -> bool:
     """Whether a leaf is the mean or the variance of a normalisation, by its scale."""
     if name not in _STATISTICS:
         return False
-    names = {_split(path)[0] for path in siblings}
+    names = {split_path(path)[0] for path in siblings}
     return names >= _STATISTICS and not names.isdisjoint({"scale", "bias", "offset"})
 
 
@@ -184,7 +184,7 @@ def _decide_by_siblings(
     weights = {
         other: array.shape
         for other, array in siblings.items()
-        if other != path and array.ndim >= 2 and _kind(_split(other)[0]) == "weight"
+        if other != path and array.ndim >= 2 and _kind(split_path(other)[0]) == "weight"
     }
     partners = [
         shape
@@ -201,7 +201,7 @@ def _has_more_dimensions(shape: Sequence[int], other: Sequence[int]) -> bool:
     return len(shape) > len(other) or num_long[0] > num_long[1]
 
 
-def _words(name: str) -> list[str]:
+def split_words(name: str) -> list[str]:
     """Split a name into lower-case words: "LayerNorm_0" -> ["layer", "norm"]."""
     return [word.lower() for word in _spelled_words(name)]
 

@@ -111,15 +111,7 @@ def resolve(targets: Sequence[Target], params: Any) -> ResolvedTargets:
     """
     parameter_trees.check_parameters(params)
     tree = tree_paths.flatten(params)
-    resolved = [
-        ResolvedTarget(
-            target,
-            target.structure.find_leaves(
-                target.prunable, target.allocation, tree, params
-            ),
-        )
-        for target in targets
-    ]
+    resolved = [_resolve_one(target, tree, params) for target in targets]
     target_of_leaf: dict[int, Target] = {}
     for target, structured in resolved:
         for leaf in structured.leaves:
@@ -146,6 +138,17 @@ def resolve_arguments(
     targets = as_targets(target)
     extra_arguments.check_extra_args(targets, extra_args)
     return resolve(targets, params)
+
+
+def _resolve_one(
+    target: Target, tree: tree_paths.FlatTree, params: Any
+) -> ResolvedTarget:
+    structure = target.structure
+    structured = structure.find_leaves(target.prunable, target.allocation, tree, params)
+    of_leaves = structure.for_leaves(structured.leaves, tree, params)
+    if of_leaves is not structure:
+        target = dataclasses.replace(target, structure=of_leaves)
+    return ResolvedTarget(target, structured)
 
 
 def rank(

@@ -24,6 +24,7 @@ from swd_jax._transforms.selective_decay import SwdState
 from swd_jax.reports import _chain_order
 from swd_jax.reports._chain_order import PlacedState
 from swd_jax.reports._emptied_warnings import emptied_warnings
+from swd_jax.reports._layout_warnings import layout_warnings
 from swd_jax.reports._leaf_warnings import leaf_warnings
 from swd_jax.reports._measure_leaves import measure_leaves
 from swd_jax.reports._run import Run
@@ -73,6 +74,7 @@ def diagnose(
       `sparsify` inside what averages parameters;
     - no step reaches a leaf, as with `optax.set_to_zero` in a partition; a leaf is zero
       before the first step of `swd`; or `Channel` extends over the layers of a stack;
+    - `Channel(-1)`, the default, prunes the inputs of Equinox's layers;
     - weights or their scores are NaN or infinite, or gradients were, so that a
       criterion left them out of what it accumulates.
 
@@ -169,6 +171,7 @@ def find_warnings(
             warnings += rise_warnings(run, placed)
     warnings += emptied_warnings(run, placed_states)
     warnings += leaf_warnings(run, placed_states, state)
+    warnings += layout_warnings(resolved)
     return tuple(dict.fromkeys(warnings))
 
 

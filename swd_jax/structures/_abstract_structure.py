@@ -29,11 +29,11 @@ class StructuredLeaves(NamedTuple):
 class AbstractStructure(abc.ABC, Hashable):
     """A structure as targets use it. A new structure is one concrete class in one file.
 
-    A target calls `check_allocation` when it is constructed, and `find_leaves` once
-    for every tree of parameters that it meets. A transformation calls `check_leaves`
-    in `init`. Whatever needs thresholds or masks calls `rank`.
+    A target calls `check_allocation` when it is constructed, and `find_leaves` and
+    `for_leaves` once for every tree of parameters that it meets. A transformation calls
+    `check_leaves` in `init`. Whatever needs thresholds or masks calls `rank`.
 
-    `LeafStructure` implements all five methods for structures whose units lie within
+    `LeafStructure` implements the abstract ones for structures whose units lie within
     single leaves.
     """
 
@@ -42,6 +42,22 @@ class AbstractStructure(abc.ABC, Hashable):
 
         It selects the same weights, to the bit.
         """
+        return self
+
+    def for_leaves(
+        self, leaves: Sequence[PrunableLeaf], tree: tree_paths.FlatTree, params: Any
+    ) -> "AbstractStructure":
+        """Return the structure with what it has to know of its leaves, or itself.
+
+        Args:
+          leaves: what `find_leaves` found.
+          tree: the parameters, flattened.
+          params: the same parameters as a tree.
+
+        Raises:
+          ValueError: if the structure cannot tell how a leaf is divided.
+        """
+        del leaves, tree, params
         return self
 
     @abc.abstractmethod

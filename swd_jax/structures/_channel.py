@@ -14,8 +14,9 @@ class Channel(Rectangles):
 
     Args:
       axis: the axis whose indices are units. By default the last: the outputs of a
-        dense or convolution kernel in JAX, so that units are its filters; -2 for its
-        inputs.
+        dense or convolution kernel in Flax and haiku, so that units are its filters; -2
+        for its inputs. In Equinox the outputs come first: give 0 for the filters of its
+        `Linear` and its convolutions.
       size: the number of consecutive indices that make up a unit: the size of a head,
         where the axis has heads * size indices.
       norm: as for `Block`.

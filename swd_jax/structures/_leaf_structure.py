@@ -55,6 +55,11 @@ class LeafStructure(AbstractStructure):
     def expand(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Return each weight's unit's entry."""
 
+    def of_leaf(self, number: int) -> "LeafStructure":
+        """Return the structure of one leaf: the structure itself."""
+        del number
+        return self
+
     def fits_shard(self, shape: tuple[int, ...]) -> bool:
         """Whether every unit lies within one shard of this shape, sharded by hand."""
         del shape
@@ -130,7 +135,9 @@ class LeafStructure(AbstractStructure):
         for number, leaf in enumerate(structured.leaves):
             is_sharded = shards is not None and bool(shards.leaf_axes[number])
             num_shards = tiling.shards_per_axis(leaf.weights)
-            self._check_leaf(leaf.path, leaf.weights.shape, is_sharded, num_shards)
+            self.of_leaf(number).check_leaf(
+                leaf.path, leaf.weights.shape, is_sharded, num_shards
+            )
             if is_sharded and allocation.scope == "erk":
                 raise ValueError(
                     "scope 'erk' needs the shapes of whole leaves, and with axis_name "
@@ -138,13 +145,14 @@ class LeafStructure(AbstractStructure):
                     "over a mesh, or give each leaf's sparsity in a mapping"
                 )
 
-    def _check_leaf(
+    def check_leaf(
         self,
         path: str,
         shape: tuple[int, ...],
         is_sharded: bool,
         num_shards: tuple[int, ...],
     ) -> None:
+        """Raise if a leaf cannot be divided into units, or its shards cannot be."""
         try:
             self.sizes(shape)
         except ValueError as error:

@@ -7,18 +7,25 @@ axis, the weights at the far edge are a smaller set, of which up to n are kept.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from swd_jax._arrays import packed_masks, row_chunks, sort_keys, tiling
+from swd_jax._allocation import scopes
+from swd_jax._allocation.allocation import Allocation
+from swd_jax._allocation.prunable_leaves import Prunable, PrunableLeaf
+from swd_jax._allocation.weight_or_bias import is_weight
+from swd_jax._arrays import packed_masks, row_chunks, sort_keys, tiling, tree_paths
 from swd_jax._arrays.explicit_sharding import reshard_like
 from swd_jax._arrays.xla_cpu import materialize
+from swd_jax._coupling.summed_axes import SummedAxes
 from swd_jax.criteria import _criterion
-from swd_jax.structures import _sorting_network, _unit_scores
+from swd_jax.structures import _input_axes, _sorting_network, _unit_scores
+from swd_jax.structures._abstract_structure import StructuredLeaves
 from swd_jax.structures._largest_of_sets import is_among_largest
 from swd_jax.structures._leaf_structure import LeafStructure, normalize_axis
 
@@ -40,15 +47,28 @@ class NM(LeafStructure):
     Args:
       n: the number of weights of every m that are kept, at least 1.
       m: the number of consecutive weights in a set, more than n and at most 256.
-      axis: the axis along which sets lie. By default the last but one, the inputs of a
-        dense or convolution kernel in JAX.
+      axis: the axis along which sets lie, in every leaf; or
+        `structures.summed_axes(...)`, which finds for each leaf the axis that the
+        model's products sum over. By default it is the axis that the layer of each leaf
+        is known to sum over, and an error where that is not known.
+
+    The default knows the layers of Equinox by their class, and those of Flax and haiku
+    by the names of their parameters: the last axis of Equinox's `Linear`, the second of
+    its convolutions; the last but one of a "kernel" or "w" with two dimensions or in a
+    layer called "conv..."; in Flax's attention the first of query, key and value, and
+    the second of out. Other kernels with three or more dimensions are known if their
+    bias shows which axes are outputs. A leaf with two dimensions and a name of your own
+    has its inputs first, as in `x @ w`.
+
+    A bias or scale that a pattern in `prunable` matches beside weights is left out: no
+    product sums over it.
 
     Where m does not divide the axis, the weights at its far edge are a smaller set, of
     which up to n are kept. Of weights with equal scores the last ones are kept.
 
     Raises:
       ValueError: if a number is out of range; when the target meets the parameters, if
-        a leaf has no such axis.
+        a leaf has no such axis, or it is not known.
 
     Examples:
       >>> import jax.numpy as jnp, swd_jax
@@ -63,16 +83,63 @@ class NM(LeafStructure):
 
     n: int
     m: int
-    axis: int = -2
+    axis: int | SummedAxes | None = None
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
+        numbers = {"n": self.n, "m": self.m}
+        if self.axis is not None and not isinstance(self.axis, SummedAxes):
+            numbers["axis"] = self.axis
+        for name, value in numbers.items():
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ValueError(f"{name} of NM must be a whole number, got {value!r}")
         if not 1 <= self.n < self.m <= 256:
             raise ValueError(
                 f"NM(n, m) needs 1 <= n < m <= 256, got n={self.n}, m={self.m}"
             )
+
+    def find_leaves(
+        self,
+        prunable: Prunable,
+        allocation: Allocation,
+        tree: tree_paths.FlatTree,
+        params: Any,
+    ) -> StructuredLeaves:
+        """Return the prunable leaves; of those that a pattern matches, the weights."""
+        found = super().find_leaves(prunable, allocation, tree, params)
+        if not isinstance(prunable, str | re.Pattern):
+            return found
+        weights = [leaf for leaf in found.leaves if is_weight(leaf.path, leaf.weights)]
+        if not weights or len(weights) == len(found.leaves):
+            return found
+        pools = scopes.find_pools(allocation.scope, weights)
+        return StructuredLeaves(weights, pools, len(pools))
+
+    def for_leaves(
+        self, leaves: Sequence[PrunableLeaf], tree: tree_paths.FlatTree, params: Any
+    ) -> LeafStructure:
+        """Return the structure with the axis of each leaf."""
+        if isinstance(self.axis, int):
+            return self
+        find_axis = _input_axes.axis_finder(tree, params)
+        axes: list[int] = []
+        for leaf in leaves:
+            shape = leaf.weights.shape
+            try:
+                if self.axis is None:
+                    axes.append(find_axis(leaf.path, shape))
+                else:
+                    axes.append(self.axis.axis_of(leaf.path, len(shape)))
+            except ValueError as error:
+                raise ValueError(
+                    f"NM({self.n}, {self.m}) must lie along the axis that a product "
+                    f"sums over, and of the parameter {leaf.path!r} of shape {shape} "
+                    f"it is not known: {error}. Give the axis, as in NM({self.n}, "
+                    f"{self.m}, axis=-1), or let the model tell: axis="
+                    "swd_jax.structures.summed_axes(apply, params, inputs). Or give "
+                    "prunable to leave the parameter out"
+                ) from error
+        parts = [dataclasses.replace(self, axis=axis) for axis in axes]
+        return parts[0] if len(set(parts)) == 1 else NMOfLeaves(tuple(parts))
 
     @property
     def max_sparsity(self) -> Fraction:
@@ -86,8 +153,15 @@ class NM(LeafStructure):
 
     def sizes(self, shape: tuple[int, ...]) -> int:
         """Return 1: every weight is a unit."""
-        normalize_axis(self.axis, shape)
+        normalize_axis(self._axis, shape)
         return 1
+
+    @property
+    def _axis(self) -> int:
+        """The axis, as a number: by default as in `x @ w`."""
+        if isinstance(self.axis, SummedAxes):
+            raise ValueError("the axis of a single array must be a number")
+        return -2 if self.axis is None else self.axis
 
     def expand(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         """Return the units' entries themselves."""
@@ -96,11 +170,11 @@ class NM(LeafStructure):
 
     def fits_shard(self, shape: tuple[int, ...]) -> bool:
         """Whether every set of m weights lies within one shard."""
-        return shape[self.axis % len(shape)] % self.m == 0
+        return shape[self._axis % len(shape)] % self.m == 0
 
     def fits_mesh(self, shape: tuple[int, ...], num_shards: tuple[int, ...]) -> bool:
         """Whether every set of m weights lies within one of the shards."""
-        axis = self.axis % len(shape)
+        axis = self._axis % len(shape)
         is_sharded = num_shards[axis] > 1
         return not is_sharded or shape[axis] % (self.m * num_shards[axis]) == 0
 
@@ -140,7 +214,7 @@ class NM(LeafStructure):
           key: elementwise, from the inputs to integers of at least 0 in the order of
             the scores.
         """
-        axis = self.axis % leaf.ndim
+        axis = self._axis % leaf.ndim
         length = min(self.m, leaf.shape[axis])
         if length <= self.n:
             return reshard_like(jnp.ones(leaf.shape, bool), leaf)
@@ -176,7 +250,7 @@ class NM(LeafStructure):
         The keys of a set are read some twenty times: a few rows of the leaf at a time
         stay in the processor's cache.
         """
-        axis = self.axis % leaf.ndim
+        axis = self._axis % leaf.ndim
 
         def of_rows(rows: tuple[jax.Array, Any]) -> jax.Array:
             part, inputs = rows
@@ -196,7 +270,7 @@ class NM(LeafStructure):
         The inputs are sliced before `key` is applied: XLA:CPU (jaxlib 0.10) would store
         all keys if they were sliced themselves.
         """
-        axis = self.axis % leaf.ndim
+        axis = self._axis % leaf.ndim
         lengths = self._set_lengths(leaf.shape)
         tiles = jax.tree.map(lambda array: tiling.tile(array, lengths), inputs)
         length = min(self.m, leaf.shape[axis])
@@ -215,7 +289,7 @@ class NM(LeafStructure):
         return members
 
     def _set_lengths(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        axis = self.axis % len(shape)
+        axis = self._axis % len(shape)
         return tuple(self.m if i == axis else 1 for i in range(len(shape)))
 
 
@@ -257,7 +331,7 @@ class PackedNM(NM):
     ) -> jax.Array:
         leaf, _, _ = score_inputs
         rows_per_word = packed_masks.rows_per_word(leaf)
-        lies_along_rows = self.axis % leaf.ndim == packed_masks.row_axis(leaf)
+        lies_along_rows = self._axis % leaf.ndim == packed_masks.row_axis(leaf)
         rows_of_set = self.m if lies_along_rows else 1
         rows_per_unit = math.lcm(rows_per_word or 1, rows_of_set)
 
@@ -270,6 +344,79 @@ class PackedNM(NM):
         words = _unit_scores.map_rows(pack_rows, criterion, score_inputs, rows_per_unit)
         # XLA would otherwise compute the words anew for every loop that reads them.
         return jax.lax.optimization_barrier(words)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class NMOfLeaves(LeafStructure):
+    """`NM` along different axes of different leaves."""
+
+    parts: tuple[NM, ...]
+    """That of each leaf."""
+
+    def __repr__(self) -> str:
+        axes = ", ".join(str(part.axis) for part in self.parts)
+        return f"NM({self.parts[0].n}, {self.parts[0].m}) along the axes {axes}"
+
+    @property
+    def max_sparsity(self) -> Fraction:
+        """The fraction of the weights that is never kept."""
+        return self.parts[0].max_sparsity
+
+    def of_leaf(self, number: int) -> LeafStructure:
+        """Return the structure of one leaf."""
+        return self.parts[number]
+
+    def for_tpu(self) -> "NMOfLeaves":
+        """Return the same structure with packed masks."""
+        return NMOfLeaves(tuple(part.for_tpu() for part in self.parts))
+
+    def scores(self, scores: jax.Array) -> jax.Array:
+        """Raise: the axis depends on the leaf."""
+        raise NotImplementedError
+
+    def sizes(self, shape: tuple[int, ...]) -> int:
+        """Return 1: every weight is a unit."""
+        del shape
+        return 1
+
+    def expand(self, units: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Return the units' entries themselves."""
+        del shape
+        return units
+
+    def unit_scores(
+        self,
+        criterion: _criterion.Criterion,
+        score_inputs: list[_criterion.ScoreInputs],
+        dtype: jnp.dtype,
+    ) -> list[jax.Array] | None:
+        """Return None, or the unit scores of a derived class."""
+        scores: list[jax.Array] = []
+        for part, inputs in zip(self.parts, score_inputs, strict=True):
+            of_leaf = part.unit_scores(criterion, [inputs], dtype)
+            if of_leaf is None:
+                return None
+            scores += of_leaf
+        return scores
+
+    def protected(
+        self,
+        criterion: _criterion.Criterion,
+        score_inputs: list[_criterion.ScoreInputs],
+        dtype: jnp.dtype,
+    ) -> list[jax.Array]:
+        """Return the n weights with the largest scores of every m, in each leaf."""
+        masks: dict[int, jax.Array] = {}
+        for part in dict.fromkeys(self.parts):
+            numbers = [i for i, other in enumerate(self.parts) if other == part]
+            inputs = [score_inputs[number] for number in numbers]
+            of_part = part.protected(criterion, inputs, dtype)
+            masks.update(zip(numbers, of_part, strict=True))
+        return [masks[number] for number in range(len(self.parts))]
+
+    def protected_mask(self, protected: jax.Array, leaf: jax.Array) -> jax.Array:
+        """Return a leaf's entry of `protected` as bools, whatever its axis."""
+        return self.parts[0].protected_mask(protected, leaf)
 
 
 # Jitted as a whole, so that outside of jit no keys are stored.

@@ -22,7 +22,7 @@ STRUCTURES = {
     "blocks": swd_jax.Block((4, 2)),
     "edges": swd_jax.Block((3, 5), norm="l1"),
     "columns": swd_jax.Block((None, 1), norm="l2"),
-    "2 of 4": swd_jax.NM(2, 4),
+    "2 of 4": swd_jax.NM(2, 4, axis=-2),
     "3 of 5": swd_jax.NM(3, 5, axis=-1),
     "outputs": swd_jax.Channel(-1),
     "heads": swd_jax.Channel(-1, size=4, norm="mean"),

@@ -46,7 +46,7 @@ TARGETS = [
 ]
 # Groups within a part and across parts, with edges, scopes, floors and statistics.
 STRUCTURED = [
-    swd_jax.Target(0.5, structure=swd_jax.NM(1, 2), scope="local"),
+    swd_jax.Target(0.5, structure=swd_jax.NM(1, 2, axis=-2), scope="local"),
     swd_jax.Target(
         0.7, structure=swd_jax.Block((2, 4)), criterion="normalized_magnitude"
     ),
@@ -234,7 +234,7 @@ def structures_by_hand() -> None:
         )
 
     for structure in (
-        swd_jax.NM(2, 4),
+        swd_jax.NM(2, 4, axis=-2),
         swd_jax.NM(1, 8, axis=-1),
         swd_jax.Block((4, 16)),
     ):
@@ -248,7 +248,7 @@ def structures_by_hand() -> None:
         swd_jax.Channel(-1),
         swd_jax.Block((None, 2)),
         swd_jax.Block((3, 2)),
-        swd_jax.NM(2, 5),
+        swd_jax.NM(2, 5, axis=-2),
     ):
         message = rf"{re.escape(repr(structure))} has units that may extend.*'columns'"
         with pytest.raises(ValueError, match=message):
@@ -292,7 +292,7 @@ def explicit_structures() -> None:
     """Where the compiler is told how weights are divided."""
     structures(AxisType.Explicit, STRUCTURED[1:2])
     spread = spread_out(random_weights(), make_mesh(AxisType.Explicit))
-    for structure in (swd_jax.NM(2, 4), swd_jax.Block((4, 4))):
+    for structure in (swd_jax.NM(2, 4, axis=-2), swd_jax.Block((4, 4))):
         target = swd_jax.Target(0.5, structure=structure)
         message = r"(NM|Block).*would extend over.*'both' of shape \(8, 8, 32\)"
         with pytest.raises(ValueError, match=message):

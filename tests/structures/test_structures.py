@@ -17,7 +17,7 @@ STRUCTURES = {
     "unstructured": swd_jax.Unstructured(),
     "blocks of 2 x 3": swd_jax.Block((2, 3)),
     "blocks of whole columns": swd_jax.Block((None, 2), norm="l2"),
-    "2 of 4": swd_jax.NM(2, 4),
+    "2 of 4": swd_jax.NM(2, 4, axis=-2),
     "1 of 3 along rows": swd_jax.NM(1, 3, axis=-1),
     "outputs": swd_jax.Channel(-1, norm="mean"),
     "inputs": swd_jax.Channel(-2, norm="l1"),
@@ -153,7 +153,7 @@ def test_groups_are_told_apart_at_every_scale(scale):
 
 def test_of_every_m_weights_exactly_n_are_kept():
     [leaf] = weights_of([(3, 3, 16, 8)], np.float32, 1)
-    target = swd_jax.Target(0.5, structure=swd_jax.NM(2, 4))
+    target = swd_jax.Target(0.5, structure=swd_jax.NM(2, 4, axis=-2))
     kept = np.asarray(swd_jax.prune_mask({"kernel": leaf}, target)["kernel"])
     # As the hardware has it: along the inputs, which come last but one.
     per_four = kept.reshape(3, 3, 4, 4, 8).sum(axis=3)
@@ -220,7 +220,8 @@ def test_any_order_of_m_weights_is_sorted(m):
 def test_the_program_does_not_grow_with_the_square_of_m():
     scores = jnp.ones((512, 2))
     few, many = (
-        jax.jit(swd_jax.NM(1, m).scores).lower(scores).as_text() for m in (64, 256)
+        jax.jit(swd_jax.NM(1, m, axis=-2).scores).lower(scores).as_text()
+        for m in (64, 256)
     )
     assert len(many) < 1.1 * len(few)
 
@@ -230,7 +231,9 @@ def test_n_of_m_weights_are_found_without_storing_their_scores(n, m, most):
     """A step holds a byte for each weight, and the limit and place of each group."""
     params = {"kernel": np.ones((1024, 256), np.float32)}
     tx = swd_jax.swd(
-        swd_jax.Target(0.5, structure=swd_jax.NM(n, m)), weight_decay=1.0, a=1.0
+        swd_jax.Target(0.5, structure=swd_jax.NM(n, m, axis=-2)),
+        weight_decay=1.0,
+        a=1.0,
     )
 
     def step(params, state):
@@ -282,8 +285,8 @@ def test_a_structure_of_ones_own_needs_three_methods():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: swd_jax.NM(4, 4), r"1 <= n < m <= 256, got n=4, m=4"),
-        (lambda: swd_jax.NM(0, 4), r"got n=0, m=4"),
+        (lambda: swd_jax.NM(4, 4, axis=-2), r"1 <= n < m <= 256, got n=4, m=4"),
+        (lambda: swd_jax.NM(0, 4, axis=-2), r"got n=0, m=4"),
         (lambda: swd_jax.NM(2.0, 4), r"n of NM must be a whole number, got 2.0"),
         (lambda: swd_jax.Block(()), r"shape of Block must be a tuple of lengths"),
         (lambda: swd_jax.Block(4), r"shape of Block must be a tuple of lengths, got 4"),
@@ -293,12 +296,12 @@ def test_a_structure_of_ones_own_needs_three_methods():
         (lambda: swd_jax.Channel(size=0), r"size of Channel must be at least 1, got 0"),
         (lambda: swd_jax.Channel(norm="max"), r"norm of Channel must be one of"),
         (
-            lambda: swd_jax.Target(0.6, structure=swd_jax.NM(2, 4)),
+            lambda: swd_jax.Target(0.6, structure=swd_jax.NM(2, 4, axis=-2)),
             r"sparsity is 0.6, and NM\(n=2, m=4, axis=-2\) prunes at most 1/2",
         ),
         (
             lambda: swd_jax.Target(
-                0.5, structure=swd_jax.NM(2, 4), scope={"mlp": 0.75}
+                0.5, structure=swd_jax.NM(2, 4, axis=-2), scope={"mlp": 0.75}
             ),
             r"sparsity is 0.75",
         ),

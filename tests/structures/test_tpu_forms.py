@@ -19,7 +19,7 @@ STRUCTURES = {
     "blocks": Block((4, 2)),
     "edges": Block((3, 5), norm="l1"),
     "columns": Block((None, 1), norm="l2"),
-    "2 of 4": NM(2, 4),
+    "2 of 4": NM(2, 4, axis=-2),
     "3 of 5": NM(3, 5, axis=-1),
     "outputs": Channel(-1),
     "heads": Channel(-1, size=4, norm="mean"),
@@ -90,7 +90,7 @@ SHAPES = {
 }
 
 
-NMS_AND_BLOCKS = (NM(2, 4), NM(8, 16, axis=0), Block((4, 4)))
+NMS_AND_BLOCKS = (NM(2, 4, axis=-2), NM(8, 16, axis=0), Block((4, 4)))
 PAIRS = [(name, structure) for name in TRANSFORMATIONS for structure in NMS_AND_BLOCKS]
 
 
@@ -130,7 +130,7 @@ def text_for(platform, function, *arguments):
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
-@pytest.mark.parametrize("structure", [NM(2, 4), Block((4, 4))], ids=str)
+@pytest.mark.parametrize("structure", [NM(2, 4, axis=-2), Block((4, 4))], ids=str)
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_a_tpu_gets_packed_masks_and_no_other_platform_does(name, structure):
     params = {"kernel": jax.ShapeDtypeStruct((64, 32), jnp.float32)}
@@ -147,7 +147,7 @@ def test_a_tpu_gets_packed_masks_and_no_other_platform_does(name, structure):
     assert words not in texts["cuda"]
 
 
-@pytest.mark.parametrize("structure", [NM(2, 4), Block((4, 4))], ids=str)
+@pytest.mark.parametrize("structure", [NM(2, 4, axis=-2), Block((4, 4))], ids=str)
 @pytest.mark.parametrize("function", [swd_jax.prune, swd_jax.prune_mask])
 def test_pruning_on_a_tpu_does_too(function, structure):
     params = {"kernel": jax.ShapeDtypeStruct((64, 32), jnp.float32)}
@@ -158,7 +158,9 @@ def test_pruning_on_a_tpu_does_too(function, structure):
     assert f"tensor<{words}>" not in text_for("cpu", prune, params)
 
 
-@pytest.mark.parametrize("structure", [NM(2, 4), Block((4, 4)), Channel(-1)], ids=str)
+@pytest.mark.parametrize(
+    "structure", [NM(2, 4, axis=-2), Block((4, 4)), Channel(-1)], ids=str
+)
 @pytest.mark.parametrize("shape", [(0, 8), (8, 0)])
 def test_an_empty_leaf_stays_empty(structure, shape):
     target = Target(0.5, structure=structure.for_tpu(), scope="local")
@@ -170,7 +172,7 @@ def test_an_empty_leaf_stays_empty(structure, shape):
 
 def test_straight_through_training_does_too_and_its_gradient_is_the_same():
     params = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(64, 32)))}
-    target = Target(0.5, structure=NM(2, 4))
+    target = Target(0.5, structure=NM(2, 4, axis=-2))
 
     def loss(params):
         pruned = swd_jax.methods.straight_through(params, target, soft=False)

@@ -21,7 +21,8 @@ from swd_jax._coupling.rules.rule_interface import (
 )
 
 
-def _called_jaxpr(equation: type_aliases.Equation) -> Any:
+def called_jaxpr(equation: type_aliases.Equation) -> Any:
+    """Return the jaxpr that an equation calls."""
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if name in equation.params:
             return equation.params[name]
@@ -31,11 +32,11 @@ def _called_jaxpr(equation: type_aliases.Equation) -> Any:
 def _label_call(
     analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
-    return analysis.call(_called_jaxpr(equation), inputs)
+    return analysis.call(called_jaxpr(equation), inputs)
 
 
 def _run_call(evaluator: Evaluator, step: Step, values: list[Any]) -> list[Any]:
-    return evaluator.run(_called_jaxpr(step.equation), step.frames[0], values)
+    return evaluator.run(called_jaxpr(step.equation), step.frames[0], values)
 
 
 def _run_checkpoint(evaluator: Evaluator, step: Step, values: list[Any]) -> list[Any]:
@@ -59,7 +60,7 @@ def _run_custom_derivative(
     shapes = [variable.aval.shape for variable in equation.invars]
     if [jnp.shape(value) for value in values] == shapes:
         return bind(equation, *values)
-    if _is_relu(_called_jaxpr(equation)):
+    if _is_relu(called_jaxpr(equation)):
         # JAX's derivative of max(x, 0) at 0 is 1/2; that of jax.nn.relu is 0.
         return [jax.nn.relu(values[0])]
     return _run_call(evaluator, step, values)
@@ -72,7 +73,7 @@ def _is_relu(jaxpr: Any) -> bool:
         return False
     [equation] = program.eqns
     if equation.primitive.name in ("jit", "pjit"):
-        return _is_relu(_called_jaxpr(equation))
+        return _is_relu(called_jaxpr(equation))
     return equation.primitive.name == "max" and any(
         isinstance(atom, Literal) and np.ndim(atom.val) == 0 and atom.val == 0
         for atom in equation.invars
