@@ -15,8 +15,9 @@ class Block(Rectangles):
       shape: the shape of a block, along the last axes of a leaf, as NumPy aligns
         shapes: `Block((4, 4))` divides the inputs and outputs of every kernel of Flax
         and haiku, for each pixel of a convolution. (Equinox's convolutions are
-        (outputs, inputs, window): `Block((4, 4, 1, 1))`.) None stands for a whole axis. Blocks at the far edge are
-        smaller where the shape does not divide the leaf's; nothing is padded.
+        (outputs, inputs, window): `Block((4, 4, 1, 1))`.) None stands for a whole axis.
+        Blocks at the far edge are smaller where the shape does not divide the leaf's;
+        nothing is padded.
       norm: how a block's score follows from the scores of its weights: "rms", the root
         of the mean square; "l2", the root of the sum of squares; "mean" or "l1", the
         mean or the sum of the absolute values. A mean compares blocks of different
