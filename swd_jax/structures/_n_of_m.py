@@ -118,7 +118,7 @@ class NM(LeafStructure):
         self, leaves: Sequence[PrunableLeaf], tree: tree_paths.FlatTree, params: Any
     ) -> LeafStructure:
         """Return the structure with the axis of each leaf."""
-        if isinstance(self.axis, int):
+        if isinstance(self.axis, int) or not leaves:
             return self
         find_axis = _input_axes.axis_finder(tree, params)
         axes: list[int] = []
