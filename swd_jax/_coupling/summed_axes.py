@@ -14,7 +14,7 @@ from jax.extend.core import Literal
 
 from swd_jax._coupling import tied_leaves, trace_model, type_aliases
 from swd_jax._coupling.current_equation import ProgramPosition
-from swd_jax._coupling.rules import elementwise, function_calls
+from swd_jax._coupling.rules import elementwise, function_calls, scan
 from swd_jax._coupling.rules.reshape import match_axes
 from swd_jax._coupling.rules.rule_interface import unwrap_closed_jaxpr
 
@@ -284,8 +284,7 @@ class _Follower:
     def _scan(
         self, equation: type_aliases.Equation, operands: list[_Value]
     ) -> list[_Value]:
-        num_constants = equation.params["num_consts"]
-        num_carry = equation.params["num_carry"]
+        num_constants, num_carry = scan.num_consts_and_carry(equation)
         slices = [
             value._replace(
                 views=tuple(_View(view.leaf, view.axes[1:]) for view in value.views)

@@ -29,7 +29,7 @@ _MAX_STEPS = 4
 def _label_scan(
     analysis: CouplingAnalysis, equation: type_aliases.Equation, inputs: list[Labels]
 ) -> list[Labels]:
-    num_consts, num_carry = _num_consts_and_carry(equation)
+    num_consts, num_carry = num_consts_and_carry(equation)
     length = param(equation, "length")
     depends_on_input = any(labels.depends_on_input for labels in inputs)
     consts = inputs[:num_consts]
@@ -91,7 +91,7 @@ def _with_values_of(labels: Labels, parts: Sequence[Labels]) -> Labels:
     )
 
 
-def _num_consts_and_carry(equation: type_aliases.Equation) -> tuple[int, int]:
+def num_consts_and_carry(equation: type_aliases.Equation) -> tuple[int, int]:
     """Return how many of the operands are constants, and how many are carried."""
     if "num_consts" in equation.params:
         return equation.params["num_consts"], param(equation, "num_carry")
@@ -109,7 +109,7 @@ def _label_slice(analysis: CouplingAnalysis, labels: Labels) -> Labels:
 
 def _run_scan(evaluator: Evaluator, step: Step, values: list[Any]) -> list[Any]:
     equation = step.equation
-    num_consts, num_carry = _num_consts_and_carry(equation)
+    num_consts, num_carry = num_consts_and_carry(equation)
     [frame] = step.frames
     consts = values[:num_consts]
     first_slice = num_consts + num_carry
