@@ -1,25 +1,31 @@
 """What each form does beside each optimizer: the tables of docs/chain.md.
 
-python -m benchmarks.partners [PATTERN]
+    python benchmarks/partners.py
+    python benchmarks/partners.py --only lion --only sophia
 
 A network of two layers, 288 prunable weights and 256 examples trains for 400 steps,
 dense and with the chain in question, which should prune three quarters of its weights.
 Learning rates fall to zero along a cosine, except that of SGD. Each row has the loss of
-the trained network before and after `prune`, the largest residual of a leaf, and how
-many warnings `diagnose` has.
+the trained network before and after `prune`, the largest residual of a leaf, and the
+warnings of `diagnose`. Writes JSON, unless `--only` leaves rows out.
 """
 
-import re
-import sys
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
+import tyro
+from environment import environment
 
 import swd_jax
+
+RESULTS = Path(__file__).parent / "results" / "partners-cpu.json"
 
 STEPS, SPARSITY, WEIGHT_DECAY = 400, 0.75, 5e-4
 A = swd_jax.exponential_growth(a_min=10, a_max=1e6, total_steps=STEPS)
@@ -31,9 +37,6 @@ PARAMS = {
     "first": {"kernel": jax.random.normal(KEYS[0], (8, 32)), "bias": jnp.zeros(32)},
     "second": {"kernel": jax.random.normal(KEYS[1], (32, 1)), "bias": jnp.zeros(1)},
 }
-
-# The rows to compute, a regular expression.
-PATTERN = sys.argv[1] if len(sys.argv) > 1 else ""
 
 Chain = optax.GradientTransformation
 ToParams = Callable[[Any, Any], Any]
@@ -270,49 +273,107 @@ CHAINS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def show(name: str, make: Callable[[], Chain], *arguments: Any) -> None:
-    """Print a row, if it was asked for."""
-    if re.search(PATTERN, name):
-        print(row(name, make, *arguments), flush=True)
+# What the numbers show, in words.
+EFFECTS = {
+    "chain(adam, swd)": "diverges",
+    "chain(proximal_swd, adam)": "harms",
+    "chain(sparsify, adam)": "harms",
+    "chain(swd, swd, adam)": "works, with twice the penalty",
+    "chain(swd, adam, sparsify)": "works; `sparsify` alone does better",
+    "chain(adam, sparsify, sparsify)": "works as one of them",
+    "chain(adam, proximal_swd, sparsify)": "works; `sparsify` alone does better",
+    "chain(swd, clip_by_global_norm, adam)": "works, since Adam normalises",
+    "chain(swd, clip_by_global_norm, sgd)": (
+        "works, but the gradients of all weights are clipped; clipping leaves "
+        "no state that tells"
+    ),
+    "schedule_free(adam)": "dense",
+    "schedule_free(chain(swd, adam))": "works",
+    "chain(swd, schedule_free(adam))": "works",
+    "schedule_free(chain(adam, sparsify))": "the average is not sparse",
+    "chain(schedule_free(adam), sparsify)": "harms",
+    "chain(schedule_free(adam), proximal_swd)": "harms",
+    "lookahead(adam)": "dense",
+    "lookahead(chain(swd, adam))": "harms",
+    "lookahead(chain(adam, sparsify))": "harms, and the average is not sparse",
+    "MultiSteps(chain(swd, adam), 4), a and total_steps of all batches": (
+        "does too little, 100 steps of 400: count optimizer steps"
+    ),
+    "MultiSteps(chain(adam, sparsify), 4), total_steps of all batches": (
+        "does too little, 100 steps of 400: count optimizer steps"
+    ),
+    "chain(swd, MultiSteps(adam, 4))": "prunes, after a quarter of the steps",
+    "chain(MultiSteps(adam, 4), sparsify)": "works",
+    "inject_hyperparams(chain(swd, adam))": "works",
+    "chain(swd, partition(adam, set_to_zero))": "prunes frozen weights",
+    "partition(chain(swd, adam), set_to_zero)": "prunes frozen weights",
+    "chain(swd, adam), a leaf that begins at zero": "works: the leaf grows in time",
+    "chain(swd, adam), a leaf that begins at zero, small learning rate": (
+        "empties the leaf; `diagnose` warns before the first step"
+    ),
+    "chain(adam, sparsify), a leaf that begins at zero": "works",
+    "chain(adam, proximal_swd)": "prunes, at a cost",
+    "chain(adam, decoupled_swd)": "prunes, at a cost",
+}
 
 
-def row(name: str, make: Callable[[], Chain], *arguments: Any) -> str:
-    """Return a row of a table: losses before and after pruning, the worst residual."""
-    try:
-        params, state = train(make(), *arguments)
-        pruned = swd_jax.prune(params, SPARSITY)
-        report = swd_jax.summarize(params, SPARSITY)
-        worst = report.worst_leaf
-        residual = float("nan") if worst is None else worst.residual
-        numbers = [loss(params), loss(pruned), residual]
-        cells = " | ".join(f"{float(number):.3g}" for number in numbers)
-        said = (
-            swd_jax.diagnose(params, SPARSITY, state)
-            if "swd" in name or ("sparsify" in name)
-            else ()
-        )
-        return f"| `{name}` | {cells} | {len(said)} |"
-    except (ValueError, TypeError, AttributeError) as error:
-        return f"| `{name}` | {type(error).__name__}: {str(error)[:80]} |"
-
-
-def main() -> None:
-    """Print both tables."""
-    for name, (make, *arguments) in CHAINS.items():
-        show(name, make, *arguments)
+def rows() -> Iterator[tuple[dict[str, str], tuple[Any, ...]]]:
+    """Yield for each row what it is, and the arguments of `measure`."""
+    for name, arguments in CHAINS.items():
+        yield {"chain": name, "effect": EFFECTS[name]}, arguments
     for name, make in OPTIMIZERS.items():
-        show(name, make)
-        before = lambda make=make, name=name: optax.chain(_swd_for(name), make())  # noqa: E731
-        show(f"chain(swd, {name})", before)
-        last = lambda make=make: optax.chain(make(), sparsify())  # noqa: E731
-        show(f"chain({name}, sparsify)", last)
-        proximal_last = lambda make=make: optax.chain(  # noqa: E731
-            make(), proximal(cosine(3e-2))
-        )
-        show(f"chain({name}, proximal_swd)", proximal_last)
-        around = lambda make=make: sparsify(optimizer=make())  # noqa: E731
-        show(f"sparsify(optimizer={name})", around)
+        places: dict[str, Callable[[], Chain]] = {
+            "dense": make,
+            "swd before it": lambda make=make, name=name: optax.chain(
+                _swd_for(name), make()
+            ),
+            "proximal_swd after it": lambda make=make: optax.chain(
+                make(), proximal(cosine(3e-2))
+            ),
+            "sparsify after it": lambda make=make: optax.chain(make(), sparsify()),
+            "sparsify around it": lambda make=make: sparsify(optimizer=make()),
+        }
+        for place, make_chain in places.items():
+            yield {"optimizer": name, "place": place}, (make_chain,)
+
+
+def measure(make: Callable[[], Chain], *arguments: Any) -> dict[str, Any]:
+    """Return losses before and after pruning, the worst residual, and warnings."""
+    params, state = train(make(), *arguments)
+    worst = swd_jax.summarize(params, SPARSITY).worst_leaf
+    numbers = {
+        "loss": loss(params),
+        "loss_pruned": loss(swd_jax.prune(params, SPARSITY)),
+        "residual": math.nan if worst is None else worst.residual,
+    }
+    try:
+        warnings = swd_jax.diagnose(params, SPARSITY, state)
+    except ValueError:  # a chain without one of ours
+        warnings = ()
+    # JSON has no NaN.
+    finite = {
+        name: float(f"{float(number):.4g}") if math.isfinite(number) else None
+        for name, number in numbers.items()
+    }
+    return {**finite, "warnings": list(warnings)}
+
+
+def main(only: tyro.conf.UseAppendAction[tuple[str, ...]] = ()) -> None:
+    """Measure what each form does beside each optimizer, print and write it.
+
+    Args:
+      only: parts of the names of the rows to measure. They are not written.
+    """
+    measured: list[dict[str, Any]] = []
+    for row, arguments in rows():
+        if not only or any(name in " ".join(row.values()) for name in only):
+            measured.append({**row, **measure(*arguments)})
+            print(json.dumps(measured[-1]), flush=True)
+    if not only:
+        results = {"environment": environment(), "rows": measured}
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        print(f"Written: {RESULTS}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tyro.cli(main)

@@ -7,13 +7,15 @@ A place is everything between `<!-- table: NAME -->` and `<!-- end -->`, for the
 of one experiment, `<!-- compare: NAME NAME ... -->`, for `paper.py compare`,
 `<!-- compare METHOD OTHER: NAME NAME ... -->`, for two methods cell by cell, or
 `<!-- compiled: NAME ... -->`, for files of `benchmarks/compiled.py`, or
-`<!-- compiled imagenet: NAME ... -->`, for those of `examples/imagenet.py compile`.
+`<!-- compiled imagenet: NAME ... -->`, for those of `examples/imagenet.py compile`, or
+`<!-- partners: KIND -->`, for the optimizers or the chains of `benchmarks/partners.py`.
 """
 
 import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parent
 BENCHMARKS = DOCS.parent / "benchmarks" / "results"
@@ -22,7 +24,7 @@ sys.path.insert(0, str(DOCS.parent / "examples"))
 from experiments import comparison, results, study, tables  # noqa: E402
 
 PLACE = re.compile(
-    r"(<!-- (?P<kind>table|compare|compiled)(?P<methods> [^:>]+)?: "
+    r"(<!-- (?P<kind>table|compare|compiled|partners)(?P<methods> [^:>]+)?: "
     r"(?P<names>[^>]+) -->\n)"
     r".*?(?P<end><!-- end -->)",
     re.S,
@@ -41,6 +43,8 @@ def _place(match: re.Match[str]) -> str:
             _imagenet(names) if match["methods"] else "\n".join(map(_compiled, names))
         )
         return f"{match[1]}\n{table}\n{match['end']}"
+    if match["kind"] == "partners":
+        return f"{match[1]}\n{_partners(*names)}\n{match['end']}"
     found = [
         result
         for name in names
@@ -86,6 +90,50 @@ def _compiled(name: str) -> str:
         for cells, row in zip(rows, found["rows"], strict=True):
             cells.append(_crossing(row["collectives"]))
     return f"{title}\n\n{tables.as_markdown(header, rows, 1)}"
+
+
+def _partners(kind: str) -> str:
+    """The table of optimizers, or of chains, in `benchmarks/partners.py`."""
+    rows = json.loads((BENCHMARKS / "partners-cpu.json").read_text())["rows"]
+    if kind == "chains":
+        lines = [
+            "| Chain | loss once pruned | what it does | `diagnose` |",
+            "| --- | ---: | --- | --- |",
+        ]
+        for row in rows:
+            if "chain" in row:
+                warns = "warns" if row["warnings"] else ""
+                lines.append(
+                    f"| `{row['chain']}` | {_pruned_loss(row)} | {row['effect']} | "
+                    f"{warns} |"
+                )
+        return "\n".join(lines) + "\n"
+    of_optimizer: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if "optimizer" in row:
+            cells = of_optimizer.setdefault(row["optimizer"], {})
+            is_dense = row["place"] == "dense"
+            cells[row["place"]] = (
+                f"{row['loss']:.2g}" if is_dense else _pruned_loss(row)
+            )
+    places = list(next(iter(of_optimizer.values())))
+    lines = [
+        "| Optimizer | " + " | ".join(places) + " |",
+        "| --- | " + " | ".join(["---:"] * len(places)) + " |",
+        *(
+            f"| `{name}` | " + " | ".join(cells.values()) + " |"
+            for name, cells in of_optimizer.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _pruned_loss(row: dict[str, Any]) -> str:
+    """Loss once pruned, and the largest residual where there is one."""
+    if row["loss_pruned"] is None:
+        return "NaN"
+    residual = f" ({row['residual']:.1g})" if row["residual"] else ""
+    return f"{row['loss_pruned']:.2g}{residual}"
 
 
 def _crossing(collectives: dict[str, dict[str, int]]) -> str:
