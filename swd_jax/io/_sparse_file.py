@@ -1,15 +1,14 @@
 """`save_sparse` and `load_sparse`: parameters without their zeros in an `.npz` file."""
 
 import os
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from swd_jax._arrays import tree_paths
-from swd_jax.io import _exact_cast, _file_entries
+from swd_jax.io import _archive, _exact_cast, _file_entries
 
 Tree = TypeVar("Tree")
 
@@ -26,7 +25,12 @@ def save_sparse(file: str | os.PathLike[str], params: Any) -> int:
     - "path.shape": the array's shape.
 
     Types that NumPy does not have, such as bfloat16, are stored as unsigned integers of
-    the same size, with the type's name in "path.dtype".
+    the same size, with the type's name in "path.dtype". The sign of -0 is lost where an
+    array is stored without its zeros.
+
+    The file is written under another name and then renamed: until all is written, a
+    file that was there before stays as it was. A process that is killed meanwhile may
+    leave a hidden ".*.npz.partial" beside it.
 
     Args:
       file: the path to write to; ".npz" is added where it has another ending.
@@ -37,7 +41,9 @@ def save_sparse(file: str | os.PathLike[str], params: Any) -> int:
 
     Raises:
       ValueError: if there is nothing to save, two arrays have the same path, or a path
-        ends like the names above and could be mistaken for one of them.
+        ends like the names above and could be mistaken for one of them; or if an array
+        does not hold numbers.
+      OSError: if the file cannot be written, for example on a full disk.
 
     Where it stands: after `prune`, in place of a checkpoint.
 
@@ -59,6 +65,16 @@ def save_sparse(file: str | os.PathLike[str], params: Any) -> int:
     entries: dict[str, np.ndarray] = {}
     for path, (_, leaf) in leaves.items():
         array = np.asarray(jax.device_get(leaf))
+        if _exact_cast.kind_of(array.dtype) is None:
+            raise ValueError(
+                f"params has an array of {array.dtype} at {path!r}, which are no "
+                "numbers. Take it out of the tree, or save it by itself."
+            )
+        if not _archive.has_entry_name(path):
+            raise ValueError(
+                f"params has an array at {path!r}, which cannot be a name in a zip "
+                "archive. Rename the key."
+            )
         for name, entry in _file_entries.encode(path, array).items():
             if name in entries:
                 raise ValueError(_collision(name))
@@ -67,12 +83,7 @@ def save_sparse(file: str | os.PathLike[str], params: Any) -> int:
     if unknown:
         raise ValueError(_collision(min(unknown)))
     file = _with_ending(file)
-    # numpy.savez_compressed takes the names as keyword arguments, and so does not
-    # accept "file" and "allow_pickle".
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, entry in entries.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, entry, allow_pickle=False)
+    _archive.write(file, entries)
     return os.path.getsize(file)
 
 
@@ -87,8 +98,10 @@ def load_sparse(file: str | os.PathLike[str], like: Tree) -> Tree:
       The tree with the arrays of the file.
 
     Raises:
-      ValueError: if the file does not have the arrays of the tree, or has one with
-        numbers that the tree's type cannot represent exactly.
+      ValueError: if the file is damaged or none of `save_sparse`, if it does not have
+        the arrays of the tree, no more and no fewer, each in the tree's shape, or if it
+        has one with numbers that the tree's type cannot represent exactly.
+      OSError: if the file cannot be read, for example because it is not there.
 
     Where it stands: in place of training, before the model is used or shrunk.
 
@@ -105,32 +118,62 @@ def load_sparse(file: str | os.PathLike[str], like: Tree) -> Tree:
     """
     file = _with_ending(file)
     flat = tree_paths.flatten(like)
+    leaves = _saved_leaves("like", flat)
     loaded: dict[int, Any] = {}
-    with np.load(file) as entries:
-        paths = _file_entries.array_paths(entries.files)
-        for path, (position, leaf) in _saved_leaves("like", flat).items():
-            if path not in paths:
-                raise ValueError(
-                    f"{file!r} has nothing for {path!r}. It holds:"
-                    f"{tree_paths.listing(sorted(paths))}"
-                )
-            array = _file_entries.decode(path, entries)
-            if array.shape != leaf.shape:
-                raise ValueError(
-                    f"{file!r} has an array of shape {array.shape} for {path!r}, and "
-                    f"like has {leaf.shape}"
-                )
-            # With jax_enable_x64 off, jax has no 64-bit arrays.
-            dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-            exact = _exact_cast.cast(array, dtype)
-            if exact is None:
-                raise ValueError(
-                    f"{file!r} has {array.dtype} numbers for {path!r} that {dtype} "
-                    "cannot represent exactly. Load them with their own type in like, "
-                    "and convert them with astype."
-                )
-            loaded[position] = jax.numpy.asarray(exact)
+    with _archive.read(file) as entries:
+        paths = _file_entries.array_paths(entries)
+        if paths != leaves.keys():
+            raise ValueError(_difference(file, paths, leaves.keys()))
+        for path, (position, leaf) in leaves.items():
+            loaded[position] = _load(file, path, leaf, entries)
     return flat.rebuild(loaded)
+
+
+def _load(
+    file: str, path: str, leaf: Any, entries: Mapping[str, np.ndarray]
+) -> jax.Array:
+    """One array of the file, in the shape and the type of the leaf."""
+    try:
+        parts = _file_entries.parts(path, entries)
+        # Compared first, so that a damaged shape allocates no memory.
+        shape = _file_entries.shape(path, parts)
+        array = _file_entries.decode(path, parts) if shape == leaf.shape else None
+    except ValueError as error:
+        raise ValueError(f"{file!r} is damaged at {path!r}: {error}") from error
+    if array is None:
+        raise ValueError(
+            f"{file!r} has an array of shape {shape} for {path!r}, and like has "
+            f"{leaf.shape}"
+        )
+    if _exact_cast.kind_of(array.dtype) is None:
+        raise ValueError(
+            f"{file!r} has {array.dtype} for {path!r}, which are no numbers, or of a "
+            "type that NumPy alone has saved without its name: save them anew with "
+            "save_sparse"
+        )
+    # With jax_enable_x64 off, jax has no 64-bit arrays.
+    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    exact = _exact_cast.cast(array, dtype)
+    if exact is None:
+        raise ValueError(
+            f"{file!r} has {array.dtype} numbers for {path!r} that {dtype} cannot "
+            "represent exactly. Load them with their own type in like, and convert "
+            "them with astype."
+        )
+    return jax.numpy.asarray(exact)
+
+
+def _difference(file: str, paths: Set[str], wanted: Set[str]) -> str:
+    """How the paths of a file differ from those of the tree."""
+    if missing := sorted(wanted - paths):
+        return (
+            f"{file!r} has nothing for {missing[0]!r}. It holds:"
+            f"{tree_paths.listing(sorted(paths))}"
+        )
+    return (
+        f"{file!r} has arrays that like lacks. Add them to like, if this is the file "
+        f"of the same model:{tree_paths.listing(sorted(paths - wanted))}"
+    )
 
 
 def _saved_leaves(name: str, flat: tree_paths.FlatTree) -> dict[str, tuple[int, Any]]:

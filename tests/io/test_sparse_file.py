@@ -1,5 +1,11 @@
 """Pruned parameters in files."""
 
+import io
+import os
+import pickle
+import resource
+import zipfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,6 +156,19 @@ class TestPaths:
         with pytest.raises(ValueError, match="has nothing for 'b'"):
             saved_and_loaded(tmp_path, {"a": jnp.ones(3)}, {"b": jnp.ones(3)})
 
+    def test_that_like_lacks(self, tmp_path):
+        params = {"a": jnp.ones(3), "head": {"b": jnp.ones(2), "c": jnp.ones(1)}}
+        with pytest.raises(
+            ValueError, match=r"model.npz' has arrays that like lacks"
+        ) as e:
+            saved_and_loaded(tmp_path, params, {"a": jnp.ones(3)})
+        assert str(e.value).endswith(":\n  head/b\n  head/c")
+
+    def test_that_no_archive_can_have(self, tmp_path):
+        params = {"a": jnp.ones(3), "a\0b": jnp.ones(3)}
+        with pytest.raises(ValueError, match=r"'a\\x00b', which cannot be a name"):
+            swd_jax.io.save_sparse(tmp_path / "model.npz", params)
+
     def test_of_other_shapes(self, tmp_path):
         with pytest.raises(
             ValueError, match=r"shape \(3,\) for 'a', and like has \(4,"
@@ -190,3 +209,173 @@ class TestPaths:
             swd_jax.io.save_sparse(tmp_path / "model.npz", twice)
         with pytest.raises(ValueError, match="two arrays with the path 'a/b/c'"):
             saved_and_loaded(tmp_path, {"a": {"b": {"c": jnp.ones(2)}}}, twice)
+
+
+def write_entries(file, **entries):
+    """An archive of `.npy` entries, whatever they hold."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, entry in entries.items():
+            stream = io.BytesIO()
+            np.lib.format.write_array(stream, np.asarray(entry))
+            archive.writestr(f"{name}.npy", stream.getvalue())
+
+
+class Command:
+    """Its pickle runs a command that makes a file."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.made}",)
+
+
+# Of a pruned "w" with 9 weights, two of which are not zero.
+PARTS = {
+    "w.mask": np.packbits([0, 1, 0, 0, 0, 0, 0, 0, 1]),
+    "w.values": np.array([3, 4], np.float32),
+    "w.shape": np.array([9], np.int64),
+}
+
+
+class TestDamagedFiles:
+    LIKE = {"w": jax.ShapeDtypeStruct((9,), jnp.float32)}
+
+    def test_the_parts_by_themselves_are_right(self, tmp_path):
+        write_entries(tmp_path / "model.npz", **PARTS)
+        loaded = swd_jax.io.load_sparse(tmp_path / "model.npz", self.LIKE)
+        assert loaded["w"].tolist() == [0, 3, 0, 0, 0, 0, 0, 0, 4]
+
+    @pytest.mark.parametrize(
+        ("changed", "problem"),
+        [
+            ({"w.mask": PARTS["w.mask"][:1]}, "the mask has 1 bytes for 9 weights"),
+            ({"w.mask": PARTS["w.mask"].astype("u2")}, "the mask has 2 bytes for 9"),
+            ({"w.values": np.ones(3)}, "2 nonzero weights, and 3 values are there"),
+            ({"w.values": np.ones((2, 1))}, "2 nonzero weights, and 2 values"),
+            ({"w.shape": np.array([-9])}, "'w.shape' is no shape"),
+            ({"w.shape": np.array([9.0])}, "'w.shape' is no shape"),
+            ({"w.dtype": "bfloat16"}, "float32 numbers are no bfloat16"),
+            ({"w.dtype": "object"}, "float32 numbers are no object"),
+            ({"w.dtype": "float7_e3m3"}, "the type 'float7_e3m3' is unknown here"),
+        ],
+    )
+    def test_of_which_a_part_is_wrong_are_named(self, changed, problem, tmp_path):
+        write_entries(tmp_path / "model.npz", **PARTS | changed)
+        with pytest.raises(
+            ValueError, match=f"model.npz' is damaged at 'w': .*{problem}"
+        ):
+            swd_jax.io.load_sparse(tmp_path / "model.npz", self.LIKE)
+
+    def test_whose_shape_is_huge_allocate_nothing(self, tmp_path):
+        huge = {"w.shape": np.array([2**60, 2**60])}
+        write_entries(tmp_path / "model.npz", **PARTS | huge)
+        with pytest.raises(
+            ValueError, match=r"has an array of shape \(11529\d+, 11529"
+        ):
+            swd_jax.io.load_sparse(tmp_path / "model.npz", self.LIKE)
+
+    @pytest.mark.parametrize(
+        "values", [np.zeros(9, "V2"), np.full(9, "a"), np.zeros(9, "f4,f4")]
+    )
+    def test_of_no_numbers_are_refused(self, values, tmp_path):
+        write_entries(tmp_path / "model.npz", w=values)
+        with pytest.raises(ValueError, match=r"for 'w', which are no numbers"):
+            swd_jax.io.load_sparse(tmp_path / "model.npz", self.LIKE)
+        with pytest.raises(ValueError, match="at 'w', which are no numbers"):
+            swd_jax.io.save_sparse(tmp_path / "other.npz", {"w": values})
+
+    def test_with_pickles_run_nothing(self, tmp_path):
+        made = tmp_path / "made"
+        write_entries(tmp_path / "model.npz", w=np.array([Command(made)] * 9))
+        with pytest.raises(ValueError, match="damaged at 'w': .*allow_pickle=False"):
+            swd_jax.io.load_sparse(tmp_path / "model.npz", self.LIKE)
+        (tmp_path / "model.npz").write_bytes(pickle.dumps(Command(made)))
+        with pytest.raises(ValueError, match=r"model.npz' is no \.npz file"):
+            swd_jax.io.load_sparse(tmp_path / "model.npz", self.LIKE)
+        assert not made.exists()
+
+    @pytest.mark.parametrize("kind", ["nothing", "text", "npy"])
+    def test_of_another_kind_are_named(self, kind, tmp_path):
+        contents = {"nothing": b"", "text": b"no archive", "npy": b"\x93NUMPY\1\0"}
+        (tmp_path / "model.npz").write_bytes(contents[kind])
+        with pytest.raises(
+            ValueError, match=r"model.npz' is no \.npz file, or only a p"
+        ):
+            swd_jax.io.load_sparse(tmp_path / "model.npz", self.LIKE)
+
+    def test_that_are_not_there_are_named(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="model.npz"):
+            swd_jax.io.load_sparse(tmp_path / "model", self.LIKE)
+
+    def test_at_any_byte_are_refused_or_right(self, tmp_path):
+        file = tmp_path / "model.npz"
+        params = {"w": jnp.zeros(99, jnp.bfloat16).at[3].set(2.5), "b": jnp.ones(2)}
+        swd_jax.io.save_sparse(file, params)
+        whole = file.read_bytes()
+        cut = [whole[:end] for end in range(0, len(whole), 29)]
+        flipped = [
+            whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]
+            for at in range(0, len(whole), 5)
+        ]
+        errors = []
+        for content in cut + flipped:
+            file.write_bytes(content)
+            try:
+                loaded = swd_jax.io.load_sparse(file, params)
+            except ValueError as error:
+                errors.append(str(error))
+            else:  # a byte that says nothing of the numbers, such as a date
+                jax.tree.map(np.testing.assert_array_equal, loaded, params)
+        assert all(str(file) in error for error in errors)
+        assert len(errors) > len(cut + flipped) / 2
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 8 KiB: the system refuses to write on."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+class TestWriting:
+    def test_that_fails_leaves_the_old_file(self, tmp_path, small_disk):
+        file = tmp_path / "model.npz"
+        swd_jax.io.save_sparse(file, {"w": jnp.ones(3)})
+        before = file.read_bytes()
+        with pytest.raises(
+            OSError, match=r"nothing was written, and the file that was there is unch"
+        ) as raised:
+            swd_jax.io.save_sparse(file, {"w": random(300, 300)})
+        assert str(file) in str(raised.value)
+        assert file.read_bytes() == before
+        assert list(tmp_path.iterdir()) == [file]
+
+    def test_that_fails_leaves_nothing(self, tmp_path, small_disk):
+        with pytest.raises(OSError, match=r"nothing was written: .*model\.npz"):
+            swd_jax.io.save_sparse(tmp_path / "model.npz", {"w": random(300, 300)})
+        assert not list(tmp_path.iterdir())
+
+    def test_to_a_folder_that_is_not_there_names_the_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"nowhere/model\.npz"):
+            swd_jax.io.save_sparse(tmp_path / "nowhere/model.npz", {"w": jnp.ones(3)})
+
+    def test_keeps_the_permissions_and_the_links_there_were(self, tmp_path):
+        file, link = tmp_path / "model.npz", tmp_path / "latest.npz"
+        swd_jax.io.save_sparse(file, {"w": jnp.ones(3)})
+        file.chmod(0o600)
+        link.symlink_to(file)
+        swd_jax.io.save_sparse(link, {"w": jnp.zeros(3)})
+        assert link.is_symlink()
+        assert file.stat().st_mode & 0o777 == 0o600
+        loaded = swd_jax.io.load_sparse(file, {"w": jnp.ones(3)})
+        assert loaded["w"].tolist() == [0, 0, 0]
+
+    def test_may_go_on_while_the_file_is_read(self, tmp_path):
+        file = tmp_path / "model.npz"
+        swd_jax.io.save_sparse(file, {"w": jnp.ones(3)})
+        with np.load(file) as before:
+            swd_jax.io.save_sparse(file, {"w": jnp.zeros(3)})
+            assert before["w"].tolist() == [1, 1, 1]
