@@ -25,7 +25,7 @@ PYTEST = JAX_PLATFORMS="$${JAX_PLATFORMS:-cpu}" $(PY) -m pytest -n $(WORKERS) --
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test test-examples coverage test-slow test-fuzz test-gpu test-oldest test-newest test-matrix \
-	lint format docs bench bench-compiled check-compiled clean
+	lint audit format docs bench bench-compiled check-compiled clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## "; print "Usage: make TARGET [ARGS=...] [PYTHON=python3.12]\n" } \
@@ -78,6 +78,12 @@ lint: ## check style, formatting, types and which wing imports which
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright --pythonpath "$(PY)"
 	$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
+# In an environment of its own: this needs the network, and neither lint nor tests do.
+AUDITED = $(or $(USE),.venv-audit/bin/python)
+audit: ## look for known vulnerabilities in the dependencies (needs the network)
+	@$(if $(USE),:,sh tools/venv.sh .venv-audit "$(PYTHON)" audit newest)
+	$(AUDITED) -m pip_audit --skip-editable $(ARGS)
+
 format: ## format the code and mend what can be mended
 	@$(call setup,lint)
 	$(PY) -m ruff check --fix .
@@ -112,7 +118,7 @@ check-compiled: ## check the limits of steps compiled for TPUs and GPUs (the sam
 	@$(MAKE) --no-print-directory bench-compiled ARGS="--check $(ARGS)"
 
 clean: ## remove the environments and everything built
-	rm -rf .venv .venv-oldest .venv-newest .venv-gpu .venv-tpu .venv-cuda docs/_build build dist \
+	rm -rf .venv .venv-oldest .venv-newest .venv-gpu .venv-tpu .venv-cuda .venv-audit docs/_build build dist \
 		.coverage .coverage.* htmlcov .pytest_cache .ruff_cache .hypothesis
 	find swd_jax tests examples benchmarks docs tools -name __pycache__ \
 		-type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -46,7 +46,7 @@ def run(page: Path) -> int:
         code = compile("\n" * snippet.line + snippet.code, str(page), "exec")
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(code, namespace)
+            exec(code, namespace)  # noqa: S102, the pages are ours
         example = doctest.Example(snippet.code, snippet.printed or "")
         checker = doctest.OutputChecker()
         if snippet.printed is not None and not checker.check_output(

@@ -16,8 +16,6 @@ ROOT = Path(__file__).parents[2]
 
 def environment() -> dict[str, Any]:
     """Command, date, commit, hardware and versions, for the JSON of results."""
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout
     packages = ("swd-jax", "jax", "jaxlib", "optax", "flax", "numpy")
     cpu_info = Path("/proc/cpuinfo")
     cpu = [
@@ -32,7 +30,7 @@ def environment() -> dict[str, Any]:
     return {
         "command": " ".join(["python", script.as_posix(), *arguments]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit.strip() or None,
+        "commit": _commit(),
         "hardware": {
             "platform": jax.default_backend(),
             "device_kind": jax.devices()[0].device_kind,
@@ -45,6 +43,18 @@ def environment() -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {package: metadata.version(package) for package in packages},
     }
+
+
+def _commit() -> str | None:
+    """The commit of this checkout; None where it is none, or git is not there."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    try:
+        described = subprocess.run(  # noqa: S603, the command is the one above
+            git, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return described.stdout.strip() or None
 
 
 def without_folder(argument: str) -> str:

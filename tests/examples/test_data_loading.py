@@ -18,6 +18,7 @@ from scipy import sparse
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[2] / "examples")
     data_loading = importlib.import_module("data_loading")
+    pickles = importlib.import_module("data_loading.pickles")
     planetoid = importlib.import_module("data_loading.planetoid")
 load, BadFile, MissingData = (
     data_loading.load,
@@ -347,6 +348,113 @@ class TestPythonBatches:
             load(name, tmp_path)
 
 
+class Calls:
+    """Its pickle calls a function, and may then set the state of what it returns."""
+
+    def __init__(self, function, *arguments, state=None):
+        self.reduced = (function, arguments, *(() if state is None else (state,)))
+
+    def __reduce__(self):
+        return self.reduced
+
+
+# What `numpy.dtype("O")` would be if it held no objects.
+NO_OBJECTS = Calls(np.dtype, "O", state=(3, "|", None, None, None, -1, -1, 0))
+FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
+SCALAR = np.float64(0).__reduce__()[0]
+RECONSTRUCT = np.zeros(1).__reduce__()[0]
+ADDRESS = 8 * b"A"
+
+
+def array_with_state(shape, dtype, content):
+    state = (1, shape, dtype, False, content)
+    return Calls(RECONSTRUCT, np.ndarray, (0,), b"b", state=state)
+
+
+class TestPickles:
+    @pytest.mark.parametrize("protocol", range(2, 6))
+    @pytest.mark.parametrize(
+        "content",
+        [
+            np.arange(6, dtype=">i4").reshape(2, 3),
+            np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+            np.array([[True], [False]]),
+            np.zeros((0, 3), np.complex64),
+            np.array(7, np.uint8),
+            [np.float32(0.1), np.int64(-3), np.bool_(True)],
+            {"a": (1, 2.5, None, b"x", "y"), "b": {1, 2}},
+        ],
+    )
+    def test_of_numbers_are_those_of_python(self, content, protocol):
+        packed = pickle.dumps(content, protocol)
+        found, expected = pickles.unpickle(packed, "a file"), pickle.loads(packed)
+        if isinstance(expected, np.ndarray):
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected, strict=False)
+            assert found.flags.f_contiguous == expected.flags.f_contiguous
+        else:
+            assert found == expected
+            assert list(map(type, found)) == list(map(type, expected))
+
+    @pytest.mark.parametrize(
+        ("function", "arguments"),
+        [
+            (eval, ("open(PATH, 'w')",)),
+            (exec, ("open(PATH, 'w')",)),
+            (open, ("PATH", "w")),
+            (getattr, (1, "real")),
+            (os.system, ("touch PATH",)),
+            (importlib.import_module, ("antigravity",)),
+            (np.load, ("PATH",)),
+            (np.save, ("PATH", 1)),
+        ],
+    )
+    def test_that_call_other_functions_are_refused(self, function, arguments, tmp_path):
+        path = tmp_path / "trace"
+        arguments = [
+            each.replace("PATH", str(path)) if isinstance(each, str) else each
+            for each in arguments
+        ]
+        content = pickle.dumps({"data": Calls(function, *arguments)})
+        with pytest.raises(BadFile, match="^a file: refused, because it asks for "):
+            pickles.unpickle(content, "a file")
+        assert not path.exists()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            np.array([{}, []], object),
+            np.zeros(2, "i4,O"),
+            np.array(["a"]),
+            # Each of these reads memory at an address that the pickle gives.
+            Calls(np.ndarray, (1,), "O", ADDRESS),
+            Calls(FROM_BUFFER, ADDRESS, NO_OBJECTS, (1,), "C"),
+            Calls(SCALAR, NO_OBJECTS, ADDRESS),
+            array_with_state((1,), NO_OBJECTS, ADDRESS),
+            array_with_state((1,), "O", ADDRESS),
+            # These have fewer bytes than they say.
+            array_with_state((2**40,), np.dtype("f8"), ADDRESS),
+            array_with_state((-1, -1), np.dtype("f8"), ADDRESS),
+            array_with_state((2,), np.dtype("f8"), ADDRESS),
+            Calls(FROM_BUFFER, ADDRESS, np.dtype("f8"), (2,), "C"),
+            Calls(SCALAR, np.dtype("f8"), b""),
+        ],
+        ids=range(13),
+    )
+    def test_of_arrays_that_are_none_are_refused(self, content):
+        with pytest.raises(BadFile, match="^a file: (refused|damaged), "):
+            pickles.unpickle(pickle.dumps(content), "a file")
+
+    def test_cannot_change_what_reads_them(self):
+        # GLOBAL csr_matrix, None, {"a": 1}, BUILD: attributes of the class itself.
+        content = (
+            b"\x80\x02cscipy.sparse.csr\ncsr_matrix\nN}X\x01\x00\x00\x00aK\x01s\x86b."
+        )
+        with pytest.raises(BadFile, match="^a file: damaged, "):
+            pickles.unpickle(content, "a file")
+        assert not hasattr(pickles.SparseRows, "a")
+
+
 def test_an_archive_that_lacks_batches_is_named(tmp_path):
     write_batches("cifar10", tmp_path / "unpacked")
     archive = tmp_path / "cifar-10-python.tar.gz"
@@ -356,6 +464,35 @@ def test_an_archive_that_lacks_batches_is_named(tmp_path):
     truncate(archive)
     with pytest.raises(BadFile, match=r"cifar-10-python\.tar\.gz: "):
         load("cifar10", tmp_path)
+
+
+def hostile_members(outside):
+    """Members that unpacking would put elsewhere, or that are no files."""
+    link = tarfile.TarInfo("train/class_a/link.png")
+    link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+    through = tarfile.TarInfo("train/class_a/link.png/0000.png")
+    hard = tarfile.TarInfo("data_batch_1")
+    hard.type, hard.linkname = tarfile.LNKTYPE, "../outside"
+    device = tarfile.TarInfo("train/class_b/0000.png")
+    device.type, device.devmajor = tarfile.CHRTYPE, 1
+    above = tarfile.TarInfo("../outside/train/class_c/0000.png")
+    absolute = tarfile.TarInfo(str(outside / "data_batch_2"))
+    return [link, through, hard, device, above, absolute]
+
+
+@pytest.mark.parametrize("name", ["cifar10.tar", "cifar-10-python.tar.gz"])
+def test_archives_are_unpacked_nowhere(name, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for member in hostile_members(outside):
+        with tarfile.open(folder / name, "w:gz" if "gz" in name else "w") as archive:
+            archive.addfile(member)
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(BadFile, match=rf"data/{name}"):
+            load("cifar10", folder, tmp_path / "cache")
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 CLASSES = [f"class_{letter}" for letter in "abcdefghij"]
@@ -629,7 +766,7 @@ class TestPlanetoid:
             ({"ally": np.eye(2)}, "allx and ally differ"),
             ({"ty": np.eye(3)}, "tx, ty and test.index differ"),
             ({"y": np.array(ALLY)}, "fewer than 1 nodes left"),
-            ({"tx": np.zeros((2, 3))}, "a csr_matrix was expected, not ndarray"),
+            ({"tx": np.zeros((2, 3))}, "a csr_matrix was expected, not _Array"),
             ({"graph": [1, 2]}, "graph is no dictionary"),
             ({"graph": {0: [7]}}, "index"),
             ({"graph": {0: [-1]}}, "index"),
