@@ -25,6 +25,7 @@ from digits_report import DENSE, GRADUAL, ONE_SHOT, SPARSIFY, SWD, Run, as_dict,
 from digits_training import TRAINING_IMAGES, Returns, Trained, Trainer
 
 import swd_jax
+import whole_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +111,13 @@ def optimizers(config: Config) -> dict[str, optax.GradientTransformation]:
 
 def main(config: Config) -> dict[str, Any]:
     """Train, prune, compare. Returns what it writes to digits.json."""
-    started = time.perf_counter()
     config.output.mkdir(parents=True, exist_ok=True)  # or fail before the work is done
+    with whole_files.alone(config.output):
+        return compare(config)
+
+
+def compare(config: Config) -> dict[str, Any]:
+    started = time.perf_counter()
     console = rich.console.Console(highlight=False)
     if not console.is_terminal:
         console.width = 100  # a file or a pipe has no width of its own
@@ -146,7 +152,7 @@ def main(config: Config) -> dict[str, Any]:
         "config": dataclasses.asdict(config) | {"output": str(config.output)},
         "seconds": time.perf_counter() - started,
     } | as_dict(runs)
-    numbers.write_text(json.dumps(results, indent=2) + "\n")
+    whole_files.write(numbers, json.dumps(results, indent=2) + "\n")
     draw_figure(runs, figure)
     console.print(f"\n{results['seconds']:.0f} seconds. Written: {figure}, {numbers}")
     return results

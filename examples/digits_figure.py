@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+import whole_files
+
 # Colours that colour-blind readers can tell apart (Okabe & Ito).
 _COLOURS = {
     DENSE: "#5b6570",
@@ -47,7 +49,8 @@ def draw_figure(runs: Sequence[Run], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_FAINT)
         axes.tick_params(which="both", color=_FAINT, labelcolor=_INK, labelsize=9)
-    figure.savefig(path)
+    with whole_files.writing(path) as stream:
+        figure.savefig(stream, format="png")
 
 
 def _draw_accuracy(axes: Axes, groups: Groups) -> None:

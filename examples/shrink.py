@@ -22,6 +22,7 @@ import numpy as np
 from flax import nnx
 
 import swd_jax
+import whole_files
 
 try:
     import tyro
@@ -129,7 +130,8 @@ def write_program(model: Any, test: Images, file: Path) -> None:
     [batch] = jax.export.symbolic_shape("batch")
     pixels = jax.ShapeDtypeStruct((batch, *test.pixels.shape[1:]), test.pixels.dtype)
     program = jax.export.export(jax.jit(model), platforms=["cpu", "cuda", "tpu"])
-    file.write_bytes(program(pixels).serialize())
+    with whole_files.writing(file) as stream:
+        stream.write(program(pixels).serialize())
 
 
 def main(config: Config) -> None:
@@ -149,9 +151,20 @@ def main(config: Config) -> None:
         multiple_of=config.multiple_of,
     )
     config.output.mkdir(parents=True, exist_ok=True)
+    with whole_files.alone(config.output):
+        compare(config, structure, training, test)
+
+
+def compare(
+    config: Config,
+    structure: swd_jax.CoupledChannels,
+    training: Images,
+    test: Images,
+) -> None:
+    """Train, prune and shrink for every sparsity; print and write what was found."""
     if config.export:
-        file = config.output / "test.npz"
-        np.savez(file, pixels=test.pixels, labels=test.labels)
+        with whole_files.writing(config.output / "test.npz") as stream:
+            np.savez(stream, pixels=test.pixels, labels=test.labels)
     dense = trained(config, training, None)
     steps = config.epochs * (len(training.labels) // config.batch_size)
     runs = []
@@ -179,7 +192,7 @@ def main(config: Config) -> None:
     images = {"train": len(training.labels), "test": len(test.labels)}
     results = {"config": options, "images": images, "runs": runs, **environment()}
     file = config.output / "shrink.json"
-    file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    whole_files.write(file, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

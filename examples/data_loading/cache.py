@@ -1,11 +1,11 @@
 """Arrays that took long to make, kept in a file for the next time."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+import whole_files
 from data_loading.errors import DAMAGE
 
 KEY = "key"
@@ -36,12 +36,6 @@ def _read(file: Path, key: str) -> dict[str, np.ndarray] | None:
 
 
 def _write(file: Path, key: str, arrays: dict[str, np.ndarray]) -> None:
-    """Under another name first: whoever reads sees the whole file or none."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            np.savez(stream, **{KEY: np.array(key)}, **arrays)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_files.writing(file) as stream:
+        np.savez(stream, **{KEY: np.array(key)}, **arrays)

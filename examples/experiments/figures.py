@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+import whole_files
 from experiments import choice_figures, tables
 from experiments.plain import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, plain
 
@@ -54,7 +55,8 @@ def draw(name: str, results: Sequence[tables.Result], folder: Path) -> list[Path
     for stem, figure in made.items():
         path = folder / f"{stem}.png"
         # No date or version inside: the same picture is the same file.
-        figure.savefig(path, metadata={"Software": None})
+        with whole_files.writing(path) as stream:
+            figure.savefig(stream, format="png", metadata={"Software": None})
         paths.append(path)
     return paths
 

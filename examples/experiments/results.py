@@ -2,12 +2,11 @@
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import whole_files
 from experiments.run import Run
 
 FORMAT = 1
@@ -27,13 +26,7 @@ def write(folder: Path, run: Run, result: dict[str, Any]) -> Path:
     content = {"format": FORMAT, "run": run.as_dict()} | _rounded(result)
     # Strictly: NaN is no JSON.
     text = json.dumps(content, allow_nan=False) + "\n"
-    with tempfile.NamedTemporaryFile(
-        "w", dir=folder, prefix=".", suffix=".part", delete=False
-    ) as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
+    whole_files.write(path, text)
     return path
 
 
@@ -69,7 +62,7 @@ def read(place: Path) -> list[dict[str, Any]]:
     if place.is_dir():
         results = [read_file(path) for path in sorted(place.glob("*.json"))]
     elif place.exists():
-        lines = place.read_text().splitlines()
+        lines = place.read_bytes().splitlines()
         results = [_checked(line, f"{place}:{i + 1}") for i, line in enumerate(lines)]
     else:
         results = []
@@ -80,7 +73,7 @@ def read(place: Path) -> list[dict[str, Any]]:
 
 def read_file(path: Path) -> dict[str, Any]:
     """One result."""
-    return _checked(path.read_text(), str(path))
+    return _checked(path.read_bytes(), str(path))
 
 
 def collect(folder: Path, target: Path) -> int:
@@ -94,10 +87,8 @@ def collect(folder: Path, target: Path) -> int:
         found = read(target) + found
     by_name = {_name(result): result for result in found}
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")
     lines = [json.dumps(by_name[name]) + "\n" for name in sorted(by_name)]
-    part.write_text("".join(lines))
-    os.replace(part, target)
+    whole_files.write(target, "".join(lines))
     return len(by_name)
 
 
@@ -106,10 +97,10 @@ def _name(result: dict[str, Any]) -> str:
     return Run(**{**Run.defaults(), **result["run"]}).name
 
 
-def _checked(text: str, where: str) -> dict[str, Any]:
+def _checked(text: bytes, where: str) -> dict[str, Any]:
     try:
         result = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         raise BadResult(
             f"{where} is not a whole result ({error}). Delete it and run again."
         ) from error

@@ -22,6 +22,7 @@ import tyro
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+import whole_files
 from imagenet_training import placement
 from imagenet_training.config import IMAGENET_CLASSES, IMAGENET_IMAGES, Config
 from imagenet_training.trainer import Trainer
@@ -112,7 +113,7 @@ def run(compile_for: CompileFor, config: Config) -> dict[str, Any]:
     }
     if compile_for.json_file is not None:
         compile_for.json_file.parent.mkdir(parents=True, exist_ok=True)
-        compile_for.json_file.write_text(json.dumps(found, indent=2) + "\n")
+        whole_files.write(compile_for.json_file, json.dumps(found, indent=2) + "\n")
     return found
 
 

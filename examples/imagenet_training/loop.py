@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 import swd_jax
+import whole_files
 from imagenet_training import pipeline, placement
 from imagenet_training.checkpoints import Checkpoints, save_pruned
 from imagenet_training.config import IMAGENET_CLASSES, Config
@@ -31,6 +32,13 @@ def run(config: Config) -> dict[str, Any]:
     placement.check_batch_size(config.batch_size)
     mesh = placement.make_mesh()
     config.output.mkdir(parents=True, exist_ok=True)  # or fail before the work is done
+    # Processes of one run share the folder, and the first one holds it for all.
+    is_first = jax.process_index() == 0
+    with whole_files.alone(config.output) if is_first else contextlib.nullcontext():
+        return _run(config, mesh)
+
+
+def _run(config: Config, mesh: Mesh) -> dict[str, Any]:
     data = find_data(config)
     steps = config.total_steps(data.images)
     steps_per_epoch = config.steps_per_epoch(data.images)
@@ -201,7 +209,7 @@ def finish(
         metrics.say(f"Written: {place}")
     file = config.output / "result.json"
     if metrics.first:
-        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        whole_files.write(file, json.dumps(result, indent=2) + "\n")
     metrics.say(f"Written: {file}")
     return result
 

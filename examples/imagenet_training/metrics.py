@@ -10,6 +10,7 @@ import jax
 import rich.console
 import rich.progress
 
+import whole_files
 from imagenet_training.config import Config
 
 
@@ -113,10 +114,10 @@ def _keep_until(file: Path, step: int) -> None:
     if not file.exists():
         return
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_bytes().splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+                kept.append(line.decode() + "\n")
         except ValueError:
             continue
-    file.write_text("".join(kept), encoding="utf-8")
+    whole_files.write(file, "".join(kept))

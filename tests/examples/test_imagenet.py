@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,12 @@ from PIL import Image
 
 import swd_jax
 from imagenet_training import images, pipeline, placement
-from imagenet_training.checkpoints import Checkpoints, OtherRun
+from imagenet_training.checkpoints import (
+    BadCheckpoint,
+    Checkpoints,
+    OtherRun,
+    by_path,
+)
 from imagenet_training.config import Config, reference_configs
 from imagenet_training.data import find_data
 from imagenet_training.folder import BadFolder, find_images, find_validation_images
@@ -540,6 +546,61 @@ class TestCheckpoints:
             checkpoints.restore(trainer.abstract, trainer.shardings)
         checkpoints.close()
 
+    # Orbax leaves coroutines behind that failed.
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_that_are_damaged_are_named(self, trainer, tmp_path):
+        config, state = small(output=tmp_path), trainer.start()
+        checkpoints = Checkpoints(config, "data")
+        for step in (3, 6):
+            checkpoints.save(step, state)
+        checkpoints.close()
+
+        def restored():
+            checkpoints = Checkpoints(config, "data")
+            try:
+                return checkpoints.restore(trainer.abstract, trainer.shardings)
+            finally:
+                checkpoints.close()
+
+        folder = tmp_path / "checkpoints/6"
+        data = (folder / "state/d").iterdir()
+        for path in (*data, folder / "position/metadata"):
+            whole = path.read_bytes()
+            path.write_bytes(whole[:-20])
+            with pytest.raises(BadCheckpoint, match=f"{folder} is .* on from step 3"):
+                restored()
+            path.write_bytes(whole)
+        jax.tree.map(np.testing.assert_array_equal, restored(), state)
+        shutil.rmtree(tmp_path / "checkpoints/3")
+        (folder / "position/metadata").unlink()
+        with pytest.raises(BadCheckpoint, match="goes on from the beginning"):
+            restored()
+
+    def test_whose_numbers_have_changed_are_named(self, trainer, tmp_path):
+        config, state = small(output=tmp_path), trainer.start()
+        checkpoints = Checkpoints(config, "data")
+        checkpoints.save(3, state)
+        checkpoints.close()
+        position = tmp_path / "checkpoints/3/position/metadata"
+        content = json.loads(position.read_text())
+        # The bits of float32 numbers as NumPy adds them up.
+        name = "network/params/stem/conv/kernel"
+        kernel = np.asarray(by_path(state)[name])
+        total = kernel.view(np.uint32).sum(dtype=np.uint64) % 2**32
+        assert content["bit_sums"][name] == total
+        content["bit_sums"][name] ^= 1  # as if the kernel were another
+        position.write_text(json.dumps(content))
+        checkpoints = Checkpoints(config, "data")
+        with pytest.raises(BadCheckpoint, match="its numbers have changed. Delete it"):
+            checkpoints.restore(trainer.abstract, trainer.shardings)
+        checkpoints.close()
+
+    @pytest.mark.parametrize("content", ["", "{", "[1]", "\0" * 9])
+    def test_whose_config_is_damaged_are_named(self, content, tmp_path):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(OtherRun, match=r"config\.json is damaged"):
+            Checkpoints(small(output=tmp_path), "data")
+
 
 class TestMetrics:
     def test_what_came_after_the_checkpoint_is_taken_back(self, tmp_path):
@@ -631,6 +692,10 @@ def steps_written(output):
 
 def kill_after(arguments, output, lines, devices=8):
     """SIGKILL, wherever it is when so many lines of metrics are written."""
+    kill_when(lambda: steps_written(output) >= lines, arguments, devices)
+
+
+def kill_when(condition, arguments, devices=8):
     process = subprocess.Popen(
         arguments,
         env=environment(devices),
@@ -638,9 +703,9 @@ def kill_after(arguments, output, lines, devices=8):
         stderr=subprocess.DEVNULL,
     )
     try:
-        while steps_written(output) < lines:
+        while not condition():
             assert process.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.01)
+            time.sleep(0.001)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -733,6 +798,24 @@ def test_a_killed_run_ends_with_the_same_bits(mesh, own_data, tmp_path):
     # Finished: the same command evaluates again, and changes nothing.
     finish(command(own_data, killed, *arguments))
     assert_same_bits(whole, killed)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_while_it_writes_ends_with_the_same_bits(data, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(command(data, whole))
+
+    # The names that Orbax gives to what it has not finished.
+    for pattern in ("checkpoints/6.*tmp*/state.*tmp*/*", "pruned.*tmp*"):
+        kill_when(lambda p=pattern: any(killed.glob(p)), command(data, killed))
+    finish(command(data, killed))
+    assert_same_bits(whole, killed)
+    results = [json.loads((f / "result.json").read_text()) for f in (whole, killed)]
+    assert results[0] == results[1]
+    # Nothing is left of what was half written.
+    assert sorted(path.name for path in whole.iterdir()) == sorted(
+        path.name for path in killed.iterdir()
+    )
 
 
 @pytest.mark.slow
