@@ -134,14 +134,18 @@ def as_factor(name: str, value: Any) -> ArrayLike | None:
     return None if number == 1 else float(number)
 
 
+MAX_STEPS = 2**31 - 1
+"""The largest count of steps that `optax.safe_increment` gives."""
+
+
 def as_step_count(name: str, value: Any, *, minimum: int) -> Any:
     """Return a number of steps as an int, or as it is if it is traced.
 
     Whole floats are numbers of steps too: 1e4.
 
     Raises:
-      ValueError: if it is not a whole number of at least `minimum`, naming the
-        argument. Traced values are not checked.
+      ValueError: if it is not a whole number of at least `minimum` and at most
+        `MAX_STEPS`, naming the argument. Traced values are not checked.
     """
     is_bool = isinstance(value, bool)
     number = None if is_bool else as_decimal(name, value)
@@ -149,6 +153,11 @@ def as_step_count(name: str, value: Any, *, minimum: int) -> Any:
     if is_bool or is_wrong:
         raise ValueError(
             f"{name} must be a whole number of at least {minimum}, got {shown(value)}"
+        )
+    if number is not None and number > MAX_STEPS:
+        raise ValueError(
+            f"{name} must be at most {MAX_STEPS}, got {shown(value)}: optimizers count "
+            "their steps in int32, and stop there"
         )
     return value if number is None else int(number)
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -35,7 +36,8 @@ def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Sc
       arguments are equal.
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError: if an argument is out of range, or a_max / a_min is above 3.4e38, the
+        largest float32.
 
     Examples:
       >>> import swd_jax
@@ -57,6 +59,12 @@ def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Sc
         raise ValueError(f"a_min must be greater than 0, got {shown(a_min)}")
     if highest < lowest:
         raise ValueError(f"a_max must be at least a_min={a_min!r}, got {shown(a_max)}")
+    largest = float(np.finfo(np.float32).max)
+    if highest > largest or highest / lowest > largest:
+        raise ValueError(
+            f"a_max must be at most {largest:.3g}, the largest float32, and at most so "
+            f"many times a_min={a_min!r}, got {shown(a_max)}"
+        )
     return _ExponentialGrowth(
         float(lowest),
         float(highest),

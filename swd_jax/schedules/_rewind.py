@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
@@ -61,5 +62,10 @@ class _Rewind:
     to: Any
 
     def __call__(self, step: ArrayLike) -> ArrayLike:
-        rewound = [lambda since: self.schedule(since + self.to)] * len(self.steps)
-        return optax.join_schedules([self.schedule, *rewound], list(self.steps))(step)
+        def rewound(since: ArrayLike) -> ArrayLike:
+            # The sum of two int32 counts wraps round; the count itself ends there.
+            last = validation.MAX_STEPS - self.to
+            return self.schedule(jnp.minimum(since, last) + self.to)
+
+        schedules = [self.schedule, *[rewound] * len(self.steps)]
+        return optax.join_schedules(schedules, list(self.steps))(step)

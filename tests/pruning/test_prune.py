@@ -201,6 +201,21 @@ class TestTies:
         lost = np.concatenate([~np.asarray(mask) for mask in masks], axis=1)
         np.testing.assert_array_equal(lost, [[1, 1, 1, 0, 1, 1, 1, 0]])
 
+    @pytest.mark.parametrize("sparsity", [0.29, 0.9, 0.99])
+    @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float8_e4m3fn])
+    def test_of_hundreds_of_weights_leave_the_exact_count(self, dtype, sparsity):
+        rng = np.random.default_rng(3)
+        params = [
+            jnp.asarray(rng.choice([-2.0, -1.0, -0.5, 0.5, 1.0], shape), dtype)
+            for shape in ((40, 30), (20, 20), (1, 7))
+        ]
+        masks = swd_jax.prune_mask(params, sparsity)
+        expected = reference.pruned([np.asarray(leaf) for leaf in params], sparsity)
+        for mask, lost in zip(masks, expected, strict=True):
+            np.testing.assert_array_equal(~np.asarray(mask), lost)
+        zeros = sum(int((leaf == 0).sum()) for leaf in swd_jax.prune(params, sparsity))
+        assert zeros == reference.pruned_count(sparsity, 1607)
+
 
 class TestNotFinite:
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

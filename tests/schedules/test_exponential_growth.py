@@ -25,6 +25,8 @@ class TestExponentialGrowth:
             (0.5, 0.5, 10),
             (1, 2, 1),
             (0.1, 4e4, 10**6),
+            (0.1, 1e6, 10**9),
+            (1e-3, 1e6, 2**31 - 1),
         ],
     )
     def test_is_the_formula_until_the_end(self, a_min, a_max, total_steps):
@@ -57,7 +59,10 @@ class TestExponentialGrowth:
                 for value in (0, 0.0, -0.1, np.nan, np.inf, "0.1", None)
             ),
             *(("a_max", value) for value in (0.05, -1.0, np.nan, np.inf, "1e5", True)),
+            # What float32 and the optimizers' counts do not reach.
+            *(("a_max", value) for value in (1e39, 4e37)),
             *(("total_steps", value) for value in (0, -5, 1.5, True, "10", None)),
+            *(("total_steps", value) for value in (2**31, 10**10)),
         ],
     )
     def test_out_of_range_is_an_error_that_names_the_argument(self, argument, value):

@@ -33,6 +33,21 @@ class TestRewind:
         expected = [1 - t / 10 for t in range(10)] + [0.5 - t / 10 for t in range(6)]
         np.testing.assert_allclose(values, expected, atol=1e-6)
 
+    @pytest.mark.parametrize(
+        ("steps", "to", "expected"),
+        [
+            ([10], 10**6, [0, 10**6, 10**6 + 10**9 - 10, 2**31 - 1]),
+            ([10**9], 2 * 10**9, [0, 10, 2 * 10**9, 2**31 - 1]),
+            ([10**9], 5, [0, 10, 5, 5 + 2**31 - 1 - 10**9]),
+        ],
+    )
+    def test_of_very_late_steps_does_not_wrap_round(self, steps, to, expected):
+        # 1 / (1 + t / 10**6) would be negative of a count that has wrapped round.
+        again = swd_jax.schedules.rewind(lambda t: 1 / (1 + t * 1e-6), steps, to)
+        found = jax.jit(jax.vmap(again))(jnp.array([0, 10, 10**9, 2**31 - 1]))
+        expected = 1 / (1 + np.array(expected, np.float64) * 1e-6)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
     def test_of_a_number_is_an_error(self):
         with pytest.raises(ValueError, match="schedule must be a schedule"):
             swd_jax.schedules.rewind(0.1, [1], to=0)

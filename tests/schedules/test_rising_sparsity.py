@@ -25,6 +25,9 @@ class TestCubicSparsity:
             (0.5, 3, 4),
             (0.0, 0, 10),
             (0.95, 10, 10**6),
+            (0.9, 0, 10**9),
+            (0.9, 10**8, 2**31 - 1),
+            (0.9, 2**31 - 10, 2**31 - 1),
         ],
     )
     def test_is_the_formula_between_begin_and_end(self, final, begin, end):
@@ -64,7 +67,10 @@ class TestCubicSparsity:
         [
             *(("final", value) for value in (1.0, 1, -0.1, 1.5, np.nan, "0.9", None)),
             *(("begin", value) for value in (-1, 0.5, True, "0", None, np.nan)),
-            *(("end", value) for value in (10, 9, 0, -1, 20.5, True, "20", None)),
+            *(
+                ("end", value)
+                for value in (10, 9, 0, -1, 20.5, True, "20", None, 2**31)
+            ),
         ],
     )
     def test_out_of_range_is_an_error_that_names_the_argument(self, argument, value):
@@ -102,7 +108,13 @@ class TestStaircase:
         levels = [float(at(0.96, step)) for step in (1, 2, 4)]
         np.testing.assert_allclose(levels, [0, 0.8, 0.96], rtol=1e-6)
 
-    @pytest.mark.parametrize("steps", [[], [5, 5], [5, 3], [-1], [1.5]])
+    def test_steps_may_be_the_last_ones_that_are_counted(self):
+        steps = [10**9, 2**31 - 1]
+        schedule = swd_jax.schedules.staircase_sparsity(0.96, steps)
+        levels = values(schedule, [0, 10**9 - 1, 10**9, 2**31 - 2, 2**31 - 1])
+        np.testing.assert_allclose(levels, [0, 0, 0.8, 0.8, 0.96], rtol=1e-6)
+
+    @pytest.mark.parametrize("steps", [[], [5, 5], [5, 3], [-1], [1.5], [2**31]])
     def test_steps_that_do_not_rise_are_an_error(self, steps):
         with pytest.raises(ValueError, match="steps must be"):
             swd_jax.schedules.staircase_sparsity(0.5, steps)

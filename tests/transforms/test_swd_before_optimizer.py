@@ -150,6 +150,46 @@ def test_ties_at_the_threshold_are_all_kept():
     assert float(state.selection.selected_fraction) == pytest.approx(0.2)
 
 
+def bfloat16_ties(sparsity):
+    """1,600 weights of three magnitudes, and those strictly below the threshold."""
+    rng = np.random.default_rng(3)
+    params = [
+        jnp.asarray(rng.choice([-2.0, -1.0, -0.5, 0.5, 1.0], shape), jnp.bfloat16)
+        for shape in ((40, 30), (20, 20))
+    ]
+    return params, reference.selected([np.asarray(leaf) for leaf in params], sparsity)
+
+
+@pytest.mark.parametrize("sparsity", [0.29, 0.9])
+def test_of_hundreds_of_bfloat16_ties_none_is_selected(sparsity):
+    params, expected = bfloat16_ties(sparsity)
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    tx = swd_jax.swd(sparsity, weight_decay=1.0, a=1.0)
+    updates, state = quickly.jit(tx.update)(nothing, tx.init(params), params)
+    for update, selected in zip(updates, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(update) != 0, selected)
+    count = sum(int(selected.sum()) for selected in expected)
+    assert 0 < count + (sparsity == 0.29) <= reference.pruned_count(sparsity, 1600)
+    assert float(state.selection.selected_fraction) == pytest.approx(count / 1600)
+
+
+def test_of_hundreds_of_bfloat16_ties_sparsify_leaves_the_rest_to_prune():
+    params, expected = bfloat16_ties(0.9)
+    tx = swd_jax.sparsify(0.9, total_steps=1)
+
+    @quickly.jit
+    def trained(params):
+        nothing = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = tx.update(nothing, tx.init(params), params)
+        sparse = optax.apply_updates(params, updates)
+        return sparse, swd_jax.prune(sparse, 0.9)
+
+    sparse, pruned = trained(params)
+    for leaf, selected in zip(sparse, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(leaf) == 0, selected)
+    assert sum(int((leaf == 0).sum()) for leaf in pruned) == 1440
+
+
 def test_one_threshold_rules_all_prunable_leaves_and_no_others():
     weights = {
         "large": {"kernel": jnp.full((2, 2), 10.0), "bias": jnp.zeros(2)},

@@ -365,6 +365,33 @@ def test_the_second_call_is_not_traced_again(form):
     assert len(traces) == after_the_first
 
 
+@every_form
+def test_after_2_to_the_31_steps_its_count_does_not_wrap_round(form):
+    """Nor does Adam's, so that training goes on."""
+    tx, params = chained(form), FORMS[form].params()
+    last = jnp.int32(2**31 - 1)
+
+    def is_count(path):
+        return jax.tree_util.keystr(path[-1:], simple=True) == "count"
+
+    state = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: last + 0 if is_count(path) else leaf, tx.init(params)
+    )
+    step, _ = compiled_step(tx)
+    after, state = step(jax.tree.map(jnp.array, params), state, 0)
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    counts = [int(leaf) for path, leaf in leaves if is_count(path)]
+    assert set(counts) == {2**31 - 1}
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after, state)))
+    if form == "swd scheduled":
+        found = [
+            float(optax.tree_utils.tree_get(state, name))
+            for name in ("multiplier", "coefficient", "selected_fraction")
+        ]
+        # The last values of A, of the weight decay and of RISING, of 72 weights.
+        np.testing.assert_allclose(found, [100, 100 * 0.02, 0.75], rtol=1e-6)
+
+
 ALL_DTYPES = [("float16",), ("bfloat16",), ("float32",), ("float64",)]
 MIXED = [("bfloat16", "float32"), ("float32", "float16"), ("float64", "bfloat16")]
 
