@@ -79,6 +79,7 @@ def widen(weights: jax.Array, dtype: DTypeLike) -> jax.Array:
     shifts bits.
     """
     dtype = jnp.dtype(dtype)
+    weights = as_stored(weights)
     if dtype != jnp.float64 or weights.dtype == jnp.float64:
         return weights.astype(dtype)
     weights = weights.astype(jnp.float32)
@@ -87,6 +88,20 @@ def widen(weights: jax.Array, dtype: DTypeLike) -> jax.Array:
     subnormal = key.astype(dtype) * jnp.array(info.smallest_subnormal, dtype)
     subnormal = jnp.where(jnp.signbit(weights), -subnormal, subnormal)
     return jnp.where(key < (1 << info.nmant), subnormal, weights.astype(dtype))
+
+
+def as_stored(weights: jax.Array) -> jax.Array:
+    """Return weights with the bits that they have once they are stored.
+
+    XLA may skip the rounding of numbers in bfloat16 and float16 that the same program
+    computes (its option `xla_allow_excess_precision`, on by default), in some of the
+    operations that read them and not in others: a threshold and the mask of what is
+    below would be those of different weights.
+    """
+    if weights.dtype not in (jnp.bfloat16, jnp.float16):
+        return weights
+    info = jnp.finfo(weights.dtype)
+    return jax.lax.reduce_precision(weights, info.nexp, info.nmant)
 
 
 def is_zero(weights: jax.Array, opaque_one: jax.Array) -> jax.Array:

@@ -94,7 +94,7 @@ def update_to(latent: Latent, weights: jax.Array) -> tuple[jax.Array, jax.Array]
     dtype = _wide_enough(latent.update.dtype, old.dtype)
     update = (weights - sort_keys.widen(old, weights.dtype)).astype(dtype)
     arrived = (old.astype(dtype) + update).astype(old.dtype)
-    return update, sort_keys.widen(_round(arrived), weights.dtype)
+    return update, sort_keys.widen(arrived, weights.dtype)
 
 
 def _wide_enough(update: jnp.dtype, weights: jnp.dtype) -> jnp.dtype:
@@ -104,16 +104,6 @@ def _wide_enough(update: jnp.dtype, weights: jnp.dtype) -> jnp.dtype:
     if any(info.nexp > widest.nexp for info in infos):  # float16 beside bfloat16
         return jnp.dtype(jnp.float32)
     return widest.dtype
-
-
-def _round(weights: jax.Array) -> jax.Array:
-    """Return weights as they are stored.
-
-    XLA may skip the rounding of a sum in bfloat16 or float16 that it goes on computing
-    with (its option `xla_allow_excess_precision`, on by default).
-    """
-    info = jnp.finfo(weights.dtype)
-    return jax.lax.reduce_precision(weights, info.nexp, info.nmant)
 
 
 def replace_memory(memory: Any, arrays: Mapping[int, jax.Array]) -> Any:
