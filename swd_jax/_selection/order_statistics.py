@@ -279,7 +279,7 @@ def _count_pass(
     pool_candidates = xla_cpu.unstack_unfused(candidates)
     inputs, pool_candidates = xla_cpu.keep_in_loop(inputs, pool_candidates)
     keys = [key(leaf_inputs) for leaf_inputs in inputs]
-    return count_below.tally(
+    tally = count_below.tally(
         keys,
         pools,
         pool_candidates,
@@ -289,6 +289,10 @@ def _count_pass(
         shards=shards,
         runs_once=runs_once,
     )
+    if find_next_keys:
+        return tally
+    # `keep_in_loop` gives the candidates the type of the shards, which vary by device.
+    return tally._replace(next_key=candidates)
 
 
 def _total_costs(
