@@ -45,5 +45,7 @@ def kept_share(scores: jax.Array, largest_pruned: jax.Array, power: float) -> ja
         return distance
     if power == 2:
         return jnp.sqrt(distance * (2 - distance))
-    lost = jnp.expm1(power * jnp.log1p(-distance))
-    return jnp.exp(jnp.log(-lost) / power)
+    # At a distance of 1 the logarithm is infinite, at which `jax_debug_infs` raises.
+    is_shrunk = distance < 1
+    lost = jnp.expm1(power * jnp.log1p(-jnp.where(is_shrunk, distance, 0.5)))
+    return jnp.where(is_shrunk, jnp.exp(jnp.log(-lost) / power), 1)

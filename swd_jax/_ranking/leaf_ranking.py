@@ -37,10 +37,12 @@ class _WeightKey:
         scores = _criterion.nonnegative_scores(
             self.criterion, weights, statistic, extra_inputs, self.dtype
         )
-        if protected is not None:
-            is_protected = self.structure.protected_mask(protected, weights)
-            scores = jnp.where(is_protected, jnp.inf, scores)
-        return sort_keys.to_key(scores)
+        keys = sort_keys.to_key(scores)
+        if protected is None:
+            return keys
+        is_protected = self.structure.protected_mask(protected, weights)
+        # As a key, the infinity is nothing that `jax_debug_infs` raises at.
+        return jnp.where(is_protected, sort_keys.largest_key(self.dtype), keys)
 
 
 @functools.partial(
@@ -80,6 +82,11 @@ class LeafRanking(Ranking):
     protected: list[jax.Array] | None = None
     min_kept: tuple[int, ...] | None = None
     shards: Shards | None = None
+
+    @property
+    def has_protected_weights(self) -> bool:
+        """Whether the structure never prunes some of the weights."""
+        return self.protected is not None
 
     @property
     def num_thresholds(self) -> int:
@@ -230,19 +237,26 @@ class LeafRanking(Ranking):
             return KeptShares(
                 [jnp.ones_like(leaf, self.dtype) for leaf in self.weights]
             )
-        scores = self.unit_scores
-        if scores is None:
-            scores = self.weight_scores()
-        else:
-            masks = self.units.masks_below(leaf_thresholds)
-        # Protected weights have infinite scores: they do not shrink.
-        shrinks = [
-            ~mask & jnp.isfinite(score)
-            for mask, score in zip(masks, scores, strict=True)
-        ]
-        pairs = zip(masks, scores, strict=True)
-        keys = [jnp.where(mask, sort_keys.to_key(score), 0) for mask, score in pairs]
-        largest, num_shrunk = exact_sums.max_keys_and_counts(keys, shrinks, self.shards)
+        units = self.units
+        if self.unit_scores is not None:
+            masks = units.masks_below(leaf_thresholds)
+        # Protected weights have the key of infinity: they do not shrink. A score of 0
+        # in its place shrinks as little, and `jax_debug_infs` does not raise at it.
+        largest_key = sort_keys.largest_key(self.dtype)
+        scores, shrinks, pruned_keys = [], [], []
+        for inputs, mask in zip(units.inputs, masks, strict=True):
+            keys = units.key(inputs)
+            is_finite = keys < largest_key
+            if self.protected is None:
+                finite_keys = keys
+            else:
+                finite_keys = jnp.where(is_finite, keys, 0)
+            scores.append(sort_keys.from_key(finite_keys, self.dtype))
+            shrinks.append(~mask & is_finite)
+            pruned_keys.append(jnp.where(mask, keys, 0))
+        largest, num_shrunk = exact_sums.max_keys_and_counts(
+            pruned_keys, shrinks, self.shards
+        )
         largest_pruned = self._largest_pruned_of_pools(largest, leaf_thresholds)
         shares = [
             kept_share(score, key, power)

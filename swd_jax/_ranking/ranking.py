@@ -51,6 +51,11 @@ class Ranking(abc.ABC):
     shards: Shards | None = None
 
     @property
+    def has_protected_weights(self) -> bool:
+        """Whether there are weights that are never pruned, whatever their scores."""
+        return False
+
+    @property
     @abc.abstractmethod
     def num_thresholds(self) -> int:
         """The number of pools, which have one threshold each."""

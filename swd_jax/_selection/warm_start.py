@@ -135,8 +135,10 @@ def estimate(
       slack: emulated uint64, shape (pools, 4).
       scores: those of the keys.
     """
-    ends = sort_keys.from_key(keys + slack_widths, scores.dtype)
-    widths = jnp.where(jnp.isfinite(ends), ends - scores, 0)
+    ends = keys + slack_widths
+    is_finite = ends < sort_keys.largest_key(scores.dtype)
+    ends = sort_keys.from_key(jnp.where(is_finite, ends, keys), scores.dtype)
+    widths = jnp.where(is_finite, ends - scores, 0)
     share = uint64.to_float32(shortfall) / jnp.maximum(uint64.to_float32(slack), 1)
     return Estimates(scores + share.astype(scores.dtype) * widths, widths)
 

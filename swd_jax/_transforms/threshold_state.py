@@ -33,10 +33,12 @@ class ThresholdState(NamedTuple):
     threshold: jax.Array
     """tau, below which scores are selected. shape=() for a single target with
     scope="global", else (thresholds,): one for each pool, target by target; float32, or
-    float64 among float64 weights."""
+    float64 among float64 weights. Where `NM` selects all weights that it may prune, it
+    is the largest finite number."""
     threshold_change: jax.Array
     """The last change of tau (or of its estimate, see `tracking`), from which the next
-    search starts. In the shape and type of the threshold; 0 while that is infinite."""
+    search starts. In the shape and type of the threshold; 0 while that is infinite,
+    or the largest finite number."""
     selected_fraction: jax.Array
     """Selected weights over prunable weights. shape=(), dtype=float32"""
     accumulated: Any = ()
@@ -220,6 +222,9 @@ def select(
         masks += ranking.masks_below(new.leaf_thresholds)
         leaf_thresholds += new.leaf_thresholds
         keys = jnp.stack(new.keys)
+        if ranking.has_protected_weights:
+            # `jax_debug_infs` raises at a state with the infinity of these weights.
+            keys = jnp.minimum(keys, sort_keys.largest_key(ranking.dtype) - 1)
         scores = sort_keys.from_key(keys, ranking.dtype)
         thresholds += list(scores.astype(state.threshold.dtype))
         counts_below.append(new.counts_below)
@@ -277,7 +282,9 @@ def _changes(
 
     Numbers that have no meaning are 0.
     """
-    is_known = (step > 0) & jnp.isfinite(state.threshold) & jnp.isfinite(threshold)
+    # The largest finite number stands for the infinity of protected weights.
+    largest = jnp.finfo(threshold.dtype).max
+    is_known = (step > 0) & (state.threshold < largest) & (threshold < largest)
     if not estimates:
         return jnp.where(is_known, threshold - state.threshold, 0), ()
     new, width = (
