@@ -1,7 +1,8 @@
 """Values of users' schedules at many steps, where they can be known beforehand."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -16,6 +17,17 @@ _STEPS = np.concatenate(
         np.array([2**29, 2**30, 2**31 - 1], np.int32),
     ]
 )
+
+
+@contextlib.contextmanager
+def known_values() -> Generator[None, None, None]:
+    """Evaluate schedules at known steps, whatever users have told jax to forbid.
+
+    While a caller is traced, values stay known. `jax_transfer_guard` would forbid the
+    transfer of the steps.
+    """
+    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
+        yield
 
 
 class CheckedSchedule:
@@ -46,7 +58,7 @@ def probe(schedule: Any) -> list[tuple[int, float]]:
 def evaluate(schedule: Callable[..., Any], steps: np.ndarray) -> np.ndarray | None:
     """Return the values of a schedule at some steps; None if they cannot be known."""
     try:
-        with jax.ensure_compile_time_eval(), warnings.catch_warnings():
+        with known_values(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             values = jax.vmap(lambda step: jnp.asarray(schedule(step)))(steps)
             array = np.asarray(values, np.float64)

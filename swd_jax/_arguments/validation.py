@@ -109,7 +109,7 @@ def value_at_step(value: Any, step: ArrayLike) -> Any:
     if isinstance(step, Tracer):
         return value(step)
     # A concrete step gives a concrete value, also while a caller is traced.
-    with jax.ensure_compile_time_eval():
+    with schedule_probes.known_values():
         return value(jnp.asarray(step))
 
 

@@ -36,6 +36,8 @@ from swd_jax.reports._run_warnings import (
 )
 
 
+# A report is a transfer of numbers to the host, which users ask for by calling it.
+@jax.transfer_guard("allow")
 def diagnose(
     params: Any,
     target: Targets,

@@ -25,6 +25,8 @@ from swd_jax.reports._summary import Summary
 from swd_jax.schedules import largest_stable_multiplier
 
 
+# A report is a transfer of numbers to the host, which users ask for by calling it.
+@jax.transfer_guard("allow")
 def summarize(
     params: Any,
     target: Targets,

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from swd_jax._arguments import hashable, validation
+from swd_jax._arguments import hashable, schedule_probes, validation
 from swd_jax._arguments.schedule_probes import CheckedSchedule
 from swd_jax._arguments.short_text import shown
 
@@ -184,7 +184,7 @@ def _warn_if_bounded(bounded: _BoundMultiplier) -> None:
         return validation.coefficient_at(bounded.a, step), bounded.limit_at(step)
 
     try:
-        with jax.ensure_compile_time_eval():
+        with schedule_probes.known_values():
             values, limits = map(np.asarray, jax.vmap(at_step)(_PROBED_STEPS))
     except jax.errors.TracerArrayConversionError:
         return
