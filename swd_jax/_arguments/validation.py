@@ -162,17 +162,26 @@ def as_step_count(name: str, value: Any, *, minimum: int) -> Any:
     return value if number is None else int(number)
 
 
+def refuse_traced(name: str, value: Any) -> None:
+    """Raise if a number is traced that the program itself depends on.
+
+    Raises:
+      ValueError: naming the argument.
+    """
+    if isinstance(value, Tracer):
+        raise ValueError(
+            f"{name} is traced, and must be known beforehand: with "
+            "inject_hyperparams, name it among the static_args"
+        )
+
+
 def as_tolerance(tolerance: Any) -> Fraction:
     """Return the exact value of a tolerance; 0 for None.
 
     Raises:
       ValueError: if it is not a fraction in [0, 1), or traced.
     """
-    if isinstance(tolerance, Tracer):
-        raise ValueError(
-            "tolerance is traced, and must be known beforehand: with "
-            "inject_hyperparams, name it among the static_args"
-        )
+    refuse_traced("tolerance", tolerance)
     number = Fraction(0) if tolerance is None else as_decimal("tolerance", tolerance)
     if number is None or not 0 <= number < 1:
         raise ValueError(

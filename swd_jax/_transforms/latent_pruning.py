@@ -302,12 +302,14 @@ def prune_latents(
 
 
 def _check_power(power: Any) -> None:
+    validation.refuse_traced("power", power)
     is_number = isinstance(power, int | float) and not isinstance(power, bool)
     if not is_number or not power > 0:
         raise ValueError(f"power must be a number greater than 0, got {shown(power)}")
 
 
 def _checked_max_rescale(max_rescale: Any) -> float:
+    validation.refuse_traced("max_rescale", max_rescale)
     number = validation.as_decimal("max_rescale", max_rescale)
     if number is None or number < 1:
         raise ValueError(

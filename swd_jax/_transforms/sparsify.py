@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import optax
-from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from swd_jax._allocation.sparsity_values import Sparsity
@@ -173,11 +172,7 @@ def sparsify(
 def _checked_steps(begin: Any, end: Any, total_steps: Any) -> tuple[int, int, int]:
     steps = {"total_steps": total_steps, "begin": begin, "end": end}
     for name, value in steps.items():
-        if isinstance(value, Tracer):
-            raise ValueError(
-                f"{name} is traced, and sparsify needs to know it beforehand: with "
-                "inject_hyperparams, name it among the static_args"
-            )
+        validation.refuse_traced(name, value)
     validation.as_step_count("total_steps", total_steps, minimum=1)
     validation.as_step_count("begin", begin, minimum=0)
     begin, total_steps = int(begin), int(total_steps)

@@ -267,6 +267,7 @@ def _random_keys(seed: int, count: jax.Array | int, num_leaves: int) -> list[jax
 def _check_target(name: str, target: Target) -> None:
     """Raise if the target's sparsity is a schedule, or it is not of single weights."""
     for sparsity in target.allocation.all_sparsities():
+        validation.refuse_traced("sparsity", sparsity)
         if callable(sparsity) or validation.as_decimal("sparsity", sparsity) is None:
             raise ValueError(
                 f"sparsity must be a number for {name}, which is sparse from the first "

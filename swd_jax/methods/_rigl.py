@@ -158,6 +158,7 @@ def sparse_evolution(
 
 
 def _check_fraction(value: float) -> float:
+    validation.refuse_traced("drop_fraction", value)
     number = validation.as_decimal("drop_fraction", value)
     if number is None or not 0 < number < 1:
         raise ValueError(f"drop_fraction must be in (0, 1), got {shown(value)}")
