@@ -1,14 +1,10 @@
 """Any container: the same weights are treated the same, whatever they come in."""
 
-import collections
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import chex
 import equinox as eqx
 import flax.linen as nn
-import flax.struct
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -16,89 +12,14 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from flax.core import FrozenDict
 
 import swd_jax
 from tests.helpers import quickly
+from tests.helpers.containers import CONTAINERS, plain
 
 # Other tests run the same lines of the library.
 pytestmark = pytest.mark.no_cover
 
-
-class Named(NamedTuple):
-    a_kernel: Any
-    b_kernel: Any
-    c_bias: Any
-
-
-@flax.struct.dataclass
-class Struct:
-    a_kernel: Any
-    b_kernel: Any
-    c_bias: Any
-    width: int = flax.struct.field(pytree_node=False, default=5)
-
-
-@chex.dataclass
-class Chex:
-    a_kernel: Any
-    b_kernel: Any
-    c_bias: Any
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class Registered:
-    a_kernel: Any
-    b_kernel: Any
-    c_bias: Any
-
-
-class Module(eqx.Module):
-    a_kernel: Any
-    b_kernel: Any
-    c_bias: Any
-    nothing: None = None
-    name: str = eqx.field(static=True, default="module")
-
-
-class Variables(nnx.Module):
-    def __init__(self, a, b, c):
-        self.a_kernel = nnx.Param(a)
-        self.b_kernel = nnx.Param(b)
-        self.c_bias = nnx.Param(c)
-
-
-def plain(a, b, c):
-    return {"a_kernel": a, "b_kernel": b, "c_bias": c}
-
-
-# Three leaves, in this order, into a tree. (The last one is not prunable.)
-CONTAINERS: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "dict": plain,
-    "nested dicts": lambda a, b, c: {
-        "x": {"kernel": a},
-        "y": {"d": {"kernel": b, "z": c}},
-    },
-    "OrderedDict": lambda a, b, c: collections.OrderedDict(z=a, y=b, x=c),
-    "FrozenDict": lambda *leaves: FrozenDict(plain(*leaves)),
-    "haiku": lambda a, b, c: {"conv": {"w": a}, "mlp/~/linear_0": {"w": b, "w_b": c}},
-    "list": lambda *leaves: list(leaves),
-    "tuple": lambda *leaves: leaves,
-    "lists of dicts": lambda a, b, c: [{"w": a}, [], ({"w": b}, {"b": c})],
-    "NamedTuple": Named,
-    "flax.struct": Struct,
-    "chex.dataclass": lambda a, b, c: Chex(a_kernel=a, b_kernel=b, c_bias=c),
-    "dataclass": Registered,
-    "eqx.Module": Module,
-    "nnx.State": lambda *leaves: nnx.state(Variables(*leaves), nnx.Param),
-    "None among the leaves": lambda a, b, c: {
-        "a": a,
-        "m": None,
-        "n": b,
-        "z": [None, c],
-    },
-}
 
 # 12 + 24 prunable weights, some of them equal; s = 0.5 selects those below the 19th
 # smallest and prunes the 18 smallest.
