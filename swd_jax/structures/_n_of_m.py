@@ -240,6 +240,7 @@ class NM(LeafStructure):
         keys = key(inputs)
         limit, first_kept_tie = of_weights(limit), of_weights(first_kept_tie)
         position = jax.lax.broadcasted_iota(jnp.int32, leaf.shape, axis) % length
+        first_kept_tie = first_kept_tie.astype(position.dtype)
         return (keys > limit) | ((keys == limit) & (position >= first_kept_tie))
 
     def _protected_of_large_sets(
