@@ -165,7 +165,7 @@ def _uniform_like(key: jax.Array, leaf: Any) -> jax.Array:
     """Return uniform random numbers in the shape of a leaf, sharded like the leaf."""
 
     def uniform(key: jax.Array) -> jax.Array:
-        return jax.random.uniform(key, leaf.shape)
+        return jax.random.uniform(key, leaf.shape, jnp.float32)
 
     if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
         return jax.jit(uniform, out_shardings=leaf.sharding)(key)

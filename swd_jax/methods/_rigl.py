@@ -144,7 +144,7 @@ def sparse_evolution(
         return jnp.asarray(start, jnp.float32)
 
     def growth_scores(gradient: jax.Array, key: jax.Array) -> jax.Array:
-        return jax.random.uniform(key, gradient.shape)
+        return jax.random.uniform(key, gradient.shape, jnp.float32)
 
     return drop_and_grow(
         "sparse_evolution",
