@@ -24,7 +24,7 @@ PYTEST = JAX_PLATFORMS="$${JAX_PLATFORMS:-cpu}" $(PY) -m pytest -n $(WORKERS) --
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-examples coverage test-slow test-fuzz test-gpu test-oldest test-newest test-matrix \
+.PHONY: help demo test test-examples coverage test-slow test-fuzz test-strict test-table test-gpu test-oldest test-newest test-matrix \
 	lint audit format docs bench bench-compiled check-compiled clean
 
 help: ## list the targets
@@ -54,6 +54,14 @@ test-slow: ## run the tests that take long
 test-fuzz: ## compare random models with their shrunk ones (SWD_FUZZ_SEED, SWD_FUZZ_COUNT)
 	@$(call setup,test)
 	JAX_PLATFORMS=cpu $(PY) -m pytest -n 0 -m fuzz tests/fuzz $(ARGS)
+
+test-strict: ## run every function where jax is told to be strict: leaks, NaN, transfers, ...
+	@$(call setup,test)
+	$(PYTEST) -m strict tests/table $(ARGS)
+
+test-table: ## trace every transformation in all wraps, dtypes and containers, any two together
+	@$(call setup,test)
+	JAX_PLATFORMS=cpu $(PY) tests/table/every_pair.py $(ARGS)
 
 test-gpu: ## run the tests that need a GPU (CUDA=cuda13: with that jax; USE=PYTHON: yours)
 	@$(MAKE) --no-print-directory gpu-tests VENV="$(if $(filter .venv,$(VENV)),.venv-gpu,$(VENV))"

@@ -5,10 +5,11 @@
 
 A place is everything between `<!-- table: NAME -->` and `<!-- end -->`, for the table
 of one experiment, `<!-- compare: NAME NAME ... -->`, for `paper.py compare`,
-`<!-- compare METHOD OTHER: NAME NAME ... -->`, for two methods cell by cell, or
-`<!-- compiled: NAME ... -->`, for files of `benchmarks/compiled.py`, or
-`<!-- compiled imagenet: NAME ... -->`, for those of `examples/imagenet.py compile`, or
-`<!-- partners: KIND -->`, for the optimizers or the chains of `benchmarks/partners.py`.
+`<!-- compare METHOD OTHER: NAME NAME ... -->`, for two methods cell by cell,
+`<!-- compiled: NAME ... -->`, for files of `benchmarks/compiled.py`,
+`<!-- compiled imagenet: NAME ... -->`, for those of `examples/imagenet.py compile`,
+`<!-- partners: KIND -->`, for the optimizers or the chains of `benchmarks/partners.py`,
+or `<!-- combinations: NAME -->`, for a file of `make test-table`.
 """
 
 import json
@@ -24,7 +25,8 @@ sys.path.insert(0, str(DOCS.parent / "examples"))
 from experiments import comparison, results, study, tables  # noqa: E402
 
 PLACE = re.compile(
-    r"(<!-- (?P<kind>table|compare|compiled|partners)(?P<methods> [^:>]+)?: "
+    r"(<!-- (?P<kind>table|compare|compiled|partners|combinations)"
+    r"(?P<methods> [^:>]+)?: "
     r"(?P<names>[^>]+) -->\n)"
     r".*?(?P<end><!-- end -->)",
     re.S,
@@ -45,6 +47,8 @@ def _place(match: re.Match[str]) -> str:
         return f"{match[1]}\n{table}\n{match['end']}"
     if match["kind"] == "partners":
         return f"{match[1]}\n{_partners(*names)}\n{match['end']}"
+    if match["kind"] == "combinations":
+        return f"{match[1]}\n{_combinations(*names)}\n{match['end']}"
     found = [
         result
         for name in names
@@ -142,6 +146,37 @@ def _crossing(collectives: dict[str, dict[str, int]]) -> str:
         f"{of['count']} {kind}, {of['bytes']:,} B" for kind, of in collectives.items()
     )
     return "; ".join(each)
+
+
+def _combinations(name: str) -> str:
+    """What was combined with what, and the arguments that are refused."""
+    found = json.loads((DOCS / "results" / f"{name}.json").read_text())
+    columns = {
+        "Wraps": found["wraps"],
+        "Dtypes": found["dtypes"],
+        "Containers": found["containers"],
+    }
+    lists = "\n".join(
+        f"- {what} ({len(entries)}): {', '.join(entries)}."
+        for what, entries in columns.items()
+    )
+    rows = [
+        [method.partition(",")[0], f"`{argument}`", error]
+        for method, result in found["methods"].items()
+        for argument, error in result["refused"].items()
+    ]
+    rows = [row for i, row in enumerate(rows) if row not in rows[:i]]
+    header = ["function", "argument", "the error"]
+    methods = found["methods"].values()
+    passed = sum(method["passed"] for method in methods)
+    limits = sum(method["limits of optax"] for method in methods)
+    count = (
+        f"Of {passed + limits:,} combinations, of {len(methods)} uses of the "
+        f"transformations, {passed:,} work. The other {limits:,} fail in optax by "
+        "itself, with `optax.identity()` in the place of the transformation: of "
+        "gradients in another dtype than the parameters, or of float8."
+    )
+    return f"{count}\n\n{lists}\n\n{tables.as_markdown(header, rows, 3)}"
 
 
 def _imagenet(names: list[str]) -> str:

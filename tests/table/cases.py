@@ -7,14 +7,15 @@ import jax
 
 from tests.helpers.containers import CONTAINERS
 from tests.table.dtypes import DTYPES, Dtypes
-from tests.table.methods import METHODS
+from tests.table.methods import METHODS, NOTHING
 from tests.table.wraps import WRAPS, Case
 
 SHAPES = ((8, 6), (4, 8), (6,))
 
 
-def case(method: str, dtypes: str = "float32", container: str = "dict") -> Case:
-    return Case(METHODS[method], parameters(container, DTYPES[dtypes]), DTYPES[dtypes])
+def case(method: str | None, dtypes: str = "float32", container: str = "dict") -> Case:
+    row = NOTHING if method is None else METHODS[method]
+    return Case(row, parameters(container, DTYPES[dtypes]), DTYPES[dtypes])
 
 
 def parameters(container: str, dtypes: Dtypes) -> Any:
@@ -27,9 +28,12 @@ def parameters(container: str, dtypes: Dtypes) -> Any:
 
 
 def check(
-    method: str, wrap: str = "jit", dtypes: str = "float32", container: str = "dict"
+    method: str | None,
+    wrap: str = "jit",
+    dtypes: str = "float32",
+    container: str = "dict",
 ) -> None:
-    """Raise if a combination fails."""
+    """Raise if a combination fails; without a method, if optax by itself fails."""
     with jax.enable_x64("float64" in dtypes):
         WRAPS[wrap](case(method, dtypes, container))
 
