@@ -324,7 +324,7 @@ def _with_signature(function: Any, numbers: Any) -> Any:
     """Return a function whose parameters have names, as inject_hyperparams needs."""
     names = ", ".join(numbers)
     passed = ", ".join(f"{name}={name}" for name in numbers)
-    return eval(f"lambda {names}: function({passed})", {"function": function})
+    return eval(f"lambda {names}: function({passed})", {"function": function})  # noqa: S307
 
 
 WRAPS: dict[str, Callable[[Case], None]] = {
