@@ -16,11 +16,14 @@ from tests.helpers.programs import finish, start_program
 WAYS = [
     "automatic",
     "by_hand",
-    "explicit each_for_itself structures exported latents",
-    "explicit_structures structures_by_hand channels many_leaves structures_for_tpus",
+    "explicit structures latents channels many_leaves",
     *(
         pytest.param(way, marks=pytest.mark.slow)
-        for way in ("training", "more_structures", "more_explicit_structures")
+        for way in (
+            "training",
+            "each_for_itself exported structures_by_hand structures_for_tpus",
+            "explicit_structures more_structures more_explicit_structures",
+        )
     ),
     *(pytest.param(name, marks=pytest.mark.slow) for name in STRUCTURES),
 ]

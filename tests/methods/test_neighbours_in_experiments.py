@@ -140,7 +140,10 @@ def groups_and_params(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.98, 0.995])
+@pytest.mark.parametrize(
+    "sparsity",
+    [0.9, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.5, 0.98, 0.995))],
+)
 def test_gradual_layers_prunes_to_the_last_weight(name, sparsity):
     _, _, (first, last) = NETWORKS[name]
     groups, params = groups_and_params(name)
