@@ -61,7 +61,7 @@ test-strict: ## run every function where jax is told to be strict: leaks, NaN, t
 
 test-table: ## trace every transformation in all wraps, dtypes and containers, any two together
 	@$(call setup,test)
-	JAX_PLATFORMS=cpu $(PY) tests/table/every_pair.py $(ARGS)
+	JAX_PLATFORMS=cpu $(PY) tests/table/whole_table.py $(ARGS)
 
 test-gpu: ## run the tests that need a GPU (CUDA=cuda13: with that jax; USE=PYTHON: yours)
 	@$(MAKE) --no-print-directory gpu-tests VENV="$(if $(filter .venv,$(VENV)),.venv-gpu,$(VENV))"

@@ -170,11 +170,12 @@ def _combinations(name: str) -> str:
     methods = found["methods"].values()
     passed = sum(method["passed"] for method in methods)
     limits = sum(method["limits of optax"] for method in methods)
+    explained = sum(method["explained"] for method in methods)
     count = (
-        f"Of {passed + limits:,} combinations, of {len(methods)} uses of the "
-        f"transformations, {passed:,} work. The other {limits:,} fail in optax by "
-        "itself, with `optax.identity()` in the place of the transformation: of "
-        "gradients in another dtype than the parameters, or of float8."
+        f"Of {passed + limits + explained:,} combinations, with {len(methods)} uses of "
+        f"the transformations, {passed:,} work, {limits:,} fail in optax by itself "
+        f"(with `optax.identity()` in the transformation's place), and {explained:,} "
+        "for the reason below."
     )
     return f"{count}\n\n{lists}\n\n{tables.as_markdown(header, rows, 3)}"
 

@@ -1,5 +1,6 @@
 """The combinations of the table, and what becomes of each."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -49,15 +50,37 @@ def failures(check: Callable[[str], None], names: Iterable[str]) -> list[str]:
     return failed
 
 
-def combinations(num_dtypes: int) -> Iterator[tuple[str, str, str]]:
-    """Yield wraps, dtypes and containers such that any two of them meet.
+def combinations(columns: int) -> Iterator[tuple[str, str, str]]:
+    """Yield wraps, dtypes and containers.
 
     Args:
-      num_dtypes: how many dtypes each wrap has with each container. With 1, any two
-        still meet, since there are fewer dtypes than wraps and than containers.
+      columns: 1 for every entry with the first ones of the others, 2 for combinations
+        such that any two entries meet, 3 for all.
     """
-    dtypes = list(DTYPES)
-    for i, wrap in enumerate(WRAPS):
-        for j, container in enumerate(CONTAINERS):
-            for shift in range(num_dtypes):
-                yield wrap, dtypes[(i + j + shift) % len(dtypes)], container
+    wraps, dtypes, containers = list(WRAPS), list(DTYPES), list(CONTAINERS)
+    if columns == 1:
+        yield from ((wrap, dtypes[0], containers[0]) for wrap in wraps)
+        yield from ((wraps[0], each, containers[0]) for each in dtypes[1:])
+        yield from ((wraps[0], dtypes[0], each) for each in containers[1:])
+        return
+    # There are fewer dtypes than wraps and than containers: in turn, each meets all.
+    number = 1 if columns == 2 else len(dtypes)
+    for (i, wrap), (j, container) in itertools.product(
+        enumerate(wraps), enumerate(containers)
+    ):
+        for shift in range(number):
+            yield wrap, dtypes[(i + j + shift) % len(dtypes)], container
+
+
+def is_explained(method: str, wrap: str, dtypes: str) -> bool:
+    """Say which combinations docs/chain.md declares impossible, and why.
+
+    The updates of `sparsify` and `latent_pruning` are wider than their gradients where
+    these have fewer bits than the weights, and `cond` wants equal types.
+    """
+    return (
+        METHODS[method].wide_updates
+        and wrap in {"apply_if_finite", "conditionally_transform"}
+        and dtypes
+        in {"float32, gradients in bfloat16", "float32, gradients in float16"}
+    )
