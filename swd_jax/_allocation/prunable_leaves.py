@@ -11,7 +11,8 @@ import numpy as np
 
 from swd_jax._allocation import weight_or_bias
 from swd_jax._allocation.weight_or_bias import is_weight
-from swd_jax._arguments.short_text import shown
+from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import brief, shown
 from swd_jax._arrays import tree_paths
 
 Prunable: TypeAlias = str | re.Pattern[str] | Callable[[str, Any], bool] | Any
@@ -80,8 +81,14 @@ def as_prunable(prunable: Prunable) -> Prunable:
         return BoolTree.from_tree(prunable)
     if not callable(prunable):
         raise ValueError(
-            "prunable must be a regular expression on the path, a predicate "
-            f"(path, leaf) -> bool or a tree of bools, got {shown(prunable)}"
+            "prunable must be a regular expression on the path ('kernel|embedding'), a "
+            f"predicate (path, leaf) -> bool or a tree of bools, got {shown(prunable)}"
+        )
+    reason = validation.why_not_callable(prunable, 2)
+    if reason is not None:
+        raise ValueError(
+            "prunable must be a predicate (path, leaf) -> bool, and "
+            f"{shown(prunable)} does not take two arguments: {reason}"
         )
     return prunable
 
@@ -220,8 +227,8 @@ def _call_predicate(predicate: Callable[[str, Any], Any], path: str, leaf: Any) 
     answer = predicate(path, leaf)
     if not isinstance(answer, bool | np.bool_):
         raise ValueError(
-            f"prunable must answer with a bool, and answered {shown(answer)} for "
-            f"{path!r}"
+            "prunable must be a predicate (path, leaf) -> bool, and answered "
+            f"{shown(answer)} for {path!r}"
         )
     return bool(answer)
 
@@ -271,4 +278,4 @@ def _normalisation_layers(tree: Any) -> list[str]:
 def _described(prunable: Prunable) -> str:
     if prunable is is_weight:
         return "is_weight (two or more dimensions, no bias, no scale)"
-    return shown(prunable)
+    return brief(prunable)

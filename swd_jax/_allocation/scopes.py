@@ -74,18 +74,25 @@ def as_scope(scope: Any) -> Literal["global", "local", "erk"] | FrozenMapping:
         return scope
     if not isinstance(scope, Mapping) or not scope:
         raise ValueError(
-            f"scope must be one of {_NAMES} or a mapping from patterns of paths to "
-            f"sparsities, such as {{'attention': 0.5, 'mlp': 0.9}}, got {shown(scope)}"
+            f"scope must be {', '.join(map(repr, _NAMES))} or a mapping from patterns "
+            "of paths to sparsities, such as {'attention': 0.5, 'mlp': 0.9}, got "
+            f"{shown(scope)}"
         )
     return FrozenMapping(
-        {_as_pattern(p): sparsity_values.as_sparsity(s) for p, s in scope.items()}
+        {
+            _as_pattern(pattern): sparsity_values.as_sparsity(
+                sparsity, name=f"scope[{shown(pattern)}]"
+            )
+            for pattern, sparsity in scope.items()
+        }
     )
 
 
 def _as_pattern(pattern: Any) -> str | re.Pattern[str]:
     if not isinstance(pattern, str | re.Pattern):
         raise ValueError(
-            f"scope must map regular expressions to sparsities, got {shown(pattern)}"
+            "scope must map regular expressions on the paths to sparsities, such as "
+            f"{{'attention': 0.5, 'mlp': 0.9}}, got {shown(pattern)} for a pattern"
         )
     try:
         re.compile(pattern)
@@ -112,11 +119,16 @@ def find_pools(scope: Scope, leaves: Sequence[PrunableLeaf]) -> Pools:
         matching = {i for i in everything if re.search(pattern, leaves[i].path)}
         pool = tuple(i for i in unmatched if i in matching)
         if leaves and not pool:
-            why = "but earlier patterns have taken" if matching else "among"
+            why = (
+                "only leaves that earlier patterns have taken. Put it before them. It "
+                "matches"
+                if matching
+                else "none of the prunable leaves. These are"
+            )
             paths = (leaves[i].path for i in sorted(matching) or everything)
             raise ValueError(
-                f"scope has the pattern {str(pattern)!r}, which matches nothing {why} "
-                f"the prunable leaves:{tree_paths.listing(paths)}"
+                f"scope has the pattern {str(pattern)!r}, which matches {why}:"
+                f"{tree_paths.listing(paths)}"
             )
         pools.append(pool)
         unmatched = tuple(i for i in unmatched if i not in matching)

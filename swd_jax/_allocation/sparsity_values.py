@@ -25,11 +25,12 @@ _LATE_STEPS = (2**29, 2**30, 2**31 - 1)
 _ROUNDING = 1e-6
 
 
-def as_sparsity(sparsity: Any) -> Sparsity:
+def as_sparsity(sparsity: Any, *, name: str = "sparsity") -> Sparsity:
     """Check a user's sparsity and make it hashable. Idempotent.
 
     Args:
       sparsity: a number or a schedule.
+      name: what to call it in an error.
 
     Returns:
       A NumPy scalar for a concrete array, which prints as the same decimal; anything
@@ -42,24 +43,29 @@ def as_sparsity(sparsity: Any) -> Sparsity:
     Warns:
       UserWarning: if a schedule that settles falls.
     """
-    number = validation.as_decimal("sparsity", validation.value_at_step(sparsity, 0))
+    validation.check_schedule(name, sparsity)
+    number = validation.as_decimal(
+        name,
+        validation.value_at_step(sparsity, 0),
+        expected="a number in [0, 1) or a schedule of the step",
+    )
     if number is not None and not 0 <= number < 1:
         raise ValueError(
-            "sparsity, the fraction of weights to prune, must be in [0, 1), got "
-            f"{validation.describe(sparsity)}{_percentage(number)}"
+            f"{name}, the fraction of weights to prune, must be in [0, 1), got "
+            f"{validation.describe(sparsity)}{validation.percentage_hint(number)}"
         )
-    _check_probes(schedule_probes.probe(sparsity))
+    _check_probes(name, schedule_probes.probe(sparsity))
     return hashable.hashable_number(sparsity)
 
 
-def _check_probes(probed: list[tuple[int, float]]) -> None:
+def _check_probes(name: str, probed: list[tuple[int, float]]) -> None:
     """Raise or warn if values of a schedule leave the range, or fall."""
     for step, value in probed:
         if not -_ROUNDING <= value < 1:
             raise ValueError(
-                "sparsity, the fraction of weights to prune, must be in [0, 1), got a "
+                f"{name}, the fraction of weights to prune, must be in [0, 1), got a "
                 f"schedule that is {value:.6g} at step {step:,}"
-                f"{_percentage(Fraction(probed[-1][1]))}"
+                f"{validation.percentage_hint(Fraction(probed[-1][1]))}"
             )
     for (_, before), (step, value) in itertools.pairwise(probed):
         if value < before - _ROUNDING:
@@ -70,11 +76,6 @@ def _check_probes(probed: list[tuple[int, float]]) -> None:
                 stacklevel=5,
             )
             return
-
-
-def _percentage(number: Fraction) -> str:
-    """Return what a number above 1 is as a percentage, for an error."""
-    return f". Is it {float(number / 100):g}?" if 1 < number < 100 else ""
 
 
 def sparsity_at(sparsity: Sparsity, step: ArrayLike | None) -> Fraction | jax.Array:
@@ -94,6 +95,9 @@ def sparsity_at(sparsity: Sparsity, step: ArrayLike | None) -> Fraction | jax.Ar
         exact = validation.as_decimal("sparsity", sparsity)
         return exact if exact is not None else jnp.asarray(sparsity, jnp.float32)
     if step is not None:
+        # Steps of the library itself are arrays, which a check would wait for.
+        if not isinstance(step, jax.Array):
+            validation.as_step_count("step", step, minimum=0)
         value = validation.value_at_step(sparsity, step)
     else:
         value = settled_value("sparsity", sparsity)

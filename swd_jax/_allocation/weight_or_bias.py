@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from swd_jax._arguments.short_text import shown
+
 # Words of biases, of scales, and of what shifts or scales channels.
 _BIAS_OR_SCALE_WORDS = {
     *("bias", "biases", "offset", "offsets", "beta"),
@@ -64,6 +66,9 @@ def is_weight(path: str, leaf: Any) -> bool:
     Returns:
       True for a weight.
 
+    Raises:
+      ValueError: if the path is not a string.
+
     Examples:
       >>> import jax.numpy as jnp, swd_jax
       >>> swd_jax.is_weight("Dense_0/kernel", jnp.zeros((8, 4)))
@@ -80,6 +85,10 @@ def is_weight(path: str, leaf: Any) -> bool:
       ...     ),
       ... )
     """
+    if not isinstance(path, str):
+        raise ValueError(
+            f"path must be a string, got {shown(path)}. It comes first, (path, leaf)"
+        )
     return getattr(leaf, "ndim", 0) >= 2 and is_named_weight(path)
 
 

@@ -1,13 +1,17 @@
 """Values of users' schedules at many steps, where they can be known beforehand."""
 
 import contextlib
+import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from swd_jax._arguments.short_text import shown
 
 # Up to 2**27 steps, each at most 8 % beyond the one before; then steps at which a
 # schedule must agree for its value to count as settled.
@@ -31,7 +35,19 @@ def known_values() -> Generator[None, None, None]:
 
 
 class CheckedSchedule:
-    """A schedule of this package, whose values need no check."""
+    """A schedule of this package, whose values need no check.
+
+    Its classes are dataclasses, which print as the call that makes them.
+    """
+
+    def __repr__(self) -> str:
+        name = re.sub("([A-Z])", r"_\1", type(self).__name__).lower().lstrip("_")
+        arguments = [
+            f"{field.name}={shown(getattr(self, field.name))}"
+            for field in dataclasses.fields(cast(Any, self))
+            if field.repr
+        ]
+        return f"{name}({', '.join(arguments)})"
 
 
 def probe(schedule: Any) -> list[tuple[int, float]]:

@@ -1,6 +1,8 @@
 """Checks of numbers that users pass, and their exact decimal values."""
 
+import inspect
 import math
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -23,7 +25,7 @@ Number: TypeAlias = ArrayLike | Fraction | Decimal
 """A real number, or an array of shape () that holds one, traced or not."""
 
 
-def as_decimal(name: str, value: Any) -> Fraction | None:
+def as_decimal(name: str, value: Any, *, expected: str = "a number") -> Fraction | None:
     """Return the exact value of the decimal that a number prints as.
 
     0.29 is 29/100, both as a Python float and in float32, though neither type holds it
@@ -32,6 +34,7 @@ def as_decimal(name: str, value: Any) -> Fraction | None:
     Args:
       name: the argument's name, for the error.
       value: the argument.
+      expected: what the argument may be, for the error.
 
     Returns:
       The value; None if it is traced.
@@ -49,7 +52,7 @@ def as_decimal(name: str, value: Any) -> Fraction | None:
         number = value
     if not (isinstance(number, Decimal) or _is_real(number)):
         raise ValueError(
-            f"{name} must be a number, got {shown(value)}{_number_in(value)}"
+            f"{name} must be {expected}, got {shown(value)}{_number_in(value)}"
         )
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {shown(value)}")
@@ -81,7 +84,10 @@ def check_coefficient(name: str, value: Number | optax.Schedule) -> None:
     Raises:
       ValueError: naming the argument. Traced values are not checked.
     """
-    number = as_decimal(name, value_at_step(value, 0))
+    check_schedule(name, value)
+    number = as_decimal(
+        name, value_at_step(value, 0), expected="a number or a schedule of the step"
+    )
     if number is not None and number < 0:
         raise ValueError(f"{name} must be at least 0, got {describe(value)}")
     probed = schedule_probes.probe(value)
@@ -91,6 +97,67 @@ def check_coefficient(name: str, value: Number | optax.Schedule) -> None:
                 f"{name} must be at least 0, got a schedule that is "
                 f"{probed_value:.6g} at step {step:,}"
             )
+
+
+def check_schedule(name: str, value: Any) -> None:
+    """Raise if a callable does not take the optimizer step, and only that.
+
+    Raises:
+      ValueError: naming the argument.
+    """
+    reason = why_not_callable(value, 1) if callable(value) else None
+    if reason is not None:
+        raise ValueError(
+            f"{name} must be a number or a function of the optimizer step alone, "
+            f"lambda step: ..., and {shown(value)} does not take one argument: {reason}"
+        )
+
+
+def why_not_callable(
+    function: Callable[..., Any], num_arguments: int, *names: str
+) -> str | None:
+    """Return why a function cannot be called so; None if it can, or nobody knows.
+
+    Args:
+      function: that of a user.
+      num_arguments: the number of positional arguments.
+      names: arguments by name.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(*[None] * num_arguments, **dict.fromkeys(names))
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def percentage_hint(number: Fraction) -> str:
+    """Return what a number above 1 is as a percentage, for an error."""
+    return f". Is it {float(number / 100):g}?" if 1 < number < 100 else ""
+
+
+def check_bool(name: str, value: Any) -> None:
+    """Raise if a value is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {shown(value)}")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise if a seed is not a whole number."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
+        raise ValueError(f"seed must be a whole number, got {shown(seed)}")
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise if a value is no transformation of optax."""
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            "optimizer must be a transformation, such as optax.adam(1e-3), got "
+            f"{shown(optimizer)}"
+        )
 
 
 def coefficient_at(value: Number | optax.Schedule, step: ArrayLike) -> jax.Array:
@@ -148,12 +215,11 @@ def as_step_count(name: str, value: Any, *, minimum: int) -> Any:
         `MAX_STEPS`, naming the argument. Traced values are not checked.
     """
     is_bool = isinstance(value, bool)
-    number = None if is_bool else as_decimal(name, value)
+    expected = f"a whole number of at least {minimum}"
+    number = None if is_bool else as_decimal(name, value, expected=expected)
     is_wrong = number is not None and (number.denominator != 1 or number < minimum)
     if is_bool or is_wrong:
-        raise ValueError(
-            f"{name} must be a whole number of at least {minimum}, got {shown(value)}"
-        )
+        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
     if number is not None and number > MAX_STEPS:
         raise ValueError(
             f"{name} must be at most {MAX_STEPS}, got {shown(value)}: optimizers count "
@@ -175,6 +241,17 @@ def refuse_traced(name: str, value: Any) -> None:
         )
 
 
+def check_end(begin: Any, end: Any) -> None:
+    """Raise if `end` is not a whole number of steps that is greater than `begin`.
+
+    Raises:
+      ValueError: naming both. Traced values are not checked.
+    """
+    end = as_step_count("end", end, minimum=1)
+    if not isinstance(begin, Tracer) and not isinstance(end, Tracer) and end <= begin:
+        raise ValueError(f"end must be a step after begin, {begin}, got {end}")
+
+
 def as_tolerance(tolerance: Any) -> Fraction:
     """Return the exact value of a tolerance; 0 for None.
 
@@ -182,11 +259,14 @@ def as_tolerance(tolerance: Any) -> Fraction:
       ValueError: if it is not a fraction in [0, 1), or traced.
     """
     refuse_traced("tolerance", tolerance)
-    number = Fraction(0) if tolerance is None else as_decimal("tolerance", tolerance)
+    expected = "a number in [0, 1)"
+    number = (
+        Fraction(0)
+        if tolerance is None
+        else as_decimal("tolerance", tolerance, expected=expected)
+    )
     if number is None or not 0 <= number < 1:
-        raise ValueError(
-            f"tolerance must be a number in [0, 1), got {shown(tolerance)}"
-        )
+        raise ValueError(f"tolerance must be {expected}, got {shown(tolerance)}")
     return number
 
 
@@ -204,13 +284,13 @@ def as_min_kept(
     Raises:
       ValueError: if the value is neither.
     """
-    exact = as_decimal(name, value)
+    expected = (
+        f"a number of {item_name}, 0 or more, or a fraction of a {whole_name} below 1"
+    )
+    exact = as_decimal(name, value, expected=expected)
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if exact is not None and exact >= 0 and is_integer:
         return int(value)
     if exact is not None and 0 <= exact < 1:
         return exact
-    raise ValueError(
-        f"{name} must be a number of {item_name}, 0 or more, or a fraction of a "
-        f"{whole_name} below 1, got {shown(value)}"
-    )
+    raise ValueError(f"{name} must be {expected}, got {shown(value)}")

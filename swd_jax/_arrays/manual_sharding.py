@@ -120,6 +120,11 @@ def find_shards(leaves: Sequence[jax.Array], axis_name: AxisName) -> Shards | No
     """
     if axis_name is None:
         return None
+    if not isinstance(axis_name, str | tuple | list):
+        raise ValueError(
+            "axis_name must be the name of a mesh axis, or a tuple of names, got "
+            f"{axis_name!r}"
+        )
     axes = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     try:
         indices = [jax.lax.axis_index(axis) for axis in axes]

@@ -220,11 +220,11 @@ def _describe_difference(paths: list[str], param_paths: list[str]) -> str:
     present, expected = set(paths), set(param_paths)
     missing = [path for path in param_paths if path not in present]
     if missing:
-        return f"it has no array at {missing[0]!r}"
+        return f"there is no array at {missing[0]!r}"
     superfluous = [path for path in paths if path not in expected]
     if superfluous:
-        return f"it has an array at {superfluous[0]!r}, where they have none"
-    return "its arrays come in another order"
+        return f"there is an array at {superfluous[0]!r}, where they have none"
+    return "the arrays come in another order"
 
 
 def _is_opaque(node: Any) -> bool:

@@ -152,7 +152,8 @@ class ChannelGroups(Sequence[ChannelGroup]):
             for group in self.groups:
                 if group.name == index:
                     return group
-            raise KeyError(index)
+            names = [group.name for group in self.groups]
+            raise KeyError(f"no channel group is called {index!r}: they are {names}")
         return self.groups[index]
 
     def __iter__(self) -> Iterator[ChannelGroup]:

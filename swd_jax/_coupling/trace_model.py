@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from swd_jax._arguments.short_text import shown, type_of
 from swd_jax._arrays import tree_paths
 
 
@@ -76,9 +77,13 @@ def model_inputs(
     Raises:
       ValueError: if the parameters have no arrays, or two with the same path.
     """
+    _check_apply(apply)
     flat = tree_paths.flatten(params)
     if not tree_paths.arrays_by_path("params", flat):
-        raise ValueError("params has no arrays, so there are no channels to find.")
+        raise ValueError(
+            f"params must be a tree of arrays, and has none: got {shown(params)}. The "
+            "arguments are (apply, params, *example_args)"
+        )
     arguments, argument_tree = jax.tree.flatten(tuple(example_args))
     return ModelInputs(
         apply,
@@ -86,6 +91,27 @@ def model_inputs(
         [_abstract(leaf) for leaf in arguments],
         argument_tree,
     )
+
+
+def _check_apply(apply: Any) -> None:
+    """Raise if the model is no function, or a module of linen in place of its `apply`.
+
+    Compared by name: Flax need not be imported.
+    """
+    if not callable(apply):
+        raise ValueError(
+            "apply must be the model, a function of (params, *example_args), got "
+            f"{shown(apply)}. It comes first, (apply, params, *example_args)"
+        )
+    module_class: type = type(apply)
+    if any(
+        base.__name__ == "Module" and base.__module__.startswith("flax.linen")
+        for base in module_class.__mro__
+    ):
+        raise ValueError(
+            "apply must be the model, a function of (params, *example_args), got "
+            f"{type_of(apply)}, a module of flax.linen. Give its apply, model.apply"
+        )
 
 
 def trace(inputs: ModelInputs) -> tuple[Any, Any]:
@@ -133,13 +159,14 @@ def _make_jaxpr(program: Any, arrays: list[Any], input_arrays: list[Any]) -> Any
             "apply cannot be traced, because its Python code depends on the values of "
             "arrays (in an `if`, a loop, an index or a shape). Write that with jax.lax "
             "or jnp.where, or give the argument that decides it as a Python number "
-            f"rather than an array. From jax: {error}"
+            f"rather than an array. From jax: {str(error).splitlines()[0]}"
         ) from error
     except (TypeError, ValueError, AssertionError) as error:
-        shapes = ", ".join(str(leaf.shape) for leaf in input_arrays) or "none"
+        shapes = ", ".join(str(leaf.shape) for leaf in input_arrays)
+        given = f"of the shapes {shapes}" if shapes else "without arrays"
         raise ValueError(
-            f"apply(params, *example_args) cannot be traced with example_args of the "
-            f"shapes {shapes}. Give them the shapes that the model takes, with the "
+            f"apply(params, *example_args) cannot be traced with example_args {given}. "
+            "Give them the shapes that the model takes, with the "
             f"batch. The model's own message: {error}"
         ) from error
 

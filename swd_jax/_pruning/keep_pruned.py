@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from swd_jax._arguments import parameter_trees
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import tree_paths
 from swd_jax._arrays.explicit_sharding import device_put_like, reshard_like
 from swd_jax._targets.state_checks import check_fields
@@ -67,10 +68,11 @@ def keep_pruned(mask: Any) -> optax.GradientTransformationExtraArgs:
     masks = tree_paths.flatten(mask)
     for path, leaf in zip(masks.paths, masks.leaves, strict=True):
         if not isinstance(leaf, bool) and getattr(leaf, "dtype", None) != np.bool_:
+            place = f" at {path!r}" if path else ""
             raise ValueError(
-                "mask must hold bools, True = kept, but holds "
-                f"{getattr(leaf, 'dtype', leaf)} at {path!r}. "
-                "For masks of numbers: jax.tree.map(lambda m: m != 0, mask)"
+                "mask must be a tree of bools, True = kept, as prune_mask returns, and "
+                f"has {shown(leaf)}{place}. For masks of numbers: "
+                "jax.tree.map(lambda m: m != 0, mask)"
             )
 
     def init_fn(params: optax.Params) -> KeepPrunedState:

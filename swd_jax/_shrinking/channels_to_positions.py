@@ -1,10 +1,11 @@
 """From kept channels to the kept positions along every axis of every array."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import tree_paths
 from swd_jax._coupling import type_aliases
 from swd_jax._coupling.channel_groups import ChannelGroups
@@ -51,8 +52,17 @@ def check_not_emptied(
                 )
 
 
+def check_groups(groups: Any) -> None:
+    """Raise if a value is not what `channel_groups` returns."""
+    if not isinstance(groups, ChannelGroups):
+        raise ValueError(
+            f"groups must be what channel_groups(...) returns, got {shown(groups)}"
+        )
+
+
 def check_shapes(groups: ChannelGroups, flat: tree_paths.FlatTree, name: str) -> None:
     """Raise if the groups were found in a tree of other paths or shapes."""
+    check_groups(groups)
     arrays = tree_paths.arrays_by_path(name, flat)
     shapes = {path: tuple(leaf.shape) for path, leaf in arrays.items()}
     paths = [path for path in shapes if shapes[path] != groups.shapes.get(path)]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 
 from swd_jax._arguments import text_tables, validation
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import explicit_sharding, tree_paths
 from swd_jax._coupling import find_channel_groups
 from swd_jax._coupling.channel_groups import ChannelGroups, get_analysis
@@ -127,6 +128,11 @@ def cost_report(
       (448, 112)
     """
     validation.as_step_count("runs", runs, minimum=1)
+    if not isinstance(small, shrink_model.Shrunk):
+        raise ValueError(
+            "small must be what shrink(...) returns, got "
+            f"{shown(small)}. The arguments are (apply, params, small, *example_args)"
+        )
     flat = tree_paths.flatten(params)
     channels_to_positions.check_shapes(small.groups, flat, "params")
     arguments = jax.tree.map(example_like, tuple(example_args))

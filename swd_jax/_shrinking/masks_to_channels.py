@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import tree_paths
 from swd_jax._coupling import path_prefix, type_aliases
 from swd_jax._coupling.channel_groups import ChannelGroups
@@ -22,6 +24,7 @@ def as_vectors(
     Raises:
       ValueError: if `kept` is neither vectors nor masks, or empties an array.
     """
+    channels_to_positions.check_groups(groups)
     if _is_vectors(groups, kept):
         vectors = [np.asarray(vector) for vector in groups.vectors(kept)]
     else:
@@ -96,9 +99,9 @@ def _any_nonzero(
     return vectors
 
 
-def _mask_leaves(groups: ChannelGroups, masks: Any) -> dict[str, Any]:
+def _mask_leaves(groups: ChannelGroups, kept: Any) -> dict[str, Any]:
     """The arrays of a tree of masks by their paths in the whole model."""
-    flat = tree_paths.flatten(masks)
+    flat = tree_paths.flatten(kept)
     leaves = tree_paths.arrays_by_path("kept", flat)
     in_model = {p: leaf for p, leaf in leaves.items() if p in groups.shapes}
     remedy = (
@@ -112,9 +115,11 @@ def _mask_leaves(groups: ChannelGroups, masks: Any) -> dict[str, Any]:
             return {prefix + path: leaf for path, leaf in leaves.items()}
     if not in_model:
         raise ValueError(
-            "kept must have one vector of bools per channel group, or be a tree of "
-            "masks with the structure of the parameters, and is neither. The "
-            f"parameters' paths are:{tree_paths.listing(groups.shapes)}"
+            "kept must have one vector of bools per channel group, as kept_channels "
+            "returns, or be a tree of masks with the structure of the parameters, got "
+            f"{shown(kept)}. The channel groups are "
+            f"{[group.name for group in groups]}, the parameters' paths:"
+            f"{tree_paths.listing(groups.shapes)}"
         )
     for path, leaf in in_model.items():
         if groups.shapes[path] != leaf.shape:
@@ -134,13 +139,18 @@ def _round_up(
     scores: Any,
 ) -> list[type_aliases.Bools]:
     """Keep the pruned channels with the best scores too, to fill the last bundle."""
-    if multiple_of < 1 or multiple_of != int(multiple_of):
-        raise ValueError(f"multiple_of must be a positive integer, got {multiple_of!r}")
+    validation.as_step_count("multiple_of", multiple_of, minimum=1)
     if scores is not None and len(scores) != len(groups):
         raise ValueError(
             f"scores must have one vector for each of the {len(groups)} channel "
             f"groups, got {len(scores)}."
         )
+    for group, vector in zip(groups, [] if scores is None else scores, strict=False):
+        if np.shape(vector) != (group.size,):
+            raise ValueError(
+                f"scores must have {group.size} numbers for the channel group "
+                f"{group.name!r}, got shape {np.shape(vector)}."
+            )
     if multiple_of == 1:
         return vectors
     rounded: list[type_aliases.Bools] = []

@@ -127,8 +127,9 @@ class SmallerProgram:
         leaves, structure = jax.tree.flatten(args)
         if structure != self._inputs.argument_tree:
             raise ValueError(
-                "The smaller model takes arguments of the structure that it was traced "
-                f"with, {self._inputs.argument_tree}, and got {structure}."
+                "The smaller model takes, after its params, the "
+                f"{len(self._inputs.arguments)} arguments that it was traced with, in "
+                f"the same containers, and got {len(leaves)}."
             )
         arrays: list[jax.Array] = []
         for leaf, example in zip(leaves, self._inputs.arguments, strict=True):

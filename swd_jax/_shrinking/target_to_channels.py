@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from swd_jax._arguments.short_text import shown
 from swd_jax._targets.extra_arguments import check_extra_args
 from swd_jax._targets.resolve import rank, resolve
 from swd_jax._targets.target import Target
@@ -55,7 +56,7 @@ def kept_channels(
     ):
         raise ValueError(
             "target must be a Target with structure=CoupledChannels(groups, ...), got "
-            f"{target!r}"
+            f"{shown(target)}"
         )
     check_extra_args([target], extra_args)
     kept = {g.name: jnp.ones(g.size, bool) for g in target.structure.groups}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import tree_paths
 from swd_jax._targets.target import Target
 from swd_jax.criteria._criterion import Criterion, ExtraInputs
@@ -25,6 +26,11 @@ def check_extra_args(
     targets: Sequence[Target], extra_args: Mapping[str, Any] | None
 ) -> None:
     """Raise if an extra argument is given that no criterion reads."""
+    if extra_args is not None and not isinstance(extra_args, Mapping):
+        raise ValueError(
+            "extra_args must map names to trees like the parameters, such as "
+            f"{{'gradient': gradients}}, got {shown(extra_args)}"
+        )
     names = {name for target in targets for name in target.criterion.input_names}
     for name in extra_args or ():
         if name not in names:
@@ -58,9 +64,15 @@ def of_leaves(
     inputs: list[dict[str, jax.Array]] = [{} for _ in leaves]
     for name in criterion.input_names if leaves else ():
         if extra_args.get(name) is None:
+            from_state = ""
+            if name == "accumulated":
+                from_state = (
+                    ", with the state.selection.accumulated of a transformation that "
+                    "has trained with this criterion"
+                )
             raise ValueError(
                 f"criterion {criterion!r} needs {name}, a tree like the parameters: "
-                f"give {how_to_pass.format(name=name)}"
+                f"give {how_to_pass.format(name=name)}{from_state}"
             )
         tree = tree_paths.flatten(extra_args[name])
         find_array = tree_paths.array_lookup(name, tree, params)

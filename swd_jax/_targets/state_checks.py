@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from swd_jax._allocation.prunable_leaves import PrunableLeaf
+from swd_jax._arguments.short_text import type_of
 from swd_jax._arrays import tree_paths
 
 _WAY_OUT = (
@@ -14,23 +15,27 @@ _WAY_OUT = (
 )
 
 
-def check_fields(who: str, state: Any, fields: Sequence[str]) -> None:
+def check_fields(
+    who: str, state: Any, fields: Sequence[str], *, may_have_more: bool = False
+) -> None:
     """Raise if a state is not of the transformation that is updated.
 
     Args:
       who: the transformation, for the error.
       state: that of a user.
       fields: those that the transformation reads.
+      may_have_more: whether the state may have other fields too.
 
     Raises:
       ValueError: naming the type of the state.
     """
-    missing = [name for name in fields if not hasattr(state, name)]
-    if missing:
+    has_all = all(hasattr(state, name) for name in fields)
+    own = getattr(state, "_fields", fields)
+    if not has_all or (set(own) - set(fields) and not may_have_more):
         raise ValueError(
-            f"state is a {type(state).__name__} without {missing[0]!r}, and {who} "
-            "needs the state that its own init returns. Call init again; or, for a "
-            "transformation in a chain, call the update of the chain"
+            f"state is {type_of(state)}, and {who} needs the state that its own init "
+            "returns. Call init again; or, for a transformation in a chain, call the "
+            "update of the chain"
         )
 
 

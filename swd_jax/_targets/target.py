@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import jax
+import optax
 
 from swd_jax._allocation import prunable_leaves, scopes, sparsity_values, weight_or_bias
 from swd_jax._allocation.allocation import Allocation
@@ -66,11 +67,11 @@ class Target:
         the leaf below 1. The other leaves of its pool lose more instead.
 
     Raises:
-      ValueError: for a sparsity outside [0, 1), a schedule that leaves this range and
-        settles, an invalid regular expression, or an
-        unknown structure, scope or criterion. What depends on the parameters (a
-        pattern that matches nothing, a tree of bools that does not fit) is raised when
-        the target meets them.
+      ValueError: for a sparsity outside [0, 1), or one that `structure` or `min_kept`
+        rules out, a schedule that leaves this range and settles, an invalid regular
+        expression, or an unknown structure, scope or criterion. What depends on the
+        parameters (a pattern that matches nothing, a tree of bools that does not fit)
+        is raised when the target meets them.
 
     Warns:
       UserWarning: for a schedule that falls and settles.
@@ -120,6 +121,21 @@ class Target:
             object.__setattr__(self, name, value)
         self.structure.check_allocation(self.allocation)
 
+    def __repr__(self) -> str:
+        defaults = {
+            "prunable": weight_or_bias.is_weight,
+            "structure": Unstructured(),
+            "scope": "global",
+            "criterion": magnitude,
+            "min_kept": 0,
+        }
+        chosen = [
+            f"{name}={short_text.brief(getattr(self, name))}"
+            for name, default in defaults.items()
+            if getattr(self, name) != default
+        ]
+        return f"Target({', '.join([short_text.brief(self.sparsity), *chosen])})"
+
     @property
     def allocation(self) -> Allocation:
         """The sparsity and how the leaves share it, for the structure."""
@@ -138,6 +154,11 @@ def as_target(target: Target | Any) -> Target:
     """
     if isinstance(target, Target):
         return target
+    if isinstance(target, Sequence) and any(isinstance(t, Target) for t in target):
+        raise ValueError(
+            f"target must be one Target here, got {len(target)}. Different leaves may "
+            "have different sparsities, by a mapping: Target(..., scope={...})"
+        )
     # A module of Equinox or NNX is callable, as a schedule is.
     has_arrays = any(map(short_text.is_large_array, jax.tree.leaves(target)))
     if has_arrays and not short_text.is_large_array(target):
@@ -145,7 +166,7 @@ def as_target(target: Target | Any) -> Target:
             "sparsity must be a number, a schedule or a Target, got "
             f"{short_text.shown(target)}, as parameters are"
         )
-    return Target(target)
+    return Target(cast(Any, target))
 
 
 def as_targets(target: Targets) -> tuple[Target, ...]:
@@ -154,14 +175,17 @@ def as_targets(target: Targets) -> tuple[Target, ...]:
     Raises:
       ValueError: if there are none, or the sequence holds anything but targets.
     """
-    if not isinstance(target, Sequence) or isinstance(target, str | bytes):
+    # Transformations of optax are named tuples.
+    no_targets = str | bytes | optax.GradientTransformation
+    if not isinstance(target, Sequence) or isinstance(target, no_targets):
         return (as_target(target),)
     for entry in target:
         if not isinstance(entry, Target):
             raise ValueError(
-                "sparsity must be a number or a schedule, and several targets a "
-                f"sequence of Target: got {short_text.shown(entry)} in a sequence"
+                "target must be a Target, a sparsity, or a sequence of Target, got a "
+                f"sequence with {short_text.shown(entry)} in it. Give each its leaves: "
+                "[Target(0.5, prunable='attention'), Target(0.9, prunable='mlp')]"
             )
     if not target:
-        raise ValueError("targets must be at least one Target, got none")
+        raise ValueError("target must have at least one Target, got an empty sequence")
     return tuple(target)

@@ -293,11 +293,7 @@ def prune_latents(
                 f"{name}(..., optimizer=...)"
             )
         return pruning
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise ValueError(
-            "optimizer must be a transformation, such as optax.adam(1e-3), got "
-            f"{shown(optimizer)}"
-        )
+    validation.check_optimizer(optimizer)
     return optimize_latents(name, optimizer, pruning, targets, gradient_scale)
 
 
@@ -324,7 +320,9 @@ def _checked_memory(memory: Any) -> jnp.dtype | None:
     try:
         dtype = jnp.dtype(memory)
     except TypeError as error:
-        raise ValueError(f"memory must be a dtype, got {shown(memory)}") from error
+        raise ValueError(
+            f"memory must be a dtype, such as 'bfloat16', got {shown(memory)}"
+        ) from error
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
             "memory must be a floating-point dtype, such as float32, got "

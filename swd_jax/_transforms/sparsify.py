@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from swd_jax._allocation.sparsity_values import Sparsity
 from swd_jax._arguments import schedule_probes, validation
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays.manual_sharding import AxisName
 from swd_jax._targets.target import Target, Targets, as_targets
 from swd_jax._transforms.latent_pruning import prune_latents
@@ -147,8 +148,9 @@ def sparsify(
     )
     if has_own_rise and (begin != 0 or end is not None):
         raise ValueError(
-            f"begin is {begin!r} and end {end!r}, and every sparsity of {target!r} is "
-            "a schedule, which says itself when it rises: leave them out"
+            f"begin is {begin!r} and end {end!r}, and the sparsity is a schedule, "
+            "which says itself when it rises: leave them out, or give sparsify a "
+            f"number, got {shown(target)}"
         )
     begin, end, total_steps = _checked_steps(begin, end, total_steps)
     _check_own_schedules(targets, total_steps)
@@ -182,7 +184,7 @@ def _checked_steps(begin: Any, end: Any, total_steps: Any) -> tuple[int, int, in
         )
     if end is None:
         end = begin + max(1, round(_RISE * (total_steps - begin)))
-    validation.as_step_count("end", end, minimum=begin + 1)
+    validation.check_end(begin, end)
     if end > total_steps:
         raise ValueError(
             f"end must be at most total_steps, {total_steps}, got {end}: the run would "

@@ -140,7 +140,9 @@ def check(state: ThresholdState, resolved: ResolvedTargets) -> None:
     Raises:
       ValueError: if the number of thresholds differs.
     """
-    check_fields("a target", state, ("threshold", "threshold_change"))
+    check_fields(
+        "a target", state, ("threshold", "threshold_change"), may_have_more=True
+    )
     check_thresholds(state.threshold.shape, _shape(resolved))
 
 

@@ -6,17 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from swd_jax._arguments.short_text import shown
+from swd_jax._arrays import tree_paths
 from swd_jax.criteria._criterion import Criterion
-from swd_jax.criteria._gradient_criteria import fisher, movement, saliency
+from swd_jax.criteria._gradient_criteria import (
+    fisher,
+    mean_saliency,
+    movement,
+    saliency,
+)
 from swd_jax.criteria._lamp import lamp
 from swd_jax.criteria._magnitudes import (
     magnitude,
     normalized_magnitude,
     rms_normalized_magnitude,
 )
+from swd_jax.criteria._random import random_scores
 
 _BY_NAME = {
     criterion.name: criterion
@@ -45,13 +51,20 @@ def as_criterion(criterion: Criterion | Callable[..., Any] | str | Any) -> Crite
     """
     if isinstance(criterion, Criterion):
         return criterion
+    for function in (mean_saliency, random_scores):
+        if criterion is function:
+            raise ValueError(
+                f"criterion is the function {function.__name__}, and must be what it "
+                f"returns: swd_jax.criteria.{function.__name__}(...)"
+            )
     if isinstance(criterion, str) and criterion in _BY_NAME:
         return _BY_NAME[criterion]
     if callable(criterion):
         return _from_function(criterion)
     raise ValueError(
-        f"criterion must be one of {', '.join(map(repr, _BY_NAME.values()))}, its "
-        f"name, or a function of the weights, got {shown(criterion)}"
+        f"criterion must be {', '.join(map(repr, _BY_NAME))}, another one of "
+        "swd_jax.criteria, or a function of the weights, got "
+        f"{shown(criterion)}"
     )
 
 
@@ -95,9 +108,11 @@ class _FunctionScore:
     ) -> jax.Array:
         del statistic
         values = self.function(weights, **inputs)
-        if jnp.shape(values) != weights.shape:
+        is_array = tree_paths.is_array(values)
+        if not is_array or values.shape != weights.shape:
+            given = f"the shape {values.shape}" if is_array else shown(values)
             raise ValueError(
                 f"criterion {self.name!r} must give scores in the shape of the "
-                f"weights, {weights.shape}, and gave {jnp.shape(values)}"
+                f"weights, {weights.shape}, and gave {given}"
             )
         return values.astype(weights.dtype)

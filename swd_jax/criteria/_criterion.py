@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import sort_keys
 from swd_jax._arrays.manual_sharding import Shards
 
@@ -148,6 +150,27 @@ class Criterion:
     accumulator: Accumulator | None = None
     signed: bool = False
     elementwise: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(
+                f"name of Criterion must be a string, got {shown(self.name)}"
+            )
+        if isinstance(self.extra_args, str):
+            raise ValueError(
+                f"extra_args of {self!r} must be a tuple of names, got the string "
+                f"{self.extra_args!r}: give ({self.extra_args!r},)"
+            )
+        object.__setattr__(self, "extra_args", tuple(self.extra_args))
+        reason = "it is no function"
+        if callable(self.score):
+            reason = validation.why_not_callable(self.score, 2, *self.input_names)
+        if reason is not None:
+            arguments = ", ".join(("weights", "statistic", *self.input_names))
+            raise ValueError(
+                f"score of {self!r} must be a function of ({arguments}), got "
+                f"{shown(self.score)}: {reason}"
+            )
 
     def __repr__(self) -> str:
         return f"Criterion({self.name!r})"

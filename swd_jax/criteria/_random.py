@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from swd_jax._arguments.short_text import shown
+from swd_jax._arguments import validation
 from swd_jax._arrays.manual_sharding import Shards
 from swd_jax.criteria._criterion import Criterion, LibraryCriterion
 
@@ -35,8 +35,7 @@ def random_scores(seed: int) -> Criterion:
       >>> print(pruned["kernel"].sum())
       32.0
     """
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
-        raise ValueError(f"seed must be a whole number, got {shown(seed)}")
+    validation.check_seed(seed)
     leaf_seeds = _LeafSeeds(int(seed))
     return LibraryCriterion(
         f"random_scores({int(seed)})",

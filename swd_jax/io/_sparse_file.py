@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from swd_jax._arguments.short_text import shown
 from swd_jax._arrays import tree_paths
 from swd_jax.io import _archive, _exact_cast, _file_entries
 
@@ -59,9 +60,12 @@ def save_sparse(file: str | os.PathLike[str], params: Any) -> int:
       (7.0, 1)
       >>> folder.cleanup()
     """
+    file = _with_ending(file, "params")
     leaves = _saved_leaves("params", tree_paths.flatten(params))
     if not leaves:
-        raise ValueError("params has no arrays to save")
+        raise ValueError(
+            f"params must be a tree of arrays, and has none: got {shown(params)}"
+        )
     entries: dict[str, np.ndarray] = {}
     for path, (_, leaf) in leaves.items():
         array = np.asarray(jax.device_get(leaf))
@@ -82,7 +86,6 @@ def save_sparse(file: str | os.PathLike[str], params: Any) -> int:
     unknown = leaves.keys() ^ _file_entries.array_paths(entries)
     if unknown:
         raise ValueError(_collision(min(unknown)))
-    file = _with_ending(file)
     _archive.write(file, entries)
     return os.path.getsize(file)
 
@@ -116,7 +119,7 @@ def load_sparse(file: str | os.PathLike[str], like: Tree) -> Tree:
       True
       >>> folder.cleanup()
     """
-    file = _with_ending(file)
+    file = _with_ending(file, "like")
     flat = tree_paths.flatten(like)
     leaves = _saved_leaves("like", flat)
     loaded: dict[int, Any] = {}
@@ -200,6 +203,11 @@ def _collision(name: str) -> str:
     )
 
 
-def _with_ending(file: str | os.PathLike[str]) -> str:
+def _with_ending(file: str | os.PathLike[str], second: str) -> str:
+    """Return a path with the ending of the files; `second` is the next argument."""
+    if not isinstance(file, str | os.PathLike):
+        raise ValueError(
+            f"file must be a path, got {shown(file)}. It comes first, (file, {second})"
+        )
     file = os.fspath(file)
     return file if file.endswith(".npz") else f"{file}.npz"

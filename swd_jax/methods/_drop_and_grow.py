@@ -62,6 +62,8 @@ def drop_and_grow(
         inactive weights with the largest magnitudes in it become active.
       seed: the seed of the first masks and of the random keys.
     """
+    validation.check_optimizer(optimizer)
+    validation.check_seed(seed)
     target = as_target(target)
     _check_target(name, target)
     update_every = validation.as_step_count("update_every", update_every, minimum=1)

@@ -1,5 +1,7 @@
 """RigL and SET: weights dropped by magnitude, and grown by gradient or at random."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -55,10 +57,13 @@ def rigl(
       sets what is not active to exactly zero. Extra arguments go to the optimizer.
 
     Raises:
-      ValueError: at construction, if a number is out of range, the sparsity is a
-        schedule or the criterion is not magnitude; in `init`, if the target does not
-        fit the parameters; in `update`, if `params` is missing or the updates have
-        another structure.
+      ValueError: at construction, if a number is out of range, `optimizer` is no
+        transformation, the sparsity is a schedule or the criterion is not magnitude; in
+        `init`, if the target does not fit the parameters; in `update`, if `params` is
+        missing or the updates have another structure.
+
+    Warns:
+      UserWarning: if `update_every` is not less than `until`: no mask would change.
 
     Examples:
       >>> import jax.numpy as jnp, optax, swd_jax
@@ -75,6 +80,15 @@ def rigl(
     """
     until = validation.as_step_count("until", until, minimum=1)
     start = _check_fraction(drop_fraction)
+    update_every = validation.as_step_count("update_every", update_every, minimum=1)
+    steps = (until, update_every)
+    if all(isinstance(number, int) for number in steps) and update_every >= until > 1:
+        warnings.warn(
+            f"The masks of rigl never change: update_every is {update_every}, and "
+            f"until {until}, the step from which they stay as they are. Give a smaller "
+            "update_every, or a later until.",
+            stacklevel=2,
+        )
 
     def fraction_at(count: jax.Array) -> jax.Array:
         progress = jnp.minimum(count / until, 1)

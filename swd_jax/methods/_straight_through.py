@@ -167,8 +167,9 @@ def _check_power(power: Any, *, soft: bool) -> float:
     number = validation.as_decimal("power", power)
     if number is None or number <= 0:
         raise ValueError(
-            f"power must be a number greater than 0, and not traced, got {shown(power)}"
+            f"power must be a known number greater than 0, got {shown(power)}"
         )
+    validation.check_bool("soft", soft)
     if not soft and number != 1:
         raise ValueError(
             "power must be 1 with soft=False, which shrinks no weight, got "

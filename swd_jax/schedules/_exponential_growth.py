@@ -73,13 +73,13 @@ def exponential_growth(a_min: float, a_max: float, total_steps: int) -> optax.Sc
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class _ExponentialGrowth(CheckedSchedule):
     a_min: float
     a_max: float
     total_steps: Any
     # The ratio of the exact decimals: in floats it may differ in the last bit.
-    growth: float = dataclasses.field(kw_only=True)
+    growth: float = dataclasses.field(kw_only=True, repr=False)
 
     def __call__(self, step: ArrayLike) -> ArrayLike:
         return optax.exponential_decay(

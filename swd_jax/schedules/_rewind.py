@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from swd_jax._arguments import hashable, validation
@@ -47,7 +48,13 @@ def rewind(schedule: optax.Schedule, steps: Sequence[int], to: int) -> optax.Sch
             f"optax.cosine_decay_schedule(...), got {shown(schedule)}"
         )
     check_ascending("steps", steps)
-    validation.as_step_count("to", to, minimum=0)
+    to_step = validation.as_step_count("to", to, minimum=0)
+    is_known = not isinstance(steps[0], Tracer) and not isinstance(to, Tracer)
+    if is_known and to_step > steps[0]:
+        raise ValueError(
+            f"to must be a step before the first of steps, {steps[0]}, to go back to "
+            f"it, got {to_step}"
+        )
     return _Rewind(
         schedule,
         tuple(hashable.whole_number(step) for step in steps),

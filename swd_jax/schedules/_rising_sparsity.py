@@ -47,13 +47,13 @@ def cubic_sparsity(final: validation.Number, begin: int, end: int) -> optax.Sche
     """
     _check_final(final)
     validation.as_step_count("begin", begin, minimum=0)
-    validation.as_step_count("end", end, minimum=begin + 1)
+    validation.check_end(begin, end)
     return _CubicSparsity(
         _as_float(final), hashable.whole_number(begin), hashable.whole_number(end)
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class _CubicSparsity(CheckedSchedule):
     final: Any
     begin: Any
@@ -107,7 +107,7 @@ def staircase_sparsity(final: float, steps: Sequence[int]) -> optax.Schedule:
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class _StaircaseSparsity(CheckedSchedule):
     final: Any
     steps: tuple[Any, ...]
@@ -122,7 +122,10 @@ class _StaircaseSparsity(CheckedSchedule):
 def _check_final(final: Any) -> None:
     exact = validation.as_decimal("final", final)
     if exact is not None and not 0 <= exact < 1:
-        raise ValueError(f"final must be in [0, 1), got {shown(final)}")
+        raise ValueError(
+            f"final must be in [0, 1), got {shown(final)}"
+            f"{validation.percentage_hint(exact)}"
+        )
 
 
 def _as_float(final: Any) -> Any:

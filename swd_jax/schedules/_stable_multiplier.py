@@ -73,8 +73,16 @@ def largest_stable_multiplier(
     Source: a quadratic Lyapunov function that every step has in common; the page on
     the chain derives it. The limit is not in the paper.
     """
-    validation.check_coefficient("learning_rate", learning_rate)
-    validation.check_coefficient("weight_decay", weight_decay)
+    for name, value in (
+        ("learning_rate", learning_rate),
+        ("weight_decay", weight_decay),
+    ):
+        if callable(value):
+            raise ValueError(
+                f"{name} must be a number, got a schedule. bound_multiplier takes "
+                "schedules, and finds the limit at every step"
+            )
+        validation.check_coefficient(name, value)
     rate = learning_rate * weight_decay
     limit = _largest_stable_rate(momentum, nesterov)
     return limit / rate if rate > 0 else math.inf
@@ -151,12 +159,12 @@ def bound_multiplier(
     return bounded
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class _BoundMultiplier(CheckedSchedule):
     a: Any
     learning_rate: Any
     weight_decay: Any
-    largest_rate: Any
+    largest_rate: Any = dataclasses.field(repr=False)
 
     def __call__(self, step: ArrayLike) -> jax.Array:
         multiplier = validation.coefficient_at(self.a, step)
@@ -171,6 +179,7 @@ class _BoundMultiplier(CheckedSchedule):
 
 def _largest_stable_rate(momentum: float, nesterov: bool) -> float:
     """Compute the limit of learning rate * a * mu."""
+    validation.check_bool("nesterov", nesterov)
     exact = validation.as_decimal("momentum", momentum)
     if exact is not None and not 0 <= exact < 1:
         raise ValueError(f"momentum must be in [0, 1), got {shown(momentum)}")

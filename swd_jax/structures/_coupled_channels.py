@@ -16,6 +16,7 @@ from swd_jax._allocation.allocation import Allocation
 from swd_jax._allocation.exact_counts import PoolSparsities
 from swd_jax._allocation.prunable_leaves import Prunable
 from swd_jax._arguments import validation
+from swd_jax._arguments.short_text import one_of, shown
 from swd_jax._arrays import sort_keys, tree_paths
 from swd_jax._arrays.axis_norms import Norm
 from swd_jax._arrays.manual_sharding import AxisName
@@ -137,7 +138,7 @@ class CoupledChannels(AbstractStructure):
         if not isinstance(self.groups, ChannelGroups):
             raise ValueError(
                 "groups of CoupledChannels must be what channel_groups(...) returns, "
-                f"got {type(self.groups).__name__}"
+                f"got {shown(self.groups)}"
             )
         for name, options in (
             ("norm", _NORMS),
@@ -147,7 +148,8 @@ class CoupledChannels(AbstractStructure):
             value = getattr(self, name)
             if value not in options:
                 raise ValueError(
-                    f"{name} of CoupledChannels must be one of {options}, got {value!r}"
+                    f"{name} of CoupledChannels must be {one_of(options)}, got "
+                    f"{shown(value)}"
                 )
         if self.decays == "scales" and self.norm != "bn_scale":
             raise ValueError(
@@ -164,6 +166,11 @@ class CoupledChannels(AbstractStructure):
             object.__setattr__(self, "min_channels", min_channels)
         validation.as_step_count("multiple_of", self.multiple_of, minimum=1)
         object.__setattr__(self, "multiple_of", int(self.multiple_of))
+        if self.prefix is not None and not isinstance(self.prefix, str):
+            raise ValueError(
+                "prefix of CoupledChannels must be a path, such as 'encoder', got "
+                f"{shown(self.prefix)}"
+            )
         if not self.eligible:
             why = (
                 "none of the groups has a batch norm for norm='bn_scale'. Give "

@@ -105,7 +105,14 @@ class LeafStructure(AbstractStructure):
             if value is not None and value > self.max_sparsity + _ROUNDING:
                 raise ValueError(
                     f"sparsity is {sparsity!r}, and {self!r} prunes at most "
-                    f"{self.max_sparsity} of the weights"
+                    f"{self.max_sparsity} of the weights. Ask for less, or choose "
+                    "another structure"
+                )
+            kept = allocation.min_kept
+            if value is not None and isinstance(kept, Fraction) and kept > 1 - value:
+                raise ValueError(
+                    f"sparsity is {sparsity!r}, and min_kept={float(kept):g} keeps "
+                    f"more than {float(1 - value):g} of every leaf. Lower one of them"
                 )
 
     def find_leaves(

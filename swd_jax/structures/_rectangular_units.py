@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from swd_jax._arguments.short_text import one_of, shown
 from swd_jax._arrays import axis_norms, packed_masks, row_chunks, tiling
 from swd_jax._arrays.axis_norms import Norm
 from swd_jax._arrays.explicit_sharding import is_sharded
@@ -183,7 +184,7 @@ def check_norm(class_name: str, norm: Any) -> None:
     """Raise if `norm` is no norm."""
     if norm not in get_args(Norm):
         raise ValueError(
-            f"norm of {class_name} must be one of {get_args(Norm)}, got {norm!r}"
+            f"norm of {class_name} must be {one_of(get_args(Norm))}, got {shown(norm)}"
         )
 
 

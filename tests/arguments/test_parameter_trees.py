@@ -51,7 +51,7 @@ TRANSFORMATIONS = {
     "swd": swd_jax.swd(0.5, weight_decay=0.1, a=1.0),
     "sparsify": swd_jax.sparsify(0.5, 9),
     "magnitude_pruning": swd_jax.methods.magnitude_pruning(0.5),
-    "rigl": swd_jax.methods.rigl(ADAM, 0.5, until=9),
+    "rigl": swd_jax.methods.rigl(ADAM, 0.5, until=101),
     "network_slimming": swd_jax.methods.network_slimming(0.1),
     "keep_pruned": swd_jax.keep_pruned(jax.tree.map(lambda w: w > 1, PARAMS)),
 }

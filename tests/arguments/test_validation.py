@@ -292,7 +292,9 @@ class TestNumbersOfSteps:
         for make in (
             lambda n: swd(update_every=n),
             lambda n: swd_jax.methods.magnitude_pruning(0.5, update_every=n),
-            lambda n: swd_jax.methods.rigl(optax.sgd(0.1), 0.5, until=n),
+            lambda n: swd_jax.methods.rigl(
+                optax.sgd(0.1), 0.5, until=n, update_every=10
+            ),
         ):
             exact, whole = (
                 jax.make_jaxpr(tx.update)(PARAMS, tx.init(PARAMS), PARAMS)

@@ -683,7 +683,7 @@ class TestErrors:
             swd_jax.channels.channel_groups(apply, {"second": LINEAR["second"]}, X)
 
     def test_no_arrays(self):
-        with pytest.raises(ValueError, match="no arrays"):
+        with pytest.raises(ValueError, match="tree of arrays, and has none"):
             swd_jax.channels.channel_groups(linear, {}, X)
 
     @pytest.mark.parametrize(

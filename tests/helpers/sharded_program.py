@@ -148,7 +148,7 @@ def under_jit(kind: AxisType, targets: list[swd_jax.Target]) -> None:
     updates, _ = hold(pruned, state, pruned)
     assert_same(updates, pruned)
     assert_sharded_alike(updates, spread)
-    rigl = swd_jax.methods.rigl(optax.identity(), 0.5, until=10)
+    rigl = swd_jax.methods.rigl(optax.identity(), 0.5, until=101)
     active = rigl.init(spread).active
     assert_same(active, rigl.init(alone).active)
     masks = {name: m for name, m in active.items() if isinstance(m, jax.Array)}

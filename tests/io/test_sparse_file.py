@@ -176,7 +176,7 @@ class TestPaths:
             saved_and_loaded(tmp_path, {"a": jnp.ones(3)}, {"a": jnp.ones(4)})
 
     def test_of_no_array(self, tmp_path):
-        with pytest.raises(ValueError, match="no arrays"):
+        with pytest.raises(ValueError, match="tree of arrays, and has none"):
             swd_jax.io.save_sparse(tmp_path / "model.npz", {})
 
     def test_of_parts_are_none_of_the_tree(self, tmp_path):

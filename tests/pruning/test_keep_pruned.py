@@ -208,7 +208,7 @@ class TestErrors:
     def test_a_mask_of_anything_but_bools_names_the_path(self, leaf):
         mask = MASK | {"conv": {"kernel": leaf}}
         with pytest.raises(
-            ValueError, match=r"(?s)^mask must hold bools.*'conv/kernel'"
+            ValueError, match=r"(?s)^mask must be a tree of bools.*'conv/kernel'"
         ):
             swd_jax.keep_pruned(mask)
 

@@ -777,7 +777,7 @@ class TestErrors:
         )
         with pytest.raises(ValueError, match="'a' as an argument"):
             small.apply(small.params, X, "b")
-        with pytest.raises(ValueError, match="structure"):
+        with pytest.raises(ValueError, match="same containers"):
             small.apply(small.params, X)
 
     def test_shapes_that_the_program_does_not_take(self):

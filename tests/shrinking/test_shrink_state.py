@@ -60,7 +60,7 @@ class TestStructureIsThatOfANewState:
     @pytest.mark.parametrize(
         "tx",
         [
-            swd_jax.methods.rigl(optax.sm3(1e-2), 0.5, until=10),
+            swd_jax.methods.rigl(optax.sm3(1e-2), 0.5, until=101),
             swd_jax.methods.sparse_evolution(ADAM, 0.5, update_every=5),
             swd_jax.methods.latent_pruning(0.5, forgetting=0.1, optimizer=ADAM),
             optax.chain(ADAM, swd_jax.sparsify(0.5, 10)),
@@ -100,7 +100,7 @@ class TestStructureIsThatOfANewState:
 class TestValuesAreThoseOfKeptPositions:
     def test_in_masks(self):
         # `active` has a mask for each of the weights, none for biases.
-        state = swd_jax.methods.rigl(optax.sgd(0.1), 0.5, until=10).init(PARAMS)
+        state = swd_jax.methods.rigl(optax.sgd(0.1), 0.5, until=101).init(PARAMS)
         small = shrink(state)
         assert_equal(small.active[1][0], state.active[1][0][FIRST][:, SECOND])
 

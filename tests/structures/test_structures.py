@@ -291,10 +291,10 @@ def test_a_structure_of_ones_own_needs_three_methods():
         (lambda: swd_jax.Block(()), r"shape of Block must be a tuple of lengths"),
         (lambda: swd_jax.Block(4), r"shape of Block must be a tuple of lengths, got 4"),
         (lambda: swd_jax.Block((0, 4)), r"whole numbers of at least 1, or None"),
-        (lambda: swd_jax.Block((4, 4), norm="l3"), r"norm of Block must be one of"),
+        (lambda: swd_jax.Block((4, 4), norm="l3"), r"norm of Block must be 'rms'"),
         (lambda: swd_jax.Channel(axis=1.5), r"axis of Channel must be a whole number"),
         (lambda: swd_jax.Channel(size=0), r"size of Channel must be at least 1, got 0"),
-        (lambda: swd_jax.Channel(norm="max"), r"norm of Channel must be one of"),
+        (lambda: swd_jax.Channel(norm="max"), r"norm of Channel must be 'rms'"),
         (
             lambda: swd_jax.Target(0.6, structure=swd_jax.NM(2, 4, axis=-2)),
             r"sparsity is 0.6, and NM\(n=2, m=4, axis=-2\) prunes at most 1/2",

@@ -126,8 +126,8 @@ def test_two_that_prune_the_same_leaf_are_an_error_that_names_it():
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ([], r"at least one Target, got none"),
-        ([MLP, 0.5], r"sequence of Target: got 0\.5"),
+        ([], r"at least one Target, got an empty"),
+        ([MLP, 0.5], r"sequence of Target, got a sequence with 0\.5"),
     ],
 )
 def test_what_is_no_target_is_an_error(targets, message):

@@ -517,7 +517,7 @@ ERRORS = [
         r"forgetting must be at least 0, got a schedule that starts at -1",
     ),
     ({"memory": "int8"}, r"memory must be a floating-point dtype.*float32.*'int8'"),
-    ({"memory": "float33"}, r"memory must be a dtype, got 'float33'"),
+    ({"memory": "float33"}, r"memory must be a dtype, .*got 'float33'"),
 ]
 
 
