@@ -9,7 +9,8 @@ of one experiment, `<!-- compare: NAME NAME ... -->`, for `paper.py compare`,
 `<!-- compiled: NAME ... -->`, for files of `benchmarks/compiled.py`,
 `<!-- compiled imagenet: NAME ... -->`, for those of `examples/imagenet.py compile`,
 `<!-- partners: KIND -->`, for the optimizers or the chains of `benchmarks/partners.py`,
-or `<!-- combinations: NAME -->`, for a file of `make test-table`.
+`<!-- combinations: NAME -->`, for a file of `make test-table`, or
+`<!-- errors: all -->`, for the wrong uses in tests/package/wrong_uses.py.
 """
 
 import json
@@ -21,11 +22,13 @@ from typing import Any
 DOCS = Path(__file__).parent
 BENCHMARKS = DOCS.parent / "benchmarks" / "results"
 sys.path.insert(0, str(DOCS.parent / "examples"))
+sys.path.insert(0, str(DOCS.parent / "tests" / "package"))
 
+import wrong_uses  # noqa: E402
 from experiments import comparison, results, study, tables  # noqa: E402
 
 PLACE = re.compile(
-    r"(<!-- (?P<kind>table|compare|compiled|partners|combinations)"
+    r"(<!-- (?P<kind>table|compare|compiled|partners|combinations|errors)"
     r"(?P<methods> [^:>]+)?: "
     r"(?P<names>[^>]+) -->\n)"
     r".*?(?P<end><!-- end -->)",
@@ -39,6 +42,8 @@ def filled(page: str) -> str:
 
 
 def _place(match: re.Match[str]) -> str:
+    if match["kind"] == "errors":
+        return f"{match[1]}\n{_errors()}\n{match['end']}"
     names = match["names"].split()
     if match["kind"] == "compiled":
         table = (
@@ -64,6 +69,30 @@ def _place(match: re.Match[str]) -> str:
         cells = comparison.cells(found, methods=study.STUDY_METHODS, most_kept=10)
         table = comparison.markdown(cells)
     return f"{match[1]}\n{table}\n{match['end']}"
+
+
+def _errors() -> str:
+    """A table of wrong uses and their messages for each part of the library."""
+    parts = []
+    for heading, uses in wrong_uses.WRONG_USES.items():
+        rows = [[_as_code(use.code), _as_code(_raised(use))] for use in uses]
+        table = tables.as_markdown(["what was written", "what is raised"], rows, 2)
+        parts.append(f"### {heading}\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def _raised(use: wrong_uses.WrongUse) -> str:
+    message = use.message.strip('"')
+    if message.endswith((":", "order: at")):
+        message += " ..."
+    kind = use.error.__name__
+    return message if kind == "ValueError" else f"{kind}: {message}"
+
+
+def _as_code(text: str) -> str:
+    """Lines of code for a cell of a table, in which "|" would end the cell."""
+    lines = text.replace("|", "\\|").split("\n")
+    return "<br>".join(f"`{line.strip()}`" for line in lines)
 
 
 def _compiled(name: str) -> str:

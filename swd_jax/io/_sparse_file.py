@@ -146,7 +146,7 @@ def _load(
     if array is None:
         raise ValueError(
             f"{file!r} has an array of shape {shape} for {path!r}, and like has "
-            f"{leaf.shape}"
+            f"{leaf.shape}. Give like the shapes of what was saved"
         )
     if _exact_cast.kind_of(array.dtype) is None:
         raise ValueError(

@@ -717,8 +717,8 @@ WRONG_USES: dict[str, list[WrongUse]] = {
         ),
         WrongUse(
             'io.load_sparse("no_archive.npz", params)',
-            "'no_archive.npz' is no .npz file, or only a part of one: File is not a zip "
-            "file",
+            "'no_archive.npz' is no .npz file, or only a part of one: File is not a "
+            "zip file",
         ),
         WrongUse(
             'io.load_sparse("saved.npz", wide_params)',
