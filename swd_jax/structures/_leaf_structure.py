@@ -108,12 +108,6 @@ class LeafStructure(AbstractStructure):
                     f"{self.max_sparsity} of the weights. Ask for less, or choose "
                     "another structure"
                 )
-            kept = allocation.min_kept
-            if value is not None and isinstance(kept, Fraction) and kept > 1 - value:
-                raise ValueError(
-                    f"sparsity is {sparsity!r}, and min_kept={float(kept):g} keeps "
-                    f"more than {float(1 - value):g} of every leaf. Lower one of them"
-                )
 
     def find_leaves(
         self,

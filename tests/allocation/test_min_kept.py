@@ -70,9 +70,3 @@ class TestMinKept:
             ValueError, match=r"min_kept.*got " + re.escape(repr(min_kept))
         ):
             swd_jax.Target(0.5, min_kept=min_kept)
-
-
-def test_a_fraction_that_rules_the_sparsity_out_is_an_error():
-    swd_jax.Target(0.75, min_kept=0.25)
-    with pytest.raises(ValueError, match=r"^sparsity is 0\.75, and min_kept=0\.26"):
-        swd_jax.Target(0.75, min_kept=0.26)

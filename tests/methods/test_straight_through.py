@@ -117,7 +117,7 @@ TARGETS_TO_PRUNE = {
     "channels, locally": swd_jax.Target(
         0.5, structure=swd_jax.Channel(-1), scope="local"
     ),
-    "a floor": swd_jax.Target(0.8, min_kept=0.19),
+    "a floor": swd_jax.Target(0.8, min_kept=0.4),
     "signed scores": swd_jax.Target(
         0.5, criterion=swd_jax.criteria.Criterion("value", lambda w, _: w, signed=True)
     ),

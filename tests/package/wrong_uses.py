@@ -162,11 +162,6 @@ WRONG_USES: dict[str, list[WrongUse]] = {
             "below 1, got 1.5",
         ),
         WrongUse(
-            "Target(0.9, min_kept=0.5)",
-            "sparsity is 0.9, and min_kept=0.5 keeps more than 0.1 of every leaf. "
-            "Lower one of them",
-        ),
-        WrongUse(
             'is_weight(params["head"]["kernel"], "head/kernel")',
             "path must be a string, got an array of shape (8, 2) and dtype float32. It "
             "comes first, (path, leaf)",
