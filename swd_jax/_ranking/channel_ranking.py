@@ -256,6 +256,7 @@ def _find_thresholds(
         [key],
         leaf_thresholds,
         cut.cost[None],
+        cut.cost[None],
         num_passes=jnp.ones((), jnp.int32),
         slack_widths=jnp.zeros_like(key)[None],
     )

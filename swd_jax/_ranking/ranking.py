@@ -25,7 +25,11 @@ class Thresholds(NamedTuple):
     """The sort key below which each leaf's units are selected: the key of its pool, or
     a lower one where `min_kept` caps what the leaf may lose. shape=()"""
     counts_below: jax.Array
-    """The number of weights of each pool strictly below. uint64, shape=(pools, 4)"""
+    """The number of weights of each pool strictly below the pool's threshold, of each
+    leaf no more than `min_kept` lets it lose. uint64, shape=(pools, 4)"""
+    counts_selected: jax.Array
+    """The number of weights of each pool strictly below the thresholds of their leaves.
+    uint64, shape=(pools, 4)"""
     num_passes: jax.Array
     """The number of passes over the leaves. shape=(), dtype=int32"""
     slack_widths: jax.Array

@@ -119,14 +119,20 @@ class ScoredUnits:
                 previous_keys=previous_keys,
             )
             leaf_thresholds = [statistics.keys[pool] for pool in self.pool_of_leaf]
+            counts_selected = statistics.counts_below
             if self.min_kept is not None:
                 capped = self._capped_thresholds(leaf_thresholds)
                 pairs = zip(leaf_thresholds, capped, strict=True)
                 leaf_thresholds = [jnp.minimum(*pair) for pair in pairs]
+                # A leaf at its cap keeps all of its ties, which count up to the cap.
+                below = self._counts_below(leaf_thresholds)
+                of_pools = [below[np.array(pool)] for pool in self.pools]
+                counts_selected = jnp.stack(list(map(uint64.sum_short_axis, of_pools)))
         return Thresholds(
             statistics.keys,
             leaf_thresholds,
             statistics.counts_below,
+            counts_selected,
             statistics.num_passes,
             statistics.slack_widths,
         )
@@ -139,8 +145,7 @@ class ScoredUnits:
         """
         caps = self.max_pruned
         assert caps is not None
-        masks = [[mask] for mask in self.masks_below(leaf_thresholds)]
-        below = exact_sums.count_true(masks, self.unit_sizes, self.shards)[:, 0]
+        below = self._counts_below(leaf_thresholds)
         key_range = self._key_range()
         largest = jnp.full(
             len(leaf_thresholds), key_range.largest, sort_keys.key_dtype(self.dtype)
@@ -155,6 +160,11 @@ class ScoredUnits:
             previous_keys=largest,
         )
         return statistics.keys
+
+    def _counts_below(self, leaf_thresholds: Sequence[jax.Array]) -> jax.Array:
+        """Return how many weights each leaf has below its key: uint64, (leaves, 4)."""
+        masks = [[mask] for mask in self.masks_below(leaf_thresholds)]
+        return exact_sums.count_true(masks, self.unit_sizes, self.shards)[:, 0]
 
     def _search(
         self,

@@ -205,7 +205,7 @@ def select(
     previous = warm_start.PreviousThresholds(
         state.threshold, state.threshold_change, state.tracking or None
     )
-    leaves, masks, leaf_thresholds, thresholds, counts_below = [], [], [], [], []
+    leaves, masks, leaf_thresholds, thresholds, selected = [], [], [], [], []
     estimates: list[warm_start.Estimates] = []
     for target in ranked:
         ranking = target.ranking
@@ -229,7 +229,7 @@ def select(
             keys = jnp.minimum(keys, sort_keys.largest_key(ranking.dtype) - 1)
         scores = sort_keys.from_key(keys, ranking.dtype)
         thresholds += list(scores.astype(state.threshold.dtype))
-        counts_below.append(new.counts_below)
+        selected.append(new.counts_selected)
         if slack is not None:
             shortfall = uint64.subtract(budgets, new.counts_below)
             estimates.append(
@@ -238,7 +238,7 @@ def select(
     threshold = jnp.stack(thresholds).reshape(state.threshold.shape)
     change, tracking = _changes(state, step, threshold, estimates)
     total = sum(sum(target.ranking.pool_sizes()) for target in ranked)
-    fraction = _selected_fraction(jnp.concatenate(counts_below), total)
+    fraction = _selected_fraction(jnp.concatenate(selected), total)
     refreshed = ThresholdState(
         threshold, change, fraction, accumulated=(), tracking=tracking
     )
@@ -299,9 +299,9 @@ def _changes(
     return change, Tracking(new, error, width)
 
 
-def _selected_fraction(counts_below: jax.Array, total: int) -> jax.Array:
+def _selected_fraction(counts: jax.Array, total: int) -> jax.Array:
     """Return the selected share of all prunable weights."""
-    selected = uint64.to_float32(uint64.sum_short_axis(counts_below))
+    selected = uint64.to_float32(uint64.sum_short_axis(counts))
     return selected / np.float32(max(total, 1))
 
 

@@ -53,6 +53,18 @@ class TestMinKept:
         np.testing.assert_array_equal(mask["in"].ravel(), [0, 0, 0, 1])
         np.testing.assert_array_equal(mask["out"].ravel(), [0, 0, 0, 1, 1, 1, 1, 1])
 
+    def test_ties_that_a_leaf_keeps_do_not_count_as_selected(self):
+        # Six of twelve may go. The small leaf may lose two, but its four weights tie:
+        # none is below its threshold. 1 to 4 of the large leaf are below 5.
+        params = {**self.PARAMS, "small": np.full((2, 2), 0.5, np.float32)}
+        target = swd_jax.Target(0.5, min_kept=2)
+        tx = swd_jax.swd(target, weight_decay=1.0, a=1.0)
+        zeros = jax.tree.map(np.zeros_like, params)
+        updates, state = jax.jit(tx.update)(zeros, tx.init(params), params)
+        assert not updates["small"].any()
+        np.testing.assert_array_equal(updates["large"], [[1, 2, 3, 4], [0, 0, 0, 0]])
+        assert state.selection.selected_fraction == np.float32(4 / 12)
+
     def test_it_counts_weights_of_channels_too(self):
         # With channels of two weights, one weight to keep is one channel.
         target = swd_jax.Target(0.5, min_kept=1, structure=swd_jax.Channel(-1))
