@@ -51,7 +51,7 @@ test-slow: ## run the tests that take long
 	@$(call setup,test)
 	$(PYTEST) -m "slow and not gpu" $(ARGS)
 
-test-fuzz: ## compare random models with their shrunk ones (SWD_FUZZ_SEED, SWD_FUZZ_COUNT)
+test-fuzz: ## check random models, trees, chains and layouts (SWD_FUZZ_SEED, SWD_FUZZ_COUNT)
 	@$(call setup,test)
 	JAX_PLATFORMS=cpu $(PY) -m pytest -n 0 -m fuzz tests/fuzz $(ARGS)
 

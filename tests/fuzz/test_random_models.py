@@ -1,26 +1,17 @@
-"""Random models: shrunk, they compute what they do with zeros in place of channels.
+"""Random models: shrunk, they compute what they do with zeros in place of channels."""
 
-SWD_FUZZ_SEED and SWD_FUZZ_COUNT choose the models of the long run (`make test-fuzz`). A
-failure names the seed of its model: SWD_FUZZ_SEED=<seed> SWD_FUZZ_COUNT=1 repeats it.
-"""
-
-import logging
-import os
-import traceback
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
 import swd_jax
+from tests.fuzz import many_cases
 from tests.fuzz.random_models import BATCH, RandomModel
 from tests.helpers import quickly
 
-SEED = int(os.environ.get("SWD_FUZZ_SEED", "0"))
-COUNT = int(os.environ.get("SWD_FUZZ_COUNT", "500"))
 FEW = 8
-
-log = logging.getLogger(__name__)
 
 
 def random_kept(groups, generator):
@@ -55,18 +46,24 @@ def assert_close(output, expected):
     )
 
 
-def check(seed):
-    """Check one model, and return how many channels it has that can be removed."""
+class Case(NamedTuple):
+    """A model, and the generator of its parameters and of the channels kept."""
+
+    model: RandomModel
+    generator: np.random.Generator
+
+    def __str__(self):
+        return str(self.model)
+
+
+def draw(seed):
     generator = np.random.default_rng(seed)
-    model = RandomModel(generator)
-    try:
-        return check_model(model, generator)
-    except Exception:
-        log.exception("seed %d\n%s", seed, model)
-        raise
+    return Case(RandomModel(generator), generator)
 
 
-def check_model(model, generator):
+def check_model(case):
+    """Check one model, and return how many channels it has that can be removed."""
+    model, generator = case
     params, x = model.params(), model.inputs()
     groups = swd_jax.channels.channel_groups(model.apply, params, x)
     assert all(axis.reason for axis in groups.frozen)
@@ -98,15 +95,9 @@ def check_model(model, generator):
 
 
 def run(seeds):
-    """Check many models, and report all that fail."""
-    failures, channels = [], 0
-    for seed in seeds:
-        try:
-            channels += check(seed)
-        except Exception:
-            failures.append(f"seed {seed}: {traceback.format_exc(limit=-1)}")
-    assert not failures, "\n".join([f"{len(failures)} models:", *failures])
-    assert channels > len(seeds)
+    """Check many models, of which some have channels that can be removed."""
+    channels = many_cases.check_all(draw, check_model, seeds)
+    assert sum(channels) > len(seeds)
 
 
 def test_a_few_models_agree():
@@ -115,4 +106,4 @@ def test_a_few_models_agree():
 
 @pytest.mark.fuzz
 def test_many_models_agree():
-    run(range(SEED, SEED + COUNT))
+    run(many_cases.seeds(500))
