@@ -67,8 +67,8 @@ class Target:
         the leaf below 1. The other leaves of its pool lose more instead.
 
     Raises:
-      ValueError: for a sparsity outside [0, 1), or one that `structure` or `min_kept`
-        rules out, a schedule that leaves this range and settles, an invalid regular
+      ValueError: for a sparsity outside [0, 1), or one that `structure` rules out, a
+        schedule that leaves this range and settles, an invalid regular
         expression, or an unknown structure, scope or criterion. What depends on the
         parameters (a pattern that matches nothing, a tree of bools that does not fit)
         is raised when the target meets them.

@@ -63,7 +63,8 @@ def drop_and_grow(
       seed: the seed of the first masks and of the random keys.
     """
     validation.check_optimizer(optimizer)
-    validation.check_seed(seed)
+    if not isinstance(seed, Tracer):
+        validation.check_seed(seed)
     target = as_target(target)
     _check_target(name, target)
     update_every = validation.as_step_count("update_every", update_every, minimum=1)

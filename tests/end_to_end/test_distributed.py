@@ -15,6 +15,7 @@ def result_of_one_process():
     return finish(start_program(PROGRAM, devices=8)).splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_bits_of_one(result_of_one_process):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -124,8 +124,10 @@ TARGETS_TO_PRUNE = {
 }
 
 
-@pytest.mark.parametrize("soft", [True, False], ids=["soft", "hard"])
-@pytest.mark.parametrize("name", TARGETS_TO_PRUNE)
+@pytest.mark.parametrize(
+    ("name", "soft"),
+    [*((name, True) for name in TARGETS_TO_PRUNE), ("2:4", False), ("channels", False)],
+)
 def test_its_zeros_are_those_of_prune(name, soft):
     target = TARGETS_TO_PRUNE[name]
     pruned = swd_jax.prune(KERNELS, target)

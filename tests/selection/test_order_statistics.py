@@ -249,7 +249,7 @@ def test_the_initial_candidates_do_not_affect_the_threshold(scope, sparsity, dat
         np.array([data.draw(beside(tau)) for tau in as_floats(limits)], np.float32),
         np.array([data.draw(any_change) for _ in taus], np.float32),
     )
-    warm_limits, _, warm_below, num_passes, _ = warm_thresholds_of(
+    warm_limits, _, warm_below, _, num_passes, _ = warm_thresholds_of(
         ranking, counts, last
     )
     np.testing.assert_array_equal(as_floats(warm_limits), taus)
@@ -263,13 +263,13 @@ def test_thresholds_are_returned_unchanged_without_a_refresh():
     counts = counts_of(ranking, Fraction(1, 2))
     last = warm_start.PreviousThresholds(jnp.array([3.5]), jnp.array([0.0]))
     for refresh, threshold, count in [(True, 3.0, 2), (False, 3.5, 0)]:
-        keys, _, below, num_passes, _ = jax.jit(ranking.find_thresholds)(
+        found = jax.jit(ranking.find_thresholds)(
             counts, previous=last, refresh=jnp.array(refresh)
         )
-        assert as_floats(keys) == threshold
+        assert as_floats(found.keys) == threshold
         # Without a refresh nothing is counted.
-        assert uint64.to_int(below[0]) == count
-        assert bool(num_passes) == refresh
+        assert uint64.to_int(found.counts_below[0]) == count
+        assert bool(found.num_passes) == refresh
 
 
 @pytest.mark.parametrize("dtype", [np.float32, BF16])
@@ -280,7 +280,7 @@ def test_unchanged_weights_take_one_pass(dtype):
     ranking = rank([leaf], target_of_all(0.9))
     last = warm_start.PreviousThresholds(np.float32([1 + 90 / 128]), np.float32([0.0]))
     counts = counts_of(ranking, Fraction(9, 10))
-    limits, _, [below], num_passes, _ = warm_thresholds_of(ranking, counts, last)
+    limits, _, [below], _, num_passes, _ = warm_thresholds_of(ranking, counts, last)
     assert as_floats(limits) == 1 + 90 / 128
     assert (uint64.to_int(below), num_passes) == (90, 1)
 
@@ -291,7 +291,7 @@ def test_unchanged_weights_with_ties_of_a_narrow_dtype_take_one_pass():
     ranking = rank([leaf], target_of_all(0.5))
     last = warm_start.PreviousThresholds(np.float32([1.0]), np.float32([0.0]))
     counts = counts_of(ranking, Fraction(1, 2))
-    limits, _, [below], num_passes, _ = warm_thresholds_of(ranking, counts, last)
+    limits, _, [below], _, num_passes, _ = warm_thresholds_of(ranking, counts, last)
     assert (as_floats(limits), uint64.to_int(below), num_passes) == (1, 40, 1)
 
 
@@ -303,12 +303,12 @@ def test_a_threshold_above_a_wide_gap_takes_one_pass(last):
     ranking = rank([leaf.reshape(10, 10)], target_of_all(0.9))
     counts = counts_of(ranking, Fraction(9, 10))
     if last is None:
-        limits, _, _, num_passes, _ = thresholds_of(ranking, counts)
+        found = thresholds_of(ranking, counts)
     else:
         known = warm_start.PreviousThresholds(np.float32([last]), np.float32([0.0]))
-        limits, _, _, num_passes, _ = warm_thresholds_of(ranking, counts, known)
-    assert as_floats(limits) == 1e3
-    assert num_passes == 1
+        found = warm_thresholds_of(ranking, counts, known)
+    assert as_floats(found.keys) == 1e3
+    assert found.num_passes == 1
 
 
 def test_a_cold_start_takes_few_passes_on_normal_weights():

@@ -134,8 +134,16 @@ def shrunk_case(name):
     return case, groups, kept, small
 
 
+# Models of kinds that others have too, which take long to compile.
+ALIKE = {"bottlenecks", "equinox_cnn", "equinox_transformer", "mobilenet"}
+SPREAD_CASES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else [])
+    for name in CASES
+]
+
+
 class TestModels:
-    @pytest.mark.parametrize("name", CASES)
+    @pytest.mark.parametrize("name", SPREAD_CASES)
     def test_compute_what_the_masked_one_does(self, name):
         case, groups, kept, small = shrunk_case(name)
         removed = gone(groups, kept)
@@ -156,7 +164,7 @@ class TestModels:
             agree(module(x), wanted)
 
     @pytest.mark.no_cover  # the test before runs the same lines
-    @pytest.mark.parametrize("name", CASES)
+    @pytest.mark.parametrize("name", SPREAD_CASES)
     def test_have_the_size_and_the_cost_that_was_announced(self, name):
         case, groups, kept, small = shrunk_case(name)
         removed = gone(groups, kept)

@@ -44,12 +44,20 @@ def check_eager_masks_and_compiled_pruning(*case, seeds):
     chex.assert_trees_all_equal(prune(params, extra_args), pruned)
 
 
-@pytest.mark.parametrize("case", SOME[::2], ids="-".join)
+def spread(cases):
+    """Return every second case for the ordinary suite, and the others as slow ones."""
+    return [
+        pytest.param(case, id="-".join(case), marks=[pytest.mark.slow] if i % 2 else [])
+        for i, case in enumerate(cases)
+    ]
+
+
+@pytest.mark.parametrize("case", spread(SOME[::2]))
 def test_pruning_is_that_of_a_loop_over_groups(case):
     check_eager_masks_and_compiled_pruning(*case, seeds=[0, 1])
 
 
-@pytest.mark.parametrize("case", SOME[1::2], ids="-".join)
+@pytest.mark.parametrize("case", spread(SOME[1::2]))
 def test_masks_of_bfloat16_are_those_of_a_loop_over_groups(case):
     """With other criteria and scopes, in one compiled program for each case."""
     target = target_of(*case)

@@ -68,8 +68,15 @@ CASES += [
 ]
 
 
+# Each structure with one of the scopes; with the other one among the slow tests.
+SPREAD_CASES = [
+    pytest.param(*case, marks=[] if i % 4 in {0, 3} else pytest.mark.slow)
+    for i, case in enumerate(CASES)
+]
+
+
 @pytest.mark.no_cover  # the next test runs the same lines once
-@pytest.mark.parametrize(("name", "scope", "sparsity", "dtype"), CASES)
+@pytest.mark.parametrize(("name", "scope", "sparsity", "dtype"), SPREAD_CASES)
 def test_pruning_is_that_of_a_loop_over_groups(name, scope, sparsity, dtype):
     structure = STRUCTURES[name]
     shapes = [(4, 8), (3, 2, 5, 6), (7, 2)]
