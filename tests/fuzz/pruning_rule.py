@@ -96,7 +96,9 @@ def norms(structure, scores: np.ndarray, of_weight: np.ndarray) -> np.ndarray:
                 norm = np.mean(shares)
             case _:
                 norm = np.sum(shares)
-        found.append(largest * norm)
+        # Beyond float64 a norm is infinite, as beyond the type of the scores.
+        with np.errstate(over="ignore"):
+            found.append(largest * norm)
     return np.array(found)
 
 
