@@ -38,7 +38,9 @@ class RandomSharding:
                 swd_jax.Channel(-1),
                 swd_jax.Channel(0, norm="mean"),
             ]
-        criteria = ["magnitude", "magnitude", "normalized_magnitude", "lamp"]
+        criteria = ["magnitude", "magnitude", "normalized_magnitude"]
+        if not self.by_hand:  # LAMP needs whole leaves
+            criteria.append("lamp")
         self.target = swd_jax.Target(
             round(generator.uniform(0, 0.5), 3),
             prunable=lambda path, leaf: True,
