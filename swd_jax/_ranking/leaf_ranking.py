@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,14 @@ from swd_jax._ranking.user_structure_protocol import Structure
 from swd_jax._selection import order_statistics, warm_start
 from swd_jax.criteria import _criterion
 from swd_jax.criteria._magnitudes import magnitude
+
+
+class StructureOfLeaves(Structure, Protocol):
+    """A structure that may divide leaves in different ways."""
+
+    def of_leaf(self, number: int) -> Structure:
+        """Return the structure of one leaf."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +85,7 @@ class LeafRanking(Ranking):
     dtype: jnp.dtype
     pools: order_statistics.Pools
     extra_inputs: list[_criterion.ExtraInputs]
-    structure: Structure
+    structure: StructureOfLeaves
     unit_scores: list[jax.Array] | None = None
     protected: list[jax.Array] | None = None
     min_kept: tuple[int, ...] | None = None
@@ -216,7 +224,12 @@ class LeafRanking(Ranking):
         if self.unit_scores is None:
             return masks
         nonzero = [jnp.where(mask, 0, 1).astype(self.dtype) for mask in masks]
-        return self._expand([self.structure.scores(leaf) == 0 for leaf in nonzero])
+        return self._expand(
+            [
+                self.structure.of_leaf(number).scores(leaf) == 0
+                for number, leaf in enumerate(nonzero)
+            ]
+        )
 
     def weight_scores(self) -> list[jax.Array]:
         """Return for every weight the score of the unit that it is pruned with."""

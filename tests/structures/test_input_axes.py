@@ -240,6 +240,35 @@ def test_a_bias_tells_which_axes_are_outputs(kernel, bias, axis):
     )
 
 
+def test_a_derived_class_with_scores_of_its_own_has_the_axis_of_each_leaf():
+    class Doubled(swd_jax.NM):
+        def scores(self, scores):
+            return 2 * super().scores(scores)
+
+    shapes = {
+        "query": (8, 2, 4),
+        "key": (8, 2, 4),
+        "value": (8, 2, 4),
+        "out": (2, 4, 8),
+    }
+    rng = np.random.default_rng(0)
+    params = {
+        name: {"kernel": jnp.asarray(rng.normal(size=shape), jnp.float32)}
+        for name, shape in shapes.items()
+    }
+    target = swd_jax.Target(0.5, structure=Doubled(2, 4))
+    tx = swd_jax.methods.magnitude_pruning(target, update_every=2)
+    updates, _ = tx.update(
+        jax.tree.map(jnp.zeros_like, params), tx.init(params), params
+    )
+    for name, leaf in params.items():
+        axis = -2 if name == "out" else -3
+        along = np.moveaxis(
+            np.asarray(leaf["kernel"] + updates[name]["kernel"]), axis, -1
+        )
+        assert ((along.reshape(-1, 4) != 0).sum(axis=1) == 2).all()
+
+
 def test_in_training_each_leaf_has_its_own_axis():
     """In `swd`, `sparsify` and `prune` alike, under jit and in the form for TPUs."""
     _, params, _ = of_linen(Attention(use_bias=False), SEQUENCE)
