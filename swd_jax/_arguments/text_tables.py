@@ -1,6 +1,8 @@
-"""Plain-text tables for reports."""
+"""Plain-text tables and lists for reports."""
 
 from collections.abc import Sequence
+
+_LEAVES_NAMED = 3
 
 
 def format_table(
@@ -29,3 +31,11 @@ def _align(row: Sequence[str], widths: Sequence[int], label_columns: int) -> str
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return "  ".join(cells).rstrip()
+
+
+def first_leaves(names: Sequence[str]) -> str:
+    """Return the first names of leaves, and the number of the others, in words."""
+    first = [*names[:_LEAVES_NAMED]]
+    if len(names) > _LEAVES_NAMED:
+        first.append(f"{len(names) - _LEAVES_NAMED:,} more leaves")
+    return " and ".join(filter(None, [", ".join(first[:-1]), first[-1]]))

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from swd_jax._arguments.text_tables import first_leaves
 from swd_jax._arrays import sort_keys
 from swd_jax._targets.resolve import rank
 from swd_jax._transforms.latent_pruning import LatentState
@@ -22,7 +23,6 @@ _STARVED = 0.01
 # Of the final sparsity, where leaves that would be emptied are named: a cubic rise has
 # come as far after 37 % of its steps.
 _MOST = 0.75
-_PATHS_NAMED = 3
 
 
 def emptied_warnings(run: Run, placed_states: Sequence[PlacedState]) -> Iterator[str]:
@@ -51,9 +51,10 @@ def emptied_warnings(run: Run, placed_states: Sequence[PlacedState]) -> Iterator
         ) + ", or take another criterion or scope."
         emptied = [row for row in found if row.emptied]
         if emptied:
+            names = [f"{row.path!r} ({row.weights:,} weights)" for row in emptied]
             yield (
                 "The whole target, with the weights as they are now, leaves nothing of "
-                f"{_listing(emptied)}. {way_out}"
+                f"{first_leaves(names)}. {way_out}"
             )
         for row in found:
             left = row.weights - row.pruned
@@ -83,13 +84,6 @@ def _is_imminent(run: Run, state: Any) -> bool:
         fraction = pruned_fraction(run.ranked_targets, at_count)
     is_settled = count >= SETTLED_PART * (run.total or 0)
     return is_settled and fraction >= _MOST * run.final_fraction > 0
-
-
-def _listing(rows: Sequence[LeafSummary]) -> str:
-    names = [f"{row.path!r} ({row.weights:,} weights)" for row in rows[:_PATHS_NAMED]]
-    if len(rows) > _PATHS_NAMED:
-        names.append(f"{len(rows) - _PATHS_NAMED:,} more leaves")
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _latent_rows(

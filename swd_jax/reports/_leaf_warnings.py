@@ -6,14 +6,13 @@ from typing import Any
 import jax
 import optax
 
+from swd_jax._arguments.text_tables import first_leaves
 from swd_jax._arrays import tree_paths
 from swd_jax._transforms.selective_decay import SwdState
 from swd_jax.reports._chain_order import PlacedState
 from swd_jax.reports._run import Run
 from swd_jax.structures._channel import Channel
 from swd_jax.structures._leaf_structure import normalize_axis
-
-_PATHS_NAMED = 3
 
 
 def leaf_warnings(
@@ -32,7 +31,7 @@ def _not_finite(run: Run, placed_states: Sequence[PlacedState]) -> Iterator[str]
     if paths:
         number = sum(row.non_finite for row in run.leaves.rows)
         yield (
-            f"{number:,} weights are NaN or infinite, in {listing(paths)}; they are "
+            f"{number:,} weights are NaN or infinite, in {_listing(paths)}; they are "
             "never pruned. Go back to parameters from before, and lower the learning "
             "rate, or the multiplier a if swd stands before SGD."
         )
@@ -40,7 +39,7 @@ def _not_finite(run: Run, placed_states: Sequence[PlacedState]) -> Iterator[str]
         number = sum(run.leaves.non_finite_scores.values())
         yield (
             f"The scores of {number:,} finite weights are NaN or infinite, in "
-            f"{listing(list(run.leaves.non_finite_scores))}; these weights are never "
+            f"{_listing(list(run.leaves.non_finite_scores))}; these weights are never "
             "pruned. Look for NaN in what the criterion reads."
         )
     for placed in placed_states:
@@ -72,7 +71,7 @@ def _begin_at_zero(run: Run) -> Iterator[str]:
     paths = [row.path for row in rows if row.zeros == row.weights > 0]
     if paths and len(paths) < len(rows):
         yield (
-            f"All weights of {listing(paths)} are zero at the start, so that they are "
+            f"All weights of {_listing(paths)} are zero at the start, so that they are "
             "selected first, and decay to zero again unless they outgrow others before "
             "the multiplier is large. Rank every leaf by itself, scope='local', or "
             "leave such leaves out, Target(..., prunable=...)."
@@ -95,7 +94,7 @@ def _frozen(run: Run, state: optax.OptState) -> Iterator[str]:
     ]
     if frozen:
         yield (
-            f"No step reaches {listing(frozen)}, whose updates are set to zero, but "
+            f"No step reaches {_listing(frozen)}, whose updates are set to zero, but "
             "pruning does: it takes weights that no decay has made small, and that "
             "cannot make up for it. Leave frozen leaves out, Target(..., "
             "prunable=...)."
@@ -147,9 +146,5 @@ def _stacked(run: Run) -> Iterator[str]:
                 )
 
 
-def listing(paths: Sequence[str]) -> str:
-    """Return the first paths, quoted, and the number of the others."""
-    names = [repr(path) for path in paths[:_PATHS_NAMED]]
-    if len(paths) > _PATHS_NAMED:
-        names.append(f"{len(paths) - _PATHS_NAMED:,} more leaves")
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+def _listing(paths: Sequence[str]) -> str:
+    return first_leaves([repr(path) for path in paths])
